@@ -1,0 +1,504 @@
+"""The LSTM over a sequence: the linear map, the walk through time, and its three derivatives.
+
+Forward, for t = 1 … T, with the gate arithmetic (z, c') → (h, c) of ``cell.py``::
+
+    z_t = x_t·W + h_{t-1}·U + b,    (h_t, c_t) = gates(z_t, c_{t-1})
+
+Backward, for t = T … 1, dh_t being the loss's own part plus what came back from t + 1::
+
+    dz_t, dc_{t-1} = pullback(dh_t, dc_t),    dh_{t-1} = dz_t·Uᵀ                   one by one
+    dx_t = dz_t·Wᵀ   dW = Σ_t x_tᵀ·dz_t   dU = Σ_t h_{t-1}ᵀ·dz_t   db = Σ_t dz_t   all at once
+
+Only dz has to be found step by step. The weights' gradients are sums over time of outer products,
+that is, one matrix product over all time steps, where autodiff of a scan adds up a weight-sized
+product at every step. The same holds forward in time for x_t·W, which needs no h.
+
+Time is cut into *chunks* of a few steps, so that what is computed for many steps at once still fits
+into the cache. The hand-derived rules are rules for one chunk; the scan over chunks is
+differentiated by JAX, which adds up the chunks' weight gradients and keeps what each chunk's
+forward pass left for its backward pass. This file reads from one step (``_step``) to one chunk
+(``_forward``, ``_recall``, ``_backward``) to its three rules (``_vjp``, ``_jvp``, ``_autodiff``) to
+the whole sequence (``lstm``).
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
+
+from jlstm.cell import Gates, flatten, init_carry, product
+from jlstm.types import (
+    Carry,
+    LSTMParams,
+    check_array,
+    check_carry,
+    check_choice,
+    check_float,
+    check_params,
+    check_size,
+)
+
+Derivative = Literal["vjp", "jvp", "autodiff"]
+Residuals = Literal["gates", "carry", "chunks"]
+
+
+class Plan(NamedTuple):
+    """How to walk through a sequence: all that is known before the program is compiled."""
+
+    gates: Gates
+    derivative: Derivative
+    residuals: Residuals
+    chunk: int
+    unroll: int
+    reverse: bool
+    compute_dtype: Any
+
+
+class Steps(NamedTuple):
+    """What the scan consumes, time leading, batch one axis; a mask that is None is all True."""
+
+    xs: Float[Array, "time batch input"]
+    valid: Bool[Array, "time batch 1"] | None
+    """False at padding, where the carry stays as it is."""
+    keep: Bool[Array, "time batch 1"] | None
+    """False where the carry is replaced by ``reset_to`` before the step; True at padding."""
+
+
+def _select(mask: Array | None, yes: Any, no: Any) -> Any:
+    """``yes`` where the mask is True, else ``no``; a mask of None is all True."""
+    return yes if mask is None else jax.tree.map(partial(jnp.where, mask), yes, no)
+
+
+# One step
+
+
+def _preact(plan: Plan, weights: LSTMParams, xs: Array) -> Array:
+    """The part of z that needs no h: x·W + b, for one step or for many."""
+    z = product(xs, weights.w_ih, plan.compute_dtype)
+    return z if weights.b is None else z + weights.b
+
+
+def _step(
+    plan: Plan, w_hh: Array, reset_to: Carry, carry: Carry, z: Array, valid: Any, keep: Any
+) -> tuple[Carry, Any]:
+    """One step from z = x·W + b on: the new carry, and what the gates save for the Jacobian."""
+    prev = _select(keep, carry, reset_to)
+    z = z + product(prev.h, w_hh, plan.compute_dtype)
+    h, c, saved = plan.gates.forward(z, prev.c)
+    return _select(valid, Carry(h, c), carry), saved
+
+
+# One chunk
+
+
+def _forward(
+    plan: Plan, weights: LSTMParams, carry: Carry, steps: Steps, reset_to: Carry
+) -> tuple[Carry, Carry, Any]:
+    """The carry after the chunk, the carries after each step, and what the gates saved."""
+    xs, valid, keep = steps
+    w_hh = weights.w_hh
+
+    def step(carry: Carry, t: Any) -> tuple[Carry, Any]:
+        new, saved = _step(plan, w_hh, reset_to, carry, *t)
+        return new, (new, saved)
+
+    inputs = (_preact(plan, weights, xs), valid, keep)
+    carry, (after, saved) = lax.scan(
+        step, carry, inputs, reverse=plan.reverse, unroll=plan.unroll
+    )
+    return carry, after, saved
+
+
+def _recall(
+    plan: Plan,
+    weights: LSTMParams,
+    carry: Carry,
+    steps: Steps,
+    reset_to: Carry,
+    after: Carry | None,
+    saved: Any,
+) -> tuple[Carry, Any]:
+    """The carry that each step started from, and its Jacobian; None is computed again.
+
+    With ``after`` at hand the gates of all steps are one product, since every h_{t-1} is known;
+    without it the chunk is walked through once more.
+    """
+    if after is None:
+        _, after, saved = _forward(plan, weights, carry, steps, reset_to)
+
+    def shift(first: Array, rest: Array) -> Array:
+        parts = [rest[1:], first[None]] if plan.reverse else [first[None], rest[:-1]]
+        return jnp.concatenate(parts)
+
+    before = _select(steps.keep, jax.tree.map(shift, carry, after), reset_to)
+    if saved is None:
+        z = _preact(plan, weights, steps.xs) + product(before.h, weights.w_hh, plan.compute_dtype)
+        _, _, saved = plan.gates.forward(z, before.c)
+    return before, plan.gates.jacobian(saved, before.c, after.c)
+
+
+def _backward(
+    plan: Plan,
+    weights: LSTMParams,
+    steps: Steps,
+    before: Carry,
+    jac: Any,
+    d_carry: Carry,
+    dhs: Array,
+) -> tuple[LSTMParams, Carry, Array, Carry]:
+    """Back-propagation through the chunk: cotangents of weights, carry, xs and reset_to."""
+    xs, valid, keep = steps
+    w_ih, w_hh, b = weights
+    into = partial(product, dtype=plan.compute_dtype)
+
+    def step(d: tuple[Carry, Carry], t: Any) -> tuple[tuple[Carry, Carry], Array]:
+        (dh, dc), d_reset = d
+        jac, dh_loss, valid, keep = t
+        dh = dh + dh_loss
+        dz, dc_prev = plan.gates.pullback(jac, dh, dc)
+        d_prev = Carry(into(dz, w_hh.T), dc_prev)
+        dz = _select(valid, dz, jnp.zeros_like(dz))
+        d_prev = _select(valid, d_prev, Carry(dh, dc))
+        if keep is not None:
+            zero = jax.tree.map(jnp.zeros_like, d_prev)
+            d_reset = jax.tree.map(jnp.add, d_reset, _select(keep, zero, d_prev))
+            d_prev = _select(keep, d_prev, zero)
+        return (d_prev, d_reset), dz
+
+    d_reset = jax.tree.map(jnp.zeros_like, d_carry)
+    (d_carry, d_reset), dzs = lax.scan(
+        step,
+        (d_carry, d_reset),
+        (jac, dhs, valid, keep),
+        reverse=not plan.reverse,
+        unroll=plan.unroll,
+    )
+
+    # All steps at once; dW and dU are one product, [x, h']ᵀ·dz.
+    def rows(a: Array) -> Array:
+        return a.reshape(a.shape[0] * a.shape[1], a.shape[2])
+
+    inputs = rows(jnp.concatenate([xs, before.h], axis=-1))
+    dw = into(inputs.T, rows(dzs))
+    dw_ih, dw_hh = dw[: w_ih.shape[0]], dw[w_ih.shape[0] :]
+    db = None if b is None else jnp.sum(dzs, axis=(0, 1))
+    dxs = into(dzs, w_ih.T)
+    return LSTMParams(dw_ih, dw_hh, db), d_carry, dxs, d_reset
+
+
+# The three derivatives of one chunk: (plan, weights, carry, steps, reset_to) -> (carry, hs)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _vjp(
+    plan: Plan, weights: LSTMParams, carry: Carry, steps: Steps, reset_to: Carry
+) -> tuple[Carry, Array]:
+    """The chunk, whose reverse-mode derivative is ``_backward``."""
+    carry, after, _ = _forward(plan, weights, carry, steps, reset_to)
+    return carry, after.h
+
+
+def _vjp_fwd(plan: Plan, *inputs: Any) -> tuple[tuple[Carry, Array], Any]:
+    carry, after, saved = _forward(plan, *inputs)
+    kept = {"gates": (after, saved), "carry": (after, None), "chunks": (None, None)}
+    return (carry, after.h), (inputs, kept[plan.residuals])
+
+
+def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[Carry, Array]) -> tuple[Any, ...]:
+    inputs, kept = residuals
+    weights, _, steps, _ = inputs
+    before, jac = _recall(plan, *inputs, *kept)
+    d_weights, d_carry, dxs, d_reset = _backward(plan, weights, steps, before, jac, *cotangents)
+    return d_weights, d_carry, Steps(dxs, None, None), d_reset
+
+
+_vjp.defvjp(_vjp_fwd, _vjp_bwd)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _jvp(
+    plan: Plan, weights: LSTMParams, carry: Carry, steps: Steps, reset_to: Carry
+) -> tuple[Carry, Array]:
+    """The chunk, whose tangent is ``_jvp_rule``: linear, so that JAX can transpose it as well."""
+    carry, after, _ = _forward(plan, weights, carry, steps, reset_to)
+    return carry, after.h
+
+
+@partial(_jvp.defjvp, symbolic_zeros=True)
+def _jvp_rule(plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """Forward mode, an overdot marking tangents, everything in brackets known before the walk::
+
+        ż_t = [ẋ_t·W + x_t·Ẇ + h_{t-1}·U̇ + ḃ] + ḣ_{t-1}·U,   (ḣ_t, ċ_t) = pushforward(ż_t, ċ_{t-1})
+
+    Above all Ẇ and U̇ stay outside the walk, so that the transpose of this rule finds dW and dU as
+    one product each and not step by step.
+    """
+    weights, carry, steps, reset_to = primals
+    d_weights, d_carry, d_steps, d_reset = tangents
+    into = partial(product, dtype=plan.compute_dtype)
+
+    carry, after, saved = _forward(plan, *primals)
+    # The names by which `_rule` says what may be kept for a backward pass.
+    after, saved = checkpoint_name(after, "carry"), checkpoint_name(saved, "gates")
+    if plan.residuals == "carry":
+        saved = None
+    before, jac = _recall(plan, *primals, after, saved)
+
+    terms = (
+        (d_steps.xs, weights.w_ih),
+        (steps.xs, d_weights.w_ih),
+        (before.h, d_weights.w_hh),
+    )
+    zero = jnp.zeros((*steps.xs.shape[:-1], weights.w_hh.shape[-1]), weights.w_hh.dtype)
+    known = sum((into(x, w) for x, w in terms if not _is_zero(x) and not _is_zero(w)), start=zero)
+    if d_weights.b is not None and not _is_zero(d_weights.b):
+        known = known + d_weights.b
+    d_reset = jax.tree.map(_dense, d_reset, is_leaf=_is_zero)
+
+    def step(d: Carry, t: Any) -> tuple[Carry, Array]:
+        jac, known, valid, keep = t
+        d_prev = _select(keep, d, d_reset)
+        dz = known + into(d_prev.h, weights.w_hh)
+        new = _select(valid, Carry(*plan.gates.pushforward(jac, dz, d_prev.c)), d)
+        return new, new.h
+
+    d_after = lax.scan(
+        step,
+        jax.tree.map(_dense, d_carry, is_leaf=_is_zero),
+        (jac, known, steps.valid, steps.keep),
+        reverse=plan.reverse,
+        unroll=plan.unroll,
+    )
+    return (carry, after.h), d_after
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, SymbolicZero)
+
+
+def _dense(tangent: Any) -> Array:
+    return jnp.zeros(tangent.shape, tangent.dtype) if _is_zero(tangent) else tangent
+
+
+def _autodiff(
+    plan: Plan, weights: LSTMParams, carry: Carry, steps: Steps, reset_to: Carry
+) -> tuple[Carry, Array]:
+    """The plain scan of the cell, left to JAX: the reference."""
+
+    def step(carry: Carry, t: Any) -> tuple[Carry, Array]:
+        x, valid, keep = t
+        z = _preact(plan, weights, x)
+        new, _ = _step(plan, weights.w_hh, reset_to, carry, z, valid, keep)
+        return new, new.h
+
+    if plan.residuals == "carry":
+        step = jax.checkpoint(step, prevent_cse=False)
+    return lax.scan(step, carry, steps, reverse=plan.reverse, unroll=plan.unroll)
+
+
+def _rule(plan: Plan) -> Callable[..., tuple[Carry, Array]]:
+    """One chunk with the derivative and the residuals that the plan asks for."""
+    match plan.derivative:
+        case "vjp":
+            return partial(_vjp, plan)
+        case "jvp":
+            names = {"gates": ("carry", "gates"), "carry": ("carry",), "chunks": ()}
+            policy = jax.checkpoint_policies.save_only_these_names(*names[plan.residuals])
+            return jax.checkpoint(partial(_jvp, plan), policy=policy, prevent_cse=False)
+        case _:
+            chunk = partial(_autodiff, plan)
+            recompute = plan.residuals == "chunks"
+            return jax.checkpoint(chunk, prevent_cse=False) if recompute else chunk
+
+
+# The whole sequence
+
+
+@partial(jax.jit, static_argnums=0)
+def _scan(
+    plan: Plan, weights: LSTMParams, carry: Carry, steps: Steps, reset_to: Carry
+) -> tuple[Carry, Array]:
+    """Chunk after chunk; what is left over where the chunk does not divide the time comes alone."""
+    rule = _rule(plan)
+
+    def walk(carry: Carry, steps: Steps) -> tuple[Carry, Array]:
+        return rule(weights, carry, steps, reset_to)
+
+    time = steps.xs.shape[0]
+    count = time // plan.chunk
+    whole = count * plan.chunk
+    if count == 1 and whole == time:
+        return walk(carry, steps)
+
+    def walk_whole(carry: Carry) -> tuple[Carry, Array]:
+        def cut(a: Array) -> Array:
+            return a[:whole].reshape(count, plan.chunk, *a.shape[1:])
+
+        carry, hs = lax.scan(walk, carry, jax.tree.map(cut, steps), reverse=plan.reverse)
+        return carry, hs.reshape(whole, *hs.shape[2:])
+
+    if whole == time:
+        return walk_whole(carry)
+    rest = jax.tree.map(lambda a: a[whole:], steps)
+    if plan.reverse:
+        carry, hs_rest = walk(carry, rest)
+        carry, hs_whole = walk_whole(carry)
+    else:
+        carry, hs_whole = walk_whole(carry)
+        carry, hs_rest = walk(carry, rest)
+    return carry, jnp.concatenate([hs_whole, hs_rest])
+
+
+def choose_chunk(time: int, residuals: Residuals) -> int:
+    """The steps of a chunk where the caller names none.
+
+    16 keeps a chunk's gates in the cache at the usual sizes and makes its products large enough to
+    run at full speed. With residuals="chunks" memory is time/chunk borders plus one chunk's gates,
+    which is least near √time. Of the lengths from half to twice the target, the nearest that
+    divides the time is taken, if there is one: a remainder costs a copy and a second compilation of
+    the chunk.
+    """
+    target = 16 if residuals != "chunks" else max(16, math.isqrt(time) // 2)
+    if time <= target:
+        return max(1, time)
+    near = [k for k in range(target // 2, 2 * target + 1) if time % k == 0]
+    return min(near, key=lambda k: abs(k - target), default=target)
+
+
+def lstm(
+    params: LSTMParams,
+    carry: Carry | None,
+    xs: Float[Array, "time *batch input"],
+    *,
+    lengths: Int[Array, "*batch"] | None = None,
+    resets: Bool[Array, "time *batch"] | None = None,
+    reset_to: Carry | None = None,
+    reverse: bool = False,
+    derivative: Derivative = "vjp",
+    residuals: Residuals = "gates",
+    chunk: int | None = None,
+    unroll: int | None = None,
+    compute_dtype: DTypeLike | None = None,
+) -> tuple[Carry, Float[Array, "time *batch hidden"]]:
+    """The LSTM over a sequence: ``cell`` at every step, with a hand-derived derivative.
+
+    Args:
+        params: the weights, of one floating-point dtype, which is that of the whole computation.
+        carry: h and c before the first step, ``[*batch, hidden]``; None for zeros.
+        xs: the inputs, ``[time, *batch, input]``; any number of batch axes, or none.
+        lengths: steps that count in each sequence, int ``[*batch]``. At steps t ≥ length the carry
+            stays as it is and the output is 0, so the carry returned is the one after the last step
+            that counts, and length 0 returns the carry given; what xs holds there has no influence,
+            NaN included. Outside 0 … time: ValueError, or, under ``jit``, where the values are not
+            known, taken as the nearest that is inside.
+        resets: bool ``[time, *batch]``; where True the carry is replaced by ``reset_to`` before
+            that step, in the order of the scan. A reset at a padded step does nothing.
+        reset_to: the carry to start again from, ``[*batch, hidden]``, differentiable; None for
+            zeros.
+        reverse: walk from the last step (with lengths: length − 1) down to step 0. ``hs[t]`` still
+            belongs to ``xs[t]``, and the carry returned is the one after step 0.
+        derivative: how a gradient is found. ``"vjp"``: the hand-derived backward pass; reverse mode
+            to any order, and forward over reverse (Hessian-vector products). ``"jvp"``: the
+            hand-derived tangent, for ``jax.jvp``, ``jacfwd``, ``linearize`` and ``hessian``, and
+            for reverse mode by transposition. ``"autodiff"``: the plain scan, for reference.
+        residuals: what the forward pass keeps for the backward pass. ``"gates"``: gates and c of
+            every step, the fastest. ``"carry"``: h and c of every step. ``"chunks"``: h and c
+            between chunks, for very long sequences. What is not kept is computed again.
+        chunk: steps in a chunk; None for ``choose_chunk``. ``"autodiff"`` is cut into chunks only
+            for residuals="chunks".
+        unroll: steps of the inner loop that are compiled as one; None for 1.
+        compute_dtype: the dtype to which the factors of matrix products are rounded, say
+            ``jnp.bfloat16``. Sums, gate arithmetic and the carry keep the parameters' dtype.
+
+    Returns:
+        The carry after the last step, and the outputs h of every step, ``[time, *batch, hidden]``.
+        No option but ``compute_dtype`` changes either beyond rounding.
+
+    Raises:
+        TypeError: an argument of another type or dtype.
+        ValueError: a shape that does not fit, an unknown option or a length out of range; both name
+            the argument, what was expected and what came.
+    """
+    params = check_params(params)
+    inputs, hidden, dtype = params.w_ih.shape[0], params.w_hh.shape[0], params.w_hh.dtype
+    xs = check_array("xs", xs, ("time", "...", inputs), dtype)
+    time, *batch = xs.shape[:-1]
+    if carry is None:
+        carry = init_carry(batch, hidden, dtype)
+    carry = check_carry("carry", carry, batch, hidden, dtype)
+    if reset_to is None:
+        reset_to = init_carry(batch, hidden, dtype)
+    reset_to = check_carry("reset_to", reset_to, batch, hidden, dtype)
+    valid = None if lengths is None else _valid(lengths, time, batch)
+    keep = None
+    if resets is not None:
+        keep = ~check_array("resets", resets, (time, *batch), jnp.bool_)
+        keep = keep if valid is None else keep | ~valid
+    if not isinstance(reverse, bool):
+        raise TypeError(f"reverse: expected a bool, got {type(reverse).__name__} {reverse!r}")
+    check_choice("derivative", derivative, get_args(Derivative))
+    check_choice("residuals", residuals, get_args(Residuals))
+    if chunk is None:
+        chunk = choose_chunk(time, residuals)
+    check_size("chunk", chunk)
+    if unroll is None:
+        unroll = 1
+    check_size("unroll", unroll)
+    if compute_dtype is not None:
+        compute_dtype = check_float("compute_dtype", compute_dtype)
+    if derivative == "autodiff" and residuals != "chunks":
+        chunk = time
+    plan = Plan(
+        gates=Gates(),
+        derivative=derivative,
+        residuals=residuals,
+        chunk=max(1, min(chunk, time)),
+        unroll=unroll,
+        reverse=reverse,
+        compute_dtype=compute_dtype,
+    )
+
+    # Padding is taken out here, around the rules: its inputs become 0 on the way in and its outputs
+    # on the way out, and JAX does the same to the cotangents. Inside, padding only keeps the carry.
+    mask = None if valid is None else valid[..., None]
+    xs = _select(mask, xs, jnp.zeros_like(xs))
+
+    def merge(a: Array, lead: int) -> Array:
+        return a.reshape(*a.shape[:lead], math.prod(batch), a.shape[-1])
+
+    def merge_mask(mask: Array | None) -> Array | None:
+        return None if mask is None else merge(mask[..., None], 1)
+
+    merged, hs = _scan(
+        plan,
+        flatten(params),
+        jax.tree.map(partial(merge, lead=0), carry),
+        Steps(merge(xs, 1), merge_mask(valid), merge_mask(keep)),
+        jax.tree.map(partial(merge, lead=0), reset_to),
+    )
+    hs = hs.reshape(time, *batch, hidden)
+    carry = Carry(*(a.reshape(*batch, hidden) for a in merged))
+    return carry, _select(mask, hs, jnp.zeros_like(hs))
+
+
+def _valid(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time *batch"]:
+    """True at the steps that count."""
+    lengths = check_array("lengths", lengths, batch)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"lengths: expected an integer dtype, got {lengths.dtype.name}")
+    if not isinstance(lengths, jax.core.Tracer) and lengths.size:
+        least, most = int(lengths.min()), int(lengths.max())
+        if least < 0 or most > time:
+            raise ValueError(
+                f"lengths: expected values from 0 to {time} (the time axis of xs), "
+                f"got {least} to {most}"
+            )
+    steps = jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * len(batch))
+    return steps < lengths.astype(jnp.int32)

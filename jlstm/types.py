@@ -1,0 +1,143 @@
+"""The legend of dimensions, the two pytrees that every function passes around, and their checks.
+
+Dimensions, the same names in every signature of the library:
+
+============  ==========================================================================
+``time``      steps of the sequence; always the leading axis (time-major)
+``*batch``    any number of independent sequences' axes, or none
+``input``     features of x_t
+``hidden``    units of h_t and c_t
+``4``         the gates, in the order of ``GATES``: input i, forget f, cell candidate g,
+              output o (the notes call the candidate a)
+============  ==========================================================================
+
+Plural names (``xs``, ``hs``) have a time axis, singular ones (``x``, ``h``) have none;
+``d<name>`` is the cotangent of ``<name>``: the derivative of the loss with respect to it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+GATES = ("i", "f", "g", "o")
+"""The order of the gate axis: input gate, forget gate, cell candidate, output gate."""
+
+
+class LSTMParams(NamedTuple):
+    """The weights of one LSTM layer: z_t = x_t·w_ih + h_{t-1}·w_hh + b, one block per gate.
+
+    The gate axis is explicit: ``params.w_hh[:, 1]`` is the recurrent weight of the forget gate.
+    """
+
+    w_ih: Float[Array, "input 4 hidden"]
+    """W of the notes, input to preactivation."""
+    w_hh: Float[Array, "hidden 4 hidden"]
+    """U of the notes, previous output to preactivation."""
+    b: Float[Array, "4 hidden"] | None
+    """The bias, which the notes leave out; None for an LSTM without one."""
+
+
+class Carry(NamedTuple):
+    """What an LSTM remembers from one step to the next."""
+
+    h: Float[Array, "*batch hidden"]
+    """The output h_t."""
+    c: Float[Array, "*batch hidden"]
+    """The memory cell c_t."""
+
+
+def check_array(name: str, value: Any, shape: Sequence[int | str], dtype: Any = None) -> Array:
+    """``value`` as a JAX array; raise unless it is an array of this shape and dtype.
+
+    A string in ``shape`` names an axis of any size; ``"..."`` stands for any number of axes.
+
+    Raises:
+        TypeError: ``value`` is no array, or of another dtype.
+        ValueError: the shape differs.
+    """
+    if not isinstance(value, jax.Array | np.ndarray | np.generic):
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
+    array = jnp.asarray(value)
+    sizes, actual = list(shape), list(array.shape)
+    if "..." in sizes:
+        start = sizes.index("...")
+        extra = max(0, len(actual) - len(sizes) + 1)
+        sizes[start : start + 1] = actual[start : start + extra]
+    fits = len(sizes) == len(actual) and all(
+        isinstance(size, str) or size == n for size, n in zip(sizes, actual, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name}: expected shape {format_shape(shape)}, got {format_shape(array.shape)}"
+        )
+    if dtype is not None and array.dtype != dtype:
+        raise TypeError(f"{name}: expected dtype {jnp.dtype(dtype).name}, got {array.dtype.name}")
+    return array
+
+
+def format_shape(shape: Sequence[int | str]) -> str:
+    """``[3, hidden]`` for ``(3, "hidden")``."""
+    return "[" + ", ".join(str(s) for s in shape) + "]"
+
+
+def check_size(name: str, value: Any, least: int = 1) -> None:
+    """Raise unless ``value`` is a Python integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__} {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        wanted = ", ".join(repr(c) for c in choices)
+        raise ValueError(f"{name}: expected one of {wanted}, got {value!r}")
+
+
+def check_float(name: str, dtype: Any) -> np.dtype:
+    """``dtype`` as a NumPy dtype; raise TypeError unless it is a floating-point one."""
+    try:
+        known = jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{name}: expected a floating-point dtype, got {dtype!r}") from None
+    if not jnp.issubdtype(known, jnp.floating):
+        raise TypeError(f"{name}: expected a floating-point dtype, got {known.name}")
+    return known
+
+
+def at_least_32_bits(dtype: np.dtype) -> np.dtype:
+    """float32 for the 16-bit dtypes, whose precision is too short for some steps; else itself."""
+    return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
+
+
+def check_params(params: Any) -> LSTMParams:
+    """``params`` as JAX arrays; raise where they are no weights or do not fit together.
+
+    Raises:
+        TypeError: not an LSTMParams, or its dtypes are not one floating-point dtype.
+        ValueError: a shape differs from ``LSTMParams``.
+    """
+    if not isinstance(params, LSTMParams):
+        raise TypeError(f"params: expected LSTMParams, got {type(params).__name__}")
+    w_hh = check_array("params.w_hh", params.w_hh, ("hidden", 4, "hidden"))
+    dtype = check_float("params.w_hh", w_hh.dtype)
+    hidden = w_hh.shape[0]
+    check_array("params.w_hh", w_hh, (hidden, 4, hidden))
+    w_ih = check_array("params.w_ih", params.w_ih, ("input", 4, hidden), dtype)
+    b = None if params.b is None else check_array("params.b", params.b, (4, hidden), dtype)
+    return LSTMParams(w_ih, w_hh, b)
+
+
+def check_carry(name: str, carry: Any, batch: Sequence[int], hidden: int, dtype: Any) -> Carry:
+    """``carry`` as JAX arrays; raise unless it is a Carry of ``[*batch, hidden]`` and ``dtype``."""
+    if not isinstance(carry, Carry):
+        raise TypeError(f"{name}: expected Carry, got {type(carry).__name__}")
+    shape = (*batch, hidden)
+    h = check_array(f"{name}.h", carry.h, shape, dtype)
+    c = check_array(f"{name}.c", carry.c, shape, dtype)
+    return Carry(h, c)
