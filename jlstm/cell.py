@@ -1,36 +1,38 @@
 """The equations of the LSTM: one step forward, and its derivative worked out by hand.
 
 The cell (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000) as the
-lecture notes have it, numbered as in their forward pass, with σ the logistic function and ⊙
-elementwise. The notes' a is called g here, a hat marks a preactivation, and z gathers the four::
+lecture notes have it, numbered as in their forward pass, with σ the logistic function, ⊙ the
+elementwise product and h', c' the h and c of the step before. z is a preactivation, a hat in the
+notes; their a is called g here::
 
-    z = x·W + h'·U + b                  h', c': h and c of the step before
-    g = tanh(ẑ_g)                                                    (1)
-    i = σ(z_i)    f = σ(z_f)    o = σ(z_o)                       (2, 3, 5)
-    c = f ⊙ c' + i ⊙ g                                               (4)
-    h = o ⊙ tanh(c)                                                  (6)
+    z = x·W + h'·U + b, in four blocks z_i, z_f, z_g, z_o
+    g = tanh(z_g)                                                    (1)
+    i = σ(z_i)                                                       (2)
+    f = σ(z_f)                                                       (3)
+    c = g ⊙ i + c' ⊙ f                                               (4)
+    o = σ(z_o)                                                       (5)
+    h = tanh(c) ⊙ o                                                  (6)
 
 The linear map x·W + h'·U + b is the same for every gated cell, and nearly all of the arithmetic:
-it belongs to ``sequence.py``. What makes this cell an LSTM is the arithmetic (z, c') → (h, c),
-and that is here, as four plain functions gathered in ``Gates``. All of it is elementwise over
-units, so its local Jacobian is six vectors, and the derivative in both directions is a few
-multiply-adds with them. They depend on forward values alone: ``jacobian`` computes them for many
-time steps at once, and only ``pullback`` (or ``pushforward``) has to walk through time.
+it belongs to ``sequence.py``. What makes this cell an LSTM is the gate arithmetic (z, c') → (h, c),
+and that is here, as a few plain functions gathered in ``Gates``. It is elementwise over units, so
+its local Jacobian is six vectors, and a derivative in either direction is a few multiply-adds with
+them. They depend on forward values alone: ``jacobian`` finds them for many time steps at once, and
+only ``pullback`` (or ``pushforward``) has to walk through time.
 
-The notes print some of the backward pass wrongly. Theirs on the left, what holds on the right:
+Errata of the notes, in the order of their backward pass:
 
-=====================================================  =========================================
-∂E/∂â = ∂E/∂a ⊙ [1 − tanh(â)]                           1 − tanh²(â): the square is missing
-∂E/∂î = ∂E/∂i ⊙ â ⊙ (1 − â)                             i ⊙ (1 − i): gate values, not
-                                                        preactivations, and of gate i
-∂E/∂f̂ = ∂E/∂f ⊙ f̂ ⊙ (1 − f̂)                             f ⊙ (1 − f): the same
-∂E/∂ô = ∂E/∂o ⊙ δ ⊙ (1 − δ)                             o ⊙ (1 − o): δ is a misread o
-"updates W_o, U_o, W_f, U_f, W_i and U_i"               and W_a, U_a
-no bias; no ∂E/∂x, no ∂E/∂h_{t−1}                       all three exist, see ``sequence.py``
-"tanh doesn't have this problem" (of saturation)        it has: its slope 1 − tanh² goes to 0
-=====================================================  =========================================
+- ∂E/∂â is printed with 1 − tanh(â); it is 1 − tanh²(â) = 1 − g².
+- ∂E/∂î is printed with â ⊙ (1 − â); it is i ⊙ (1 − i): a gate value, not a preactivation, and of
+  the gate i.
+- ∂E/∂f̂ is printed with f̂ ⊙ (1 − f̂); it is f ⊙ (1 − f).
+- ∂E/∂ô is printed with δ ⊙ (1 − δ); it is o ⊙ (1 − o).
+- The pass "updates W_o, U_o, W_f, U_f, W_i, and U_i"; it updates W_a and U_a as well.
+- There is no bias, and neither ∂E/∂x nor ∂E/∂h of the step before; see ``sequence.py`` for them.
+- tanh is said not to have the saturation of the sigmoid; it has: its slope 1 − tanh² goes to 0.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -56,7 +58,7 @@ State = Float[Array, "*batch hidden"]
 
 
 class Jacobian(NamedTuple):
-    """The local Jacobian of a cell in which c comes from (z_i, z_f, z_g, c') and h from (z_o, c)."""
+    """The local Jacobian where c comes from (z_i, z_f, z_g, c') and h from (z_o, c), unitwise."""
 
     z: Flat
     """∂c/∂z_i, ∂c/∂z_f, ∂c/∂z_g and ∂h/∂z_o, side by side."""
@@ -64,6 +66,18 @@ class Jacobian(NamedTuple):
     """∂h/∂c."""
     c_c: State
     """∂c/∂c'."""
+
+
+def equations(z: Flat, c_prev: State) -> tuple[State, State]:
+    """(z, c') to (h, c) as the notes have it: what autodiff is given, and the test of the rest."""
+    z_i, z_f, z_g, z_o = jnp.split(z, 4, axis=-1)
+    g = jnp.tanh(z_g)  # (1)
+    i = jax.nn.sigmoid(z_i)  # (2)
+    f = jax.nn.sigmoid(z_f)  # (3)
+    c = g * i + c_prev * f  # (4)
+    o = jax.nn.sigmoid(z_o)  # (5)
+    h = jnp.tanh(c) * o  # (6)
+    return h, c
 
 
 def activate(z: Flat) -> Flat:
@@ -83,7 +97,7 @@ def activate(z: Flat) -> Flat:
 
 
 def forward(z: Flat, c_prev: State) -> tuple[State, State, Flat]:
-    """One step's gate arithmetic, (z, c') to (h, c), and the gate values for the backward pass."""
+    """``equations`` the quick way: h, c, and the gate values, which the backward pass needs."""
     gates = activate(z)
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     c = f * c_prev + i * g
@@ -131,11 +145,13 @@ def pushforward(jac: Jacobian, dz: Flat, dc_prev: State) -> tuple[State, State]:
 class Gates(NamedTuple):
     """A gate arithmetic: all that tells one gated cell from another.
 
-    ``forward`` and ``jacobian`` are the two functions that a variant of the LSTM brings; a variant
-    whose derivative is not elementwise brings its own linear pair as well, with any pytree in
-    place of ``Jacobian``.
+    A variant of the LSTM is its ``equations``, for reference, and two functions, ``forward`` and
+    ``jacobian``, for speed. One whose Jacobian is not elementwise brings its own linear pair as
+    well, with any pytree in place of ``Jacobian``.
     """
 
+    equations: Callable[[Flat, State], tuple[State, State]] = equations
+    """(z, c') to (h, c), as plain as its paper."""
     forward: Callable[[Flat, State], tuple[State, State, Any]] = forward
     """(z, c') to (h, c, what ``jacobian`` needs to know)."""
     jacobian: Callable[[Any, State, State], Any] = jacobian
@@ -149,16 +165,22 @@ class Gates(NamedTuple):
 def product(
     x: Float[Array, "*batch n"], w: Float[Array, "n m"], dtype: DTypeLike | None = None
 ) -> Float[Array, "*batch m"]:
-    """x·w, the factors rounded to ``dtype`` if one is given, summed in the dtype of x."""
-    factors = (x, w) if dtype is None else (x.astype(dtype), w.astype(dtype))
-    axes = (((x.ndim - 1,), (0,)), ((), ()))
-    return jax.lax.dot_general(*factors, axes, preferred_element_type=x.dtype)
+    """x·w, the factors rounded to ``dtype`` if one is given, summed in the dtype of x.
+
+    The batch axes are made one first, so that the product and its transposes, sums over all of
+    them, are plain products of two matrices.
+    """
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    factors = (rows, w) if dtype is None else (rows.astype(dtype), w.astype(dtype))
+    axes = (((1,), (0,)), ((), ()))
+    out = jax.lax.dot_general(*factors, axes, preferred_element_type=x.dtype)
+    return out.reshape(*x.shape[:-1], w.shape[-1])
 
 
 def flatten(params: LSTMParams) -> LSTMParams:
     """The same weights with (4, hidden) as one axis: one product instead of four; no data moves."""
-    flat = [None if w is None else w.reshape(*w.shape[:-2], 4 * w.shape[-1]) for w in params]
-    return LSTMParams(*flat)
+    flat: LSTMParams = jax.tree.map(lambda w: w.reshape(*w.shape[:-2], 4 * w.shape[-1]), params)
+    return flat
 
 
 def cell(
@@ -184,7 +206,7 @@ def cell(
     h_prev, c_prev = check_carry("carry", carry, x.shape[:-1], w_hh.shape[0], w_hh.dtype)
     z = product(x, w_ih) + product(h_prev, w_hh)
     z = z if b is None else z + b
-    h, c, _ = forward(z, c_prev)
+    h, c = equations(z, c_prev)
     return Carry(h, c), h
 
 

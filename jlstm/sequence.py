@@ -28,6 +28,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
@@ -86,13 +87,18 @@ def _preact(plan: Plan, weights: LSTMParams, xs: Array) -> Array:
 
 
 def _step(
-    plan: Plan, w_hh: Array, reset_to: Carry, carry: Carry, z: Array, valid: Any, keep: Any
+    plan: Plan,
+    gates: Callable[..., Any],
+    w_hh: Array,
+    reset_to: Carry,
+    carry: Carry,
+    t: tuple[Array, Any, Any],
 ) -> tuple[Carry, Any]:
-    """One step from z = x·W + b on: the new carry, and what the gates save for the Jacobian."""
+    """One step from x·W + b on: the new carry, and whatever the gate arithmetic gives beside."""
+    z, valid, keep = t
     prev = _select(keep, carry, reset_to)
-    z = z + product(prev.h, w_hh, plan.compute_dtype)
-    h, c, saved = plan.gates.forward(z, prev.c)
-    return _select(valid, Carry(h, c), carry), saved
+    h, c, *beside = gates(z + product(prev.h, w_hh, plan.compute_dtype), prev.c)
+    return _select(valid, Carry(h, c), carry), beside
 
 
 # One chunk
@@ -102,16 +108,14 @@ def _forward(
     plan: Plan, weights: LSTMParams, carry: Carry, steps: Steps, reset_to: Carry
 ) -> tuple[Carry, Carry, Any]:
     """The carry after the chunk, the carries after each step, and what the gates saved."""
-    xs, valid, keep = steps
-    w_hh = weights.w_hh
+    zs = _preact(plan, weights, steps.xs)
 
     def step(carry: Carry, t: Any) -> tuple[Carry, Any]:
-        new, saved = _step(plan, w_hh, reset_to, carry, *t)
+        new, (saved,) = _step(plan, plan.gates.forward, weights.w_hh, reset_to, carry, t)
         return new, (new, saved)
 
-    inputs = (_preact(plan, weights, xs), valid, keep)
     carry, (after, saved) = lax.scan(
-        step, carry, inputs, reverse=plan.reverse, unroll=plan.unroll
+        step, carry, (zs, steps.valid, steps.keep), reverse=plan.reverse, unroll=plan.unroll
     )
     return carry, after, saved
 
@@ -122,6 +126,7 @@ def _recall(
     carry: Carry,
     steps: Steps,
     reset_to: Carry,
+    *,
     after: Carry | None,
     saved: Any,
 ) -> tuple[Carry, Any]:
@@ -207,14 +212,18 @@ def _vjp(
 
 def _vjp_fwd(plan: Plan, *inputs: Any) -> tuple[tuple[Carry, Array], Any]:
     carry, after, saved = _forward(plan, *inputs)
-    kept = {"gates": (after, saved), "carry": (after, None), "chunks": (None, None)}
+    kept = {
+        "gates": {"after": after, "saved": saved},
+        "carry": {"after": after, "saved": None},
+        "chunks": {"after": None, "saved": None},
+    }
     return (carry, after.h), (inputs, kept[plan.residuals])
 
 
 def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[Carry, Array]) -> tuple[Any, ...]:
     inputs, kept = residuals
     weights, _, steps, _ = inputs
-    before, jac = _recall(plan, *inputs, *kept)
+    before, jac = _recall(plan, *inputs, **kept)
     d_weights, d_carry, dxs, d_reset = _backward(plan, weights, steps, before, jac, *cotangents)
     return d_weights, d_carry, Steps(dxs, None, None), d_reset
 
@@ -233,23 +242,23 @@ def _jvp(
 
 @partial(_jvp.defjvp, symbolic_zeros=True)
 def _jvp_rule(plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    """Forward mode, an overdot marking tangents, everything in brackets known before the walk::
+    """The tangent of one chunk, an overdot marking tangents.
 
-        ż_t = [ẋ_t·W + x_t·Ẇ + h_{t-1}·U̇ + ḃ] + ḣ_{t-1}·U,   (ḣ_t, ċ_t) = pushforward(ż_t, ċ_{t-1})
+    ż_t = [ẋ_t·W + x_t·Ẇ + h_{t-1}·U̇ + ḃ] + ḣ_{t-1}·U, then (ḣ_t, ċ_t) = pushforward(ż_t, ċ_{t-1}).
 
-    Above all Ẇ and U̇ stay outside the walk, so that the transpose of this rule finds dW and dU as
-    one product each and not step by step.
+    What stands in brackets is known before the walk through time. Above all Ẇ and U̇ stay outside
+    it, so that the transpose of this rule finds dW and dU as one product each, not step by step.
     """
-    weights, carry, steps, reset_to = primals
+    weights, _, steps, _ = primals
     d_weights, d_carry, d_steps, d_reset = tangents
     into = partial(product, dtype=plan.compute_dtype)
 
     carry, after, saved = _forward(plan, *primals)
     # The names by which `_rule` says what may be kept for a backward pass.
-    after, saved = checkpoint_name(after, "carry"), checkpoint_name(saved, "gates")
+    after, saved = _named(after, "carry"), _named(saved, "gates")
     if plan.residuals == "carry":
         saved = None
-    before, jac = _recall(plan, *primals, after, saved)
+    before, jac = _recall(plan, *primals, after=after, saved=saved)
 
     terms = (
         (d_steps.xs, weights.w_ih),
@@ -279,6 +288,10 @@ def _jvp_rule(plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
     return (carry, after.h), d_after
 
 
+def _named(tree: Any, name: str) -> Any:
+    return jax.tree.map(lambda a: checkpoint_name(a, name), tree)  # type: ignore[no-untyped-call]
+
+
 def _is_zero(tangent: Any) -> bool:
     return isinstance(tangent, SymbolicZero)
 
@@ -294,8 +307,8 @@ def _autodiff(
 
     def step(carry: Carry, t: Any) -> tuple[Carry, Array]:
         x, valid, keep = t
-        z = _preact(plan, weights, x)
-        new, _ = _step(plan, weights.w_hh, reset_to, carry, z, valid, keep)
+        t = (_preact(plan, weights, x), valid, keep)
+        new, _ = _step(plan, plan.gates.equations, weights.w_hh, reset_to, carry, t)
         return new, new.h
 
     if plan.residuals == "carry":
@@ -415,7 +428,9 @@ def lstm(
             for residuals="chunks".
         unroll: steps of the inner loop that are compiled as one; None for 1.
         compute_dtype: the dtype to which the factors of matrix products are rounded, say
-            ``jnp.bfloat16``. Sums, gate arithmetic and the carry keep the parameters' dtype.
+            ``jnp.bfloat16``. Sums, gate arithmetic and the carry keep the parameters' dtype. In the
+            backward pass of "jvp" and "autodiff", which JAX finds by transposing, the cotangent is
+            a factor that stays unrounded.
 
     Returns:
         The carry after the last step, and the outputs h of every step, ``[time, *batch, hidden]``.
@@ -490,15 +505,17 @@ def lstm(
 
 def _valid(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time *batch"]:
     """True at the steps that count."""
-    lengths = check_array("lengths", lengths, batch)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"lengths: expected an integer dtype, got {lengths.dtype.name}")
-    if not isinstance(lengths, jax.core.Tracer) and lengths.size:
-        least, most = int(lengths.min()), int(lengths.max())
+    # Asked of what came: inside a trace even a constant becomes a tracer once JAX has touched it.
+    known = not isinstance(lengths, jax.core.Tracer)
+    array = check_array("lengths", lengths, batch)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"lengths: expected an integer dtype, got {array.dtype.name}")
+    if known and array.size:
+        least, most = int(np.min(lengths)), int(np.max(lengths))
         if least < 0 or most > time:
             raise ValueError(
                 f"lengths: expected values from 0 to {time} (the time axis of xs), "
                 f"got {least} to {most}"
             )
-    steps = jnp.arange(time, dtype=jnp.int32).reshape(time, *[1] * len(batch))
-    return steps < lengths.astype(jnp.int32)
+    valid: Array = jnp.arange(time).reshape(time, *[1] * len(batch)) < array.astype(jnp.int_)
+    return valid

@@ -102,7 +102,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 def check_float(name: str, dtype: Any) -> np.dtype:
     """``dtype`` as a NumPy dtype; raise TypeError unless it is a floating-point one."""
     try:
-        known = jnp.dtype(dtype)
+        known: np.dtype = jnp.dtype(dtype)
     except TypeError:
         raise TypeError(f"{name}: expected a floating-point dtype, got {dtype!r}") from None
     if not jnp.issubdtype(known, jnp.floating):

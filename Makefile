@@ -1,0 +1,67 @@
+# Needs only make and Python 3.11 or newer: the first target that wants it makes .venv and
+# installs the versions pinned in requirements/. `make` alone lists the targets.
+
+PYTHON ?= python3
+UV ?= uv
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # two installations must not write into one environment at a time
+.PHONY: help demo test lint bench lock clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12 make ...   another interpreter (after make clean)"
+
+demo: $(VENV)/.demo ## train a small language model and show what it learnt
+	$(BIN)/jlstm demo
+
+test: $(VENV)/.dev ## run the tests
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# Peers come later: today this is the hand-derived rule against autodiff.
+bench: $(VENV)/.demo ## time the hand-derived rule against autodiff at two shapes
+	$(BIN)/jlstm compare --time 128 --batch 32 --input 128 --hidden 128
+	$(BIN)/jlstm compare --time 512 --batch 64 --input 64 --hidden 256
+
+# Versions already locked stay as they are unless asked: `make lock LOCKFLAGS=--upgrade`.
+# One version of each package for all Pythons and systems, and the same one in both files.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCKFLAGS)
+
+lock: ## pin the dependencies anew (needs uv)
+	$(COMPILE) --all-extras --group build --output-file requirements/dev.lock pyproject.toml
+	$(COMPILE) --extra all --group build --constraint requirements/dev.lock \
+		--no-annotate --output-file requirements/demo.lock pyproject.toml
+
+clean: ## remove the environment, the caches and what was built
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find jlstm tests notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# An environment is whole only while .made stands: an installation takes it away first and puts
+# it back last, so one that was interrupted is begun again from nothing.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "jlstm needs Python 3.11 or newer; '$(PYTHON)' is not. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.demo: requirements/demo.lock
+$(VENV)/.dev: requirements/dev.lock
+
+$(VENV)/.demo $(VENV)/.dev: pyproject.toml | $(VENV)/.made
+	@rm -f $(VENV)/.made
+	@echo "Installing $(filter %.lock,$^) into $(VENV); the first time takes about a minute."
+	@$(PIP) install --quiet --requirement $(filter %.lock,$^)
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(VENV)/.made $@

@@ -1,0 +1,73 @@
+"""The command `jlstm`: its commands by name, and how it ends when something goes wrong."""
+
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from jlstm.extras import MissingExtraError, require
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command with these arguments, those of the process if None, and exit.
+
+    The exit status is 0, or 2 after a user's mistake and 130 after an interrupt, either told in
+    one line on stderr. Any other exception is a fault of the program and keeps its traceback.
+    """
+    try:
+        app = build_app()
+    except MissingExtraError as error:
+        sys.exit(_complain(error))
+
+    from cyclopts import CycloptsError, UnusedCliTokensError
+
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnusedCliTokensError as error:
+        unused = " ".join(error.unused_tokens or [])
+        sys.exit(_complain(f"unexpected argument: {unused} (every option goes by its name)"))
+    except (CycloptsError, ValueError, TypeError, OSError, MissingExtraError) as error:
+        sys.exit(_complain(error))
+    except KeyboardInterrupt:
+        print("jlstm: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def build_app() -> "App":
+    """The command line with nothing but names and one-line descriptions loaded.
+
+    Raises:
+        MissingExtraError: a package of the extra ``cli`` is not installed.
+    """
+    for package in ("rich", "cyclopts"):
+        require(package, "cli")
+    from cyclopts import App
+
+    app = App(
+        name="jlstm",
+        help="The LSTM for JAX, with a hand-derived backward pass.",
+        version=lambda: f"jlstm {metadata.version('jlstm')}",
+        version_format="plaintext",
+        suppress_keyboard_interrupt=False,  # main has its own word for it
+    )
+    app.command(
+        "jlstm.cli.compare:compare",
+        name="compare",
+        help="Measure the hand-derived rules against autodiff: error, time, memory.",
+    )
+    app.command(
+        "jlstm.cli.demo:demo",
+        name="demo",
+        help="Train a small language model and show what it learnt.",
+    )
+    return app
+
+
+def _complain(error: Exception | str) -> int:
+    """Say in one line what was wrong; the exit status for it."""
+    print("jlstm:", " ".join(str(error).split()), file=sys.stderr)
+    return 2

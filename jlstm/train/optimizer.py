@@ -1,0 +1,51 @@
+"""The optimiser that suits most recurrent networks."""
+
+import math
+
+import optax
+
+from jlstm.types import check_size
+
+
+def make_optimizer(
+    learning_rate: float,
+    steps: int,
+    *,
+    warmup: int | None = None,
+    clip: float = 1.0,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """Adam with clipped gradients, its rate rising from 0 and falling to 0 along a cosine.
+
+    A gradient g longer than ``clip`` is shortened to g·clip/‖g‖ (Pascanu et al. 2013): now and then
+    the gradient of a recurrent network is huge, and one such step can undo many.
+
+    Args:
+        learning_rate: the highest, after the warm-up.
+        steps: the length of the run; the rate is 0 from there on.
+        warmup: steps on which the rate rises in a line; None for a tenth of the run, at most 100.
+        clip: the length, over all parameters, above which a gradient is shortened.
+        weight_decay: the part of each weight that is taken off per step, times the rate
+            (Loshchilov & Hutter 2019).
+
+    Raises:
+        TypeError: a count that is no integer.
+        ValueError: a number out of range.
+    """
+    check_size("steps", steps)
+    if warmup is None:
+        warmup = min(100, steps // 10)
+    check_size("warmup", warmup, 0)
+    if warmup > steps:
+        raise ValueError(f"warmup: expected at most the {steps} steps of the run, got {warmup}")
+    for name, value in (("learning_rate", learning_rate), ("clip", clip)):
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name}: expected a finite number above 0, got {value}")
+    if not (weight_decay >= 0 and math.isfinite(weight_decay)):
+        raise ValueError(f"weight_decay: expected a finite number, 0 or more, got {weight_decay}")
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0, peak_value=learning_rate, warmup_steps=warmup, decay_steps=steps
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(clip), optax.adamw(schedule, weight_decay=weight_decay)
+    )

@@ -1,0 +1,145 @@
+"""How the command line answers: its doors, its complaints, its exit statuses."""
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+import jlstm.cli.compare
+from jlstm.cli.main import main
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command line in this process: exit status, stdout, stderr."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+    return run
+
+
+def test_python_m_jlstm_is_the_command():
+    ran = subprocess.run(
+        [sys.executable, "-m", "jlstm", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == f"jlstm {metadata.version('jlstm')}\n"
+
+
+def test_help_names_every_command(run):
+    for arguments in ((), ("--help",), ("-h",)):
+        status, out, err = run(*arguments)
+        assert (status, err) == (0, "")
+        assert "hand-derived" in out
+        assert "compare" in out
+        assert "demo" in out
+        assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["compare", "demo"])
+def test_every_command_has_help(run, command):
+    status, out, err = run(command, "--help")
+    assert (status, err) == (0, "")
+    assert f"jlstm {command}" in out
+    assert "--time" in out
+    assert "--seed" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bogus"], "bogus"),
+        (["compar"], "compare"),
+        (["--bogus"], "--bogus"),
+        (["compare", "--tim", "3"], "--time"),
+        (["compare", "3"], "unexpected argument: 3"),
+        (["compare", "--time", "3", "4", "5"], "unexpected argument: 4 5"),
+        (["compare", "--time"], "--time"),
+        (["compare", "--time", "many"], "many"),
+        (["compare", "--time", "0"], "--time"),
+        (["compare", "--batch", "-1"], "--batch"),
+        (["compare", "--input", "1.5"], "--input"),
+        (["compare", "--hidden", "0"], "--hidden"),
+        (["compare", "--dtype", "int8"], "float32"),
+        (["compare", "--seconds", "0"], "--seconds"),
+        (["compare", "--seconds", "nan"], "--seconds"),
+        (["compare", "--seconds", "inf"], "--seconds"),
+        (["compare", "--seed", "-1"], "--seed"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(run, monkeypatch, arguments, said):
+    monkeypatch.setattr("jlstm.comparison.compare", lambda **_: pytest.fail("it began to work"))
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("jlstm: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def failing_with(error):
+    def compare(**_):
+        raise error
+
+    return compare
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("xs: expected\n  more"),
+        TypeError("xs: expected more"),
+        PermissionError(13, "Permission denied", "xs: expected more"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_the_library_refuses_is_a_mistake(run, monkeypatch, error):
+    monkeypatch.setattr("jlstm.comparison.compare", failing_with(error))
+    status, _, err = run("compare")
+    assert status == 2
+    assert err.startswith("jlstm: ")
+    assert err.count("\n") == 1
+    assert "xs: expected more" in err
+
+
+def test_an_interrupt_is_told_in_one_line(run, monkeypatch):
+    monkeypatch.setattr("jlstm.comparison.compare", failing_with(KeyboardInterrupt()))
+    assert run("compare") == (130, "", "jlstm: interrupted\n")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ImportError, AssertionError, KeyError])
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch, error):
+    monkeypatch.setattr("jlstm.comparison.compare", failing_with(error("a bug")))
+    with pytest.raises(error, match="a bug"):
+        main(["compare"])
+
+
+@pytest.mark.parametrize("package", ["cyclopts", "rich"])
+def test_without_the_extra_it_says_how_to_get_it(run, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    status, out, err = run("--version")
+    assert (status, out) == (2, "")
+    assert err == f"jlstm: {package} is not installed; it comes with: pip install 'jlstm[cli]'\n"
+
+
+def test_without_matplotlib_a_plot_is_refused_before_the_work(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("jlstm.comparison.compare", lambda **_: pytest.fail("it began to work"))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status, _, err = run("compare", "--plot", str(tmp_path / "a.png"))
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "pip install 'jlstm[plots]'" in err
+
+
+def test_a_broken_package_is_not_a_missing_one(monkeypatch, tmp_path):
+    # matplotlib is there and something that it needs is not: no advice to install matplotlib.
+    (tmp_path / "broken_package.py").write_text("import a_package_that_is_not_there")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+        jlstm.cli.compare.require("broken_package", "plots")

@@ -1,0 +1,266 @@
+"""The comparison: its errors, its counts and its complaints; its times only as far as they go."""
+
+import json
+import math
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jlstm
+from jlstm.comparison import RULES, Flops, Timing, _leaves, _problem, _time_in_turn, count_flops
+
+SHAPE = {"time": 6, "batch": 3, "input_size": 5, "hidden_size": 4}
+LEAVES = {"w_ih", "w_hh", "b", "h0", "c0", "xs"}
+
+
+def quick(**arguments):
+    """A comparison that hardly takes time to measure."""
+    return jlstm.compare(**SHAPE | {"seconds": 1e-6} | arguments)
+
+
+@pytest.fixture(scope="module")
+def double():
+    return quick(time=48, batch=8, dtype=jnp.float64)  # three chunks
+
+
+@pytest.fixture(scope="module")
+def single():
+    return quick(
+        rules={
+            "plain": {"derivative": "autodiff"},
+            "good": {"chunk": 3},
+            "rounded": {"compute_dtype": jnp.bfloat16},
+        }
+    )
+
+
+def test_the_rules_are_those_promised(double):
+    kinds = {(o["derivative"], o.get("residuals")) for o in RULES.values()}
+    policies = {("vjp", r) for r in ("gates", "carry", "chunks")}
+    assert kinds == {("autodiff", None), ("jvp", "gates"), *policies}
+    assert [row.name for row in double.rows] == [*RULES]
+    assert double.baseline.name == "autodiff"
+    assert double["vjp carry"].options == {"derivative": "vjp", "residuals": "carry"}
+    with pytest.raises(KeyError):
+        double["gru"]
+
+
+def test_float64_agrees_to_rounding(double):
+    assert double.dtype == "float64"
+    for row in double.rows:
+        assert row.errors.keys() == LEAVES
+        # A few hundred roundings of 1e-16 each; a wrong derivative is off by far more than 1e-13.
+        assert all(error < 1e-13 for error in row.errors.values()), row.name
+    # Autodiff in float64 is the reference itself; the hand-derived rules round differently.
+    assert double["autodiff"].worst[1] == 0
+    assert double["vjp gates"].worst[1] > 0
+
+
+def test_a_rule_that_is_wrong_shows(single):
+    good, rounded = single["good"], single["rounded"]
+    # Rounding at 1e-7, a few dozen times; products of numbers rounded to 8 bits.
+    assert 1e-9 < good.worst[1] < 1e-5
+    assert all(rounded.errors[leaf] > 1e-4 for leaf in LEAVES - {"c0"})
+    assert rounded.worst[1] < 0.1
+    assert single["plain"].worst[1] > 0
+
+
+def test_a_wrong_gradient_of_any_leaf_is_named(monkeypatch):
+    # A fault seeded into the rules alone: the float64 reference comes from autodiff.
+    import jlstm.comparison
+
+    def lstm(params, carry, xs, **options):
+        if options["derivative"] == "vjp":
+            params = params._replace(b=jax.lax.stop_gradient(params.b))
+        return jlstm.lstm(params, carry, xs, **options)
+
+    monkeypatch.setattr("jlstm.comparison.lstm", lstm)
+    rows = quick(rules={"ours": {"derivative": "vjp"}}).rows
+    assert rows[0].worst == ("b", 1.0)
+
+
+def test_each_gradient_has_its_own_name():
+    gradient = jlstm.LSTMParams(1, 2, 3), jlstm.Carry(4, 5), 6
+    assert _leaves(gradient) == {"w_ih": 1, "w_hh": 2, "b": 3, "h0": 4, "c0": 5, "xs": 6}
+
+
+def test_nan_is_the_worst_error(single):
+    row = replace(single["good"], errors={"b": 1.0, "xs": math.nan, "h0": 2.0})
+    assert row.worst[0] == "xs"
+
+
+def test_sixteen_bits():
+    row = quick(dtype="bfloat16", rules={"vjp gates": RULES["vjp gates"]}).rows[0]
+    assert 1e-5 < row.worst[1] < 0.1
+
+
+def traced(function, time, batch, inputs, hidden, **options):
+    """The program of ``lstm``, or of its gradient, for arrays of these sizes."""
+    rule = partial(jlstm.lstm, **options)
+
+    def gradient(params, carry, xs):
+        out, pull_back = jax.vjp(rule, params, carry, xs)
+        return pull_back(out)
+
+    params = jlstm.init_params(jax.random.key(0), inputs, hidden)
+    arguments = params, jlstm.init_carry(batch, hidden), jnp.ones((time, batch, inputs), "float32")
+    run = {"forward": rule, "gradient": gradient}[function]
+    return jax.jit(run).trace(*arguments), arguments
+
+
+# Ratios of the gradient's products to the forward pass's, z_t = x_t·W + h_{t-1}·U: forward, dx and
+# dh, dW and dU are three; where gates are computed again, four.
+@pytest.mark.parametrize(
+    ("options", "passes"),
+    [
+        ({"derivative": "autodiff"}, 3),
+        ({"residuals": "gates"}, 3),
+        ({"residuals": "carry"}, 4),
+        ({"residuals": "chunks"}, 4),
+        ({"derivative": "jvp"}, 3),
+        ({"residuals": "gates", "chunk": 5}, 3),  # 12 = 5 + 5 + 2
+    ],
+)
+def test_flops_are_those_of_the_formula(options, passes):
+    time, batch, inputs, hidden = 12, 3, 5, 7
+    once = 2 * time * batch * 4 * hidden * (inputs + hidden)
+    forward, _ = traced("forward", time, batch, inputs, hidden, **options)
+    gradient, _ = traced("gradient", time, batch, inputs, hidden, **options)
+    assert count_flops(forward.jaxpr) == Flops(once, 0)
+    assert count_flops(gradient.jaxpr).products == passes * once
+
+
+@pytest.mark.parametrize(
+    ("options", "turns"),
+    [
+        ({"derivative": "autodiff"}, 12),
+        ({"chunk": 12}, 0),
+        ({"chunk": 3}, 4),
+        ({"derivative": "jvp", "chunk": 3}, 4),
+        ({"chunk": 5}, 2),  # the remainder is added outside of any loop
+    ],
+)
+def test_sums_into_the_weights_gradients_are_counted(options, turns):
+    inputs, hidden = 5, 7
+    gradient, _ = traced("gradient", 12, 3, inputs, hidden, **options)
+    assert count_flops(gradient.jaxpr).sums == turns * 4 * hidden * (inputs + hidden + 1)
+
+
+def test_xla_counts_the_same_where_there_is_no_loop():
+    # One step: the products are nearly all of it, and XLA's own count needs no loop taken apart.
+    program, _ = traced("gradient", 1, 32, 64, 64, derivative="autodiff")
+    ours = count_flops(program.jaxpr).products
+    theirs = program.lower().compile().cost_analysis()["flops"]
+    assert ours <= theirs <= 1.2 * ours
+
+
+def test_the_row_holds_what_was_counted(double):
+    once = 2 * 48 * 8 * 4 * 4 * (5 + 4)
+    assert [row.flops for row in double.rows] == [3 * once, 3 * once, 4 * once, 4 * once, 3 * once]
+    assert double["autodiff"].weight_sum_flops == 48 * 4 * 4 * (5 + 4 + 1)
+    assert double["vjp gates"].weight_sum_flops == 3 * 4 * 4 * (5 + 4 + 1)
+
+
+def test_temporary_memory_falls_with_what_is_kept(double):
+    gates, carry, chunks = (double[f"vjp {kept}"] for kept in ("gates", "carry", "chunks"))
+    assert gates.temp_bytes > carry.temp_bytes > chunks.temp_bytes > 0
+    assert double.baseline.temp_saving == 1
+    assert chunks.temp_saving == double.baseline.temp_bytes / chunks.temp_bytes
+
+
+def test_times_are_ordered_and_relative_to_the_first(single):
+    assert single.rounds >= 3
+    for row in single.rows:
+        for timing in (row.forward_seconds, row.gradient_seconds):
+            assert 0 < timing.lower <= timing.median <= timing.upper
+        assert row.compile_seconds > 0
+        ratio = single.baseline.gradient_seconds.median / row.gradient_seconds.median
+        assert row.gradient_speedup == pytest.approx(ratio)
+    assert single.baseline.forward_speedup == single.baseline.gradient_speedup == 1
+    assert Timing(3, 1, 4).spread == 1.5
+
+
+def test_rules_are_timed_in_turn():
+    calls = []
+
+    class Program:
+        def __init__(self, name):
+            self.forward = lambda *_: calls.append((name, "forward"))
+            self.gradient = lambda *_: calls.append((name, "gradient"))
+
+    forward, gradient = _time_in_turn({"a": Program("a"), "b": Program("b")}, (), 1e-9)
+    one_round = [("a", "forward"), ("a", "gradient"), ("b", "forward"), ("b", "gradient")]
+    assert calls == 4 * one_round  # a warm-up, then the least number of rounds
+    assert [len(taken) for taken in (*forward.values(), *gradient.values())] == [3, 3, 3, 3]
+
+
+def test_measuring_lasts_as_long_as_it_may():
+    rules = {"autodiff": {"derivative": "autodiff"}}
+    assert quick(rules=rules, seconds=0.2).rounds > 20
+
+
+def test_json_keeps_everything(single):
+    told = single.to_dict()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["time"] == 6
+    assert told["hidden_size"] == 4
+    row = told["rows"][2]
+    assert row["name"] == "rounded"
+    assert row["options"] == {"compute_dtype": "bfloat16"}
+    assert row["errors"].keys() == LEAVES
+    assert row["gradient_seconds"]["median"] == single["rounded"].gradient_seconds.median
+
+
+def test_json_has_no_word_for_nan(single):
+    row = replace(single["good"], errors={"b": math.nan, "xs": math.inf, "h0": 1.0})
+    told = replace(single, rows=(row,)).to_dict()
+    assert told["rows"][0]["errors"] == {"b": None, "xs": None, "h0": 1.0}
+
+
+def test_a_seed_is_a_problem():
+    first, again, other = (_problem(seed, 6, 3, 5, 4, np.dtype("float32")) for seed in (1, 1, 2))
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), first, again)
+    assert all(jax.tree.leaves(same))
+    differ = jax.tree.map(lambda a, b: bool((a != b).any()), first, other)
+    assert all(jax.tree.leaves(differ._replace(params=differ.params._replace(b=True))))
+    # Nothing is zero or the same as something else: a cotangent left out would go unnoticed.
+    rows = [np.asarray(leaf).ravel()[:4].tobytes() for leaf in jax.tree.leaves(first)]
+    assert len({*rows}) == len(rows) == 9
+
+
+def test_the_callers_configuration_is_left_alone():
+    with jax.enable_x64(False):
+        errors = quick(dtype="float64", rules={"vjp gates": RULES["vjp gates"]}).rows[0].errors
+        assert not jax.enable_x64.value
+        assert jnp.zeros(2).dtype == np.float32
+        # Without float64 switched on for it, "float64" would have been float32 and far off.
+        assert max(errors.values()) < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "message"),
+    [
+        ({"time": 0}, ValueError, "time: expected at least 1, got 0"),
+        ({"batch": 2.5}, TypeError, "batch: expected an int, got float 2.5"),
+        ({"input_size": -1}, ValueError, "input_size: expected at least 1"),
+        ({"hidden_size": "4"}, TypeError, "hidden_size: expected an int, got str"),
+        ({"dtype": jnp.int32}, TypeError, "dtype: expected a floating-point dtype, got int32"),
+        ({"dtype": "half-baked"}, TypeError, "dtype: expected a floating-point dtype"),
+        ({"seconds": 0}, ValueError, "seconds: expected a finite number above 0, got 0"),
+        ({"seconds": math.nan}, ValueError, "seconds: expected a finite number above 0, got nan"),
+        ({"seconds": "10"}, TypeError, "seconds: expected a number, got str '10'"),
+        ({"seed": -1}, ValueError, "seed: expected at least 0, got -1"),
+        ({"rules": {}}, ValueError, "rules: expected at least one rule, got none"),
+        ({"rules": ["vjp"]}, TypeError, "rules: expected a mapping, got list"),
+        ({"rules": {"a": "vjp"}}, TypeError, r"rules\['a'\]: expected a mapping, got str"),
+        ({"rules": {"a": {"reverse": True}}}, ValueError, r"rules\['a'\]: .* got reverse"),
+        ({"rules": {"a": {"derivative": "x"}}}, ValueError, "derivative: expected one of"),
+    ],
+)
+def test_a_mistake_is_told(wrong, kind, message):
+    with pytest.raises(kind, match=message):
+        quick(**wrong)

@@ -1,0 +1,215 @@
+"""The rules of the house: who may import whom, what stays lazy, and what must agree with what."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+import types
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import jlstm
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = ROOT / "jlstm"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+# A file or folder of jlstm imports only from those before it. A new one takes its place here.
+ORDER = "extras files types cell sequence comparison models data train plots cli".split()
+CORE = ("types", "cell", "sequence")
+CORE_MAY_IMPORT = {"jax", "jaxtyping", "numpy", *sys.stdlib_module_names}
+
+
+def module_of(path: Path) -> str:
+    """The dotted name below jlstm: data/text.py -> data.text, data/__init__.py -> data."""
+    parts = path.relative_to(LIBRARY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {
+    module_of(path): path
+    for path in sorted(LIBRARY.rglob("*.py"))
+    # The package's two doors: they open onto everything.
+    if path.relative_to(LIBRARY).parts not in {("__init__.py",), ("__main__.py",)}
+}
+
+
+def imports(source: str) -> Iterator[str]:
+    """Every dotted name that a source imports, wherever in it: functions and type checks too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def house_imports(source: str) -> Iterator[str]:
+    """The files of jlstm that a source imports: "jlstm.data.text.read" -> "data.text"."""
+    for name in imports(source):
+        top, _, inside = name.partition(".")
+        if top != "jlstm" or inside == "__version__":
+            continue
+        # `from jlstm import lstm` reaches the file where lstm lives. A bare `import jlstm` could
+        # reach anything: only what comes last may do that.
+        inside = jlstm._HOME.get(inside, inside) or ORDER[-1]
+        while inside not in FILES and "." in inside:
+            inside = inside.rpartition(".")[0]
+        yield inside
+
+
+def place(module: str) -> int:
+    top = module.partition(".")[0]
+    assert top in ORDER, f"jlstm/{top} has no place in ORDER"
+    return ORDER.index(top)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_each_file_imports_only_from_files_above_it(module):
+    here = place(module)
+    for imported in house_imports(FILES[module].read_text("utf-8")):
+        above = place(imported) < here
+        # What a folder's own files may not do to each other is in the next test.
+        beside = place(imported) == here and imported != module
+        assert above or beside, f"{module} imports {imported}"
+
+
+def test_no_cycles():
+    graph = {m: set(house_imports(path.read_text("utf-8"))) for m, path in FILES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_needs_little(module):
+    tops = {name.partition(".")[0] for name in imports(FILES[module].read_text("utf-8"))}
+    assert tops <= CORE_MAY_IMPORT | {"jlstm"}
+
+
+def test_the_reader_of_imports_sees_each_form():
+    source = """
+import os.path, jlstm
+from jlstm import lstm, __version__
+def f():
+    from jlstm.cli.main import main
+    import jlstm.sequence as s
+"""
+    assert set(house_imports(source)) == {
+        "cli",
+        "sequence",
+        "cli.main" if FILES.get("cli.main") else "cli",
+    }
+    assert "os.path" in set(imports(source))
+
+
+def loaded_by(*command: str) -> tuple[set[str], str]:
+    """Run Python; the top-level packages it imported, and what it printed."""
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    names = re.findall(r"^import time:.*\| +([\w.]+)$", run.stderr, re.MULTILINE)
+    return {name.partition(".")[0] for name in names}, run.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("-c", "import jlstm; dir(jlstm)"), ("-m", "jlstm", "--help"), ("-m", "jlstm", "--version")],
+    ids=["import", "help", "version"],
+)
+def test_the_doors_open_at_once(command):
+    loaded, _ = loaded_by(*command)
+    assert "jlstm" in loaded
+    assert not loaded & {"jax", "jaxlib", "matplotlib", "numpy", "optax", "scipy"}
+
+
+def test_the_version_is_one():
+    assert PROJECT["version"] == metadata.version("jlstm") == jlstm.__version__
+    assert PROJECT["version"] in loaded_by("-m", "jlstm", "--version")[1]
+
+
+def test_public_names_are_what_they_say():
+    for name, home in jlstm._HOME.items():
+        module = importlib.import_module(f"jlstm.{home}")
+        assert getattr(jlstm, name) is getattr(module, name)
+        assert not isinstance(getattr(jlstm, name), types.ModuleType)
+        assert name in dir(jlstm)
+    with pytest.raises(AttributeError, match="no attribute 'gru'"):
+        _ = jlstm.gru
+
+
+@pytest.mark.parametrize("first", ["jlstm.cell", "jlstm.sequence", "jlstm.comparison"])
+def test_a_public_name_is_never_its_file(first):
+    code = (
+        f"import {first}, jlstm; from jlstm import cell, compare; cell.__call__, compare.__call__"
+    )
+    loaded_by("-c", code)
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse((LIBRARY / "__init__.py").read_text("utf-8"))
+    seen = {
+        alias.asname: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jlstm.")
+        for alias in node.names
+    }
+    assert seen == {name: f"jlstm.{home}" for name, home in jlstm._HOME.items()}
+
+
+def test_the_changelog_speaks_of_this_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    headings = re.findall(r"^## \[(.+?)\]", changelog, re.MULTILINE)
+    assert headings[0] in {"Unreleased", PROJECT["version"]}
+
+
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [
+    requirement
+    for requirement in map(Requirement, sum(EXTRAS.values(), PROJECT["dependencies"]))
+    if requirement.name != "jlstm"  # an extra made of other extras
+]
+
+
+def test_the_readme_tells_of_each_dependency_and_extra():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    table = "\n".join(line for line in readme.splitlines() if line.lstrip().startswith("|"))
+    names = {requirement.name for requirement in DIRECT} | {*EXTRAS}
+    told = {n for n in names if re.search(rf"(?<![\w-]){re.escape(n)}(?![\w-])", table)}
+    assert not names - told
+
+
+def locked(file: str) -> dict[str, str]:
+    lines = (ROOT / "requirements" / file).read_text("utf-8").splitlines()
+    pins = [
+        Requirement(line) for line in lines if line.strip() and not line.lstrip().startswith("#")
+    ]
+    assert all(re.fullmatch(r"==[^*,]+", str(pin.specifier)) for pin in pins)
+    return {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in pins}
+
+
+def test_the_locks_hold_what_the_project_asks_for():
+    dev, demo = locked("dev.lock"), locked("demo.lock")
+    for requirement in DIRECT:
+        assert requirement.specifier.contains(dev[canonicalize_name(requirement.name)]), requirement
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        assert canonicalize_name(requirement.name) in demo
+    assert demo.items() <= dev.items()
+
+
+def test_the_locks_stay_small():
+    # The tests run on the CPU, and peers belong to the benchmarks.
+    assert not [
+        n for n in locked("dev.lock") if re.match(r"torch|tensorflow|nvidia|cuda|jax-cuda", n)
+    ]

@@ -1,0 +1,246 @@
+"""The language model: its loss by hand, its gradient, its carry, its sampling."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jlstm import Carry, init_carry, lstm
+from jlstm.models import (
+    LanguageModel,
+    TokenBatch,
+    init_language_model,
+    language_model_loss,
+    logits,
+    sample,
+    token_count,
+)
+
+VOCAB, EMBEDDING, HIDDEN, TIME, BATCH = 11, 3, 5, 7, 2
+
+
+@pytest.fixture
+def params():
+    model = init_language_model(
+        jax.random.key(0), VOCAB, embedding_size=EMBEDDING, hidden_size=HIDDEN, dtype=jnp.float64
+    )
+    readout = jax.random.normal(jax.random.key(1), model.readout.shape, model.readout.dtype)
+    bias = jax.random.normal(jax.random.key(2), model.readout_bias.shape, model.readout.dtype)
+    return model._replace(readout=readout, readout_bias=bias)
+
+
+@pytest.fixture
+def batch():
+    tokens = np.random.default_rng(3).integers(0, VOCAB, (TIME + 1, BATCH), np.int32)
+    return TokenBatch(tokens[:-1], tokens[1:])
+
+
+@pytest.fixture
+def carry():
+    return Carry(*jax.random.normal(jax.random.key(4), (2, BATCH, HIDDEN), jnp.float64))
+
+
+loss_of = jax.jit(language_model_loss)  # the plain one, compiled once for all tests
+
+
+def by_hand(params: LanguageModel, carry: Carry, tokens: np.ndarray) -> np.ndarray:
+    """log p of every next token, [time, batch, vocab], step by step in NumPy."""
+    p = jax.tree.map(np.asarray, params)
+    h, c = (np.asarray(a) for a in carry)
+    out = []
+    for row in tokens:
+        z = np.einsum("bd,dgh->bgh", p.embedding[row], p.lstm.w_ih)
+        z = z + np.einsum("bk,kgh->bgh", h, p.lstm.w_hh) + p.lstm.b
+        i, f, o = (1 / (1 + np.exp(-z[:, gate])) for gate in (0, 1, 3))
+        c = f * c + i * np.tanh(z[:, 2])
+        h = o * np.tanh(c)
+        scores = h @ p.readout + p.readout_bias
+        out.append(scores - np.log(np.exp(scores).sum(-1, keepdims=True)))
+    return np.stack(out)
+
+
+def test_the_loss_is_what_the_equations_say(params, carry, batch):
+    expected = by_hand(params, carry, batch.inputs)
+    losses = -np.take_along_axis(expected, batch.targets[..., None], -1)[..., 0]
+    loss, _ = loss_of(params, carry, batch)
+    # float64: two orders of summation of numbers near 1.
+    assert loss == pytest.approx(losses.mean(), rel=1e-13)
+    _, scores = logits(params, carry, batch.inputs)
+    np.testing.assert_allclose(jax.nn.log_softmax(scores), expected, rtol=1e-12)
+
+    weights = np.random.default_rng(5).integers(0, 2, (TIME, BATCH)).astype(np.float32)
+    loss, _ = loss_of(params, carry, batch._replace(weights=weights))
+    assert 0 < weights.sum() < weights.size
+    assert loss == pytest.approx((weights * losses).sum() / weights.sum(), rel=1e-13)
+
+
+def test_training_starts_at_the_loss_of_knowing_nothing(batch):
+    fresh = init_language_model(
+        jax.random.key(0), VOCAB, embedding_size=EMBEDDING, hidden_size=HIDDEN
+    )
+    loss, _ = language_model_loss(fresh, None, batch)
+    assert loss.dtype == jnp.float32
+    assert loss == pytest.approx(np.log(VOCAB), rel=1e-6)
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {np.dtype(np.float32)}
+
+
+def test_the_gradient_is_that_of_autodiff_and_reaches_every_parameter(params, carry, batch):
+    def gradient(layer):
+        return jax.grad(language_model_loss, argnums=(0, 1), has_aux=True)(
+            params, carry, batch, layer=layer
+        )[0]
+
+    by_rule = gradient(partial(lstm, derivative="vjp", residuals="carry", chunk=3))
+    by_autodiff = gradient(partial(lstm, derivative="autodiff"))
+    for ours, theirs in zip(jax.tree.leaves(by_rule), jax.tree.leaves(by_autodiff), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-14)
+        assert jnp.any(ours != 0)
+
+
+def test_two_windows_are_one(params, carry, batch):
+    whole, end = loss_of(params, carry, batch)
+    cut = 3
+    first = TokenBatch(batch.inputs[:cut], batch.targets[:cut])
+    second = TokenBatch(batch.inputs[cut:], batch.targets[cut:])
+    a, middle = loss_of(params, carry, first)
+    b, end_of_second = loss_of(params, middle, second)
+    mean = (cut * float(a) + (TIME - cut) * float(b)) / TIME
+    assert float(whole) == pytest.approx(mean, rel=1e-13)
+    np.testing.assert_allclose(end.c, end_of_second.c, rtol=1e-12)
+
+
+def test_fresh_streams_forget(params, carry, batch):
+    fresh = np.array([True, False])
+    loss, end = language_model_loss(params, carry, batch._replace(fresh=fresh))
+    partly = jax.tree.map(lambda a: a.at[0].set(0.0), carry)
+    expected, end_expected = language_model_loss(params, partly, batch)
+    assert loss == expected
+    assert loss != language_model_loss(params, carry, batch)[0]
+    np.testing.assert_array_equal(end.h, end_expected.h)
+
+
+def test_what_has_no_weight_has_no_influence(params, carry, batch):
+    weights = np.ones((TIME, BATCH), np.float32)
+    weights[-1] = 0
+    padded = batch._replace(weights=weights)
+    assert token_count(batch) == TIME * BATCH
+    assert token_count(padded) == (TIME - 1) * BATCH
+    other = padded._replace(targets=batch.targets.copy())
+    other.targets[-1] = (batch.targets[-1] + 1) % VOCAB
+    assert (
+        language_model_loss(params, carry, padded)[0]
+        == (language_model_loss(params, carry, other)[0])
+    )
+    nothing = padded._replace(weights=np.zeros_like(weights))
+    loss, gradient = jax.value_and_grad(lambda p: language_model_loss(p, carry, nothing)[0])(params)
+    assert loss == 0
+    assert not any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
+
+
+def test_dropout(params, carry, batch):
+    plain = language_model_loss(params, carry, batch)[0]
+    keyed = batch._replace(key=jax.random.key(7))
+    dropped = language_model_loss(params, carry, keyed, dropout=0.5)[0]
+    assert dropped == language_model_loss(params, carry, keyed, dropout=0.5)[0]
+    other = batch._replace(key=jax.random.key(8))
+    assert dropped != language_model_loss(params, carry, other, dropout=0.5)[0]
+    # Without a key, and without a rate, nothing is dropped.
+    assert plain == language_model_loss(params, carry, batch, dropout=0.5)[0]
+    assert plain == language_model_loss(params, carry, keyed)[0]
+    for rate in (1.0, -0.1):
+        with pytest.raises(ValueError, match=r"dropout: expected .* got"):
+            language_model_loss(params, carry, keyed, dropout=rate)
+
+
+def test_dropout_keeps_the_mean(params):
+    """One mask for the whole window, scaled so that its mean is 1."""
+
+    def layer(params, carry, xs):
+        return carry, jnp.ones((TIME, 4000, HIDDEN))
+
+    identity = params._replace(readout=jnp.eye(HIDDEN), readout_bias=jnp.zeros(HIDDEN))
+    tokens = jnp.zeros((TIME, 4000), jnp.int32)
+    _, seen = logits(identity, None, tokens, layer=layer, dropout=0.25, key=jax.random.key(0))
+    assert set(np.unique(seen)) == {0.0, 1 / 0.75}
+    np.testing.assert_array_equal(seen, np.broadcast_to(seen[:1], seen.shape))
+    # 20,000 draws: the standard deviation of the mean is 0.0041.
+    assert np.mean(seen) == pytest.approx(1, abs=0.02)
+
+
+def test_samples_follow_the_prompt(params):
+    # Large weights, so that the likeliest token depends on what came before.
+    params = jax.tree.map(lambda a: 4 * a, params)
+    firsts = []
+    for prompt in ([1, 5, 2], [2, 5, 1], [3, 4, 2], [0, 9, 8]):
+        tokens = sample(params, jax.random.key(0), jnp.array(prompt, jnp.int32), 9, 0.0)
+        assert (tokens.shape, tokens.dtype) == ((9,), jnp.int32)
+        # At temperature 0 each is the likeliest after all before it.
+        text = jnp.concatenate([jnp.array(prompt, jnp.int32), tokens])
+        _, scores = logits(params, None, text)
+        np.testing.assert_array_equal(tokens, np.argmax(scores, axis=-1)[2:-1])
+        firsts.append(int(tokens[0]))
+    assert len(set(firsts)) > 1
+
+
+def test_samples_are_drawn_from_the_model(params):
+    """The first token's frequencies are softmax(logits / temperature)."""
+    prompt, heat = jnp.array([4], jnp.int32), 1.7
+    keys = jax.random.split(jax.random.key(1), 4000)
+    tokens = jax.vmap(lambda key: sample(params, key, prompt, 1, heat))(keys)
+    found = np.bincount(np.asarray(tokens[:, 0]), minlength=VOCAB) / len(keys)
+    expected = jax.nn.softmax(logits(params, None, prompt)[1][-1] / heat)
+    # Five standard deviations of the frequency of an event of probability ½.
+    np.testing.assert_allclose(found, expected, atol=5 * 0.5 / np.sqrt(len(keys)))
+    again = sample(params, keys[0], prompt, 20, heat)
+    np.testing.assert_array_equal(again, sample(params, keys[0], prompt, 20, heat))
+    assert jnp.any(again != sample(params, keys[1], prompt, 20, heat))
+
+
+def test_sampling_nothing(params):
+    assert sample(params, jax.random.key(0), jnp.array([1], jnp.int32), 0).shape == (0,)
+
+
+def test_any_layer_will_do(params, carry, batch):
+    """A stack of two, say: the language model does not look into it."""
+    second = init_language_model(
+        jax.random.key(9), 2, embedding_size=HIDDEN, hidden_size=HIDDEN, dtype=jnp.float64
+    ).lstm
+    stacked = params._replace(lstm=(params.lstm, second))
+
+    def layer(both, carries, xs):
+        below, hs = lstm(both[0], carries[0], xs)
+        above, hs = lstm(both[1], carries[1], hs)
+        return (below, above), hs
+
+    carries = (carry, init_carry(BATCH, HIDDEN, jnp.float64))
+    fresh = batch._replace(fresh=np.array([False, True]))
+    loss, end = language_model_loss(stacked, carries, fresh, layer=layer)
+    assert np.isfinite(loss)
+    assert jax.tree.structure(end) == jax.tree.structure(carries)
+
+
+def test_wrong_input_is_named(params, carry, batch):
+    def fails(error, match, **changes):
+        with pytest.raises(error, match=match):
+            language_model_loss(params, carry, batch._replace(**changes))
+
+    fails(TypeError, "tokens: expected an integer dtype, got float", inputs=np.ones((TIME, BATCH)))
+    fails(ValueError, r"tokens: expected tokens from 0 to 10, got .* to 11",
+          inputs=np.where(np.arange(TIME)[:, None] == 2, 11, batch.inputs))  # fmt: skip
+    fails(ValueError, r"batch.targets: expected shape \[7, 2\], got \[6, 2\]",
+          targets=batch.targets[1:])  # fmt: skip
+    fails(ValueError, r"batch.weights: expected shape", weights=np.ones((3, BATCH)))
+    fails(TypeError, "batch.fresh: expected dtype bool, got int", fresh=np.zeros(BATCH, np.int32))
+    with pytest.raises(TypeError, match="batch: expected TokenBatch, got tuple"):
+        language_model_loss(params, carry, (batch.inputs, batch.targets))
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match="vocab_size: expected at least 1, got 0"):
+        init_language_model(key, 0, embedding_size=1, hidden_size=1)
+    with pytest.raises(ValueError, match="prompt: expected at least one token"):
+        sample(params, key, jnp.array([], jnp.int32), 3)
+    with pytest.raises(ValueError, match=r"temperature: expected .* got -1"):
+        sample(params, key, jnp.array([1], jnp.int32), 3, -1.0)
+    with pytest.raises(ValueError, match="length: expected at least 0, got -1"):
+        sample(params, key, jnp.array([1], jnp.int32), -1)

@@ -1,0 +1,632 @@
+"""lstm() against the NumPy oracle and autodiff: every option, every derivative, every transform."""
+
+from functools import partial
+from typing import get_args
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from witness import Problem, assert_agree, random_problem, relative_error, run_jlstm, run_oracle
+
+import jlstm
+from jlstm import sequence
+from jlstm.cell import Gates, activate
+
+DERIVATIVES = get_args(sequence.Derivative)
+RESIDUALS = get_args(sequence.Residuals)
+
+# float64 rounds at 1.1e-16; a gradient here is a sum of some tens of terms through ten steps.
+ROUNDING = 1e-12
+
+# Each derivative and each residual policy once, where trying all nine pairs would add nothing.
+RULES = [("vjp", r) for r in RESIDUALS] + [
+    ("jvp", "gates"),
+    ("jvp", "carry"),
+    ("autodiff", "gates"),
+]
+rules = pytest.mark.parametrize(("derivative", "residuals"), RULES)
+
+MASKS = {"lengths": True, "resets": True, "reset_to": True}
+
+
+def arguments(problem, dtype=np.float64):
+    """(params, carry, xs, reset_to) of a problem."""
+    p = problem
+    tree = (jlstm.LSTMParams(p.w_ih, p.w_hh, p.b), jlstm.Carry(p.h0, p.c0), p.xs)
+    tree += (None if p.reset_to is None else jlstm.Carry(*p.reset_to),)
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)
+
+
+def scalar(problem, **options):
+    """A loss of (params, carry, xs, reset_to) that uses every output, nonlinearly."""
+    p = problem
+
+    def loss(params, carry, xs, reset_to):
+        carry, hs = jlstm.lstm(
+            params,
+            carry,
+            xs,
+            reset_to=reset_to,
+            lengths=p.lengths,
+            resets=p.resets,
+            reverse=p.reverse,
+            **options,
+        )
+        return jnp.sum(hs**3 * p.dhs) + jnp.sum(carry.h * p.dh) + jnp.sum(carry.c**2 * p.dc)
+
+    return loss
+
+
+def random_like(seed, tree):
+    draw = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: jnp.asarray(draw.standard_normal(a.shape), a.dtype), tree)
+
+
+def assert_trees_agree(actual, expected, tolerance=ROUNDING):
+    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
+    errors = [relative_error(np.asarray(a), np.asarray(e)) for a, e in pairs]
+    assert all(error <= tolerance for error in errors), errors
+
+
+# Values and gradients, against the oracle
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("residuals", RESIDUALS)
+@pytest.mark.parametrize(("reverse", "chunk"), [(False, 3), (True, 3), (True, 4)])
+def test_every_option_at_once(derivative, residuals, reverse, chunk):
+    # Eight steps: in chunks of 3 there is a remainder, in chunks of 4 there is none.
+    problem = random_problem(time=8, batch=(4,), reverse=reverse, **MASKS)
+    options = {"derivative": derivative, "residuals": residuals, "chunk": chunk}
+    assert_agree(run_jlstm(problem, **options), run_oracle(problem), ROUNDING)
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("options", [[], ["lengths"], ["resets"], ["resets", "reset_to"]])
+def test_each_mask_alone(derivative, options):
+    problem = random_problem(1, **dict.fromkeys(options, True))
+    assert_agree(run_jlstm(problem, derivative=derivative), run_oracle(problem), ROUNDING)
+
+
+@st.composite
+def problems_and_options(draw):
+    time = draw(st.integers(0, 9))
+    problem = random_problem(
+        draw(st.integers(0, 2**31)),
+        time=time,
+        batch=tuple(draw(st.lists(st.integers(0, 3), max_size=2))),
+        input_size=draw(st.integers(1, 4)),
+        hidden_size=draw(st.integers(1, 4)),
+        **{name: draw(st.booleans()) for name in ("bias", "lengths", "resets", "reverse")},
+        reset_to=draw(st.booleans()),
+    )
+    options = {
+        "derivative": draw(st.sampled_from(DERIVATIVES)),
+        "residuals": draw(st.sampled_from(RESIDUALS)),
+        "chunk": draw(st.none() | st.integers(1, 12)),
+        "unroll": draw(st.none() | st.integers(1, 4)),
+    }
+    dtype = draw(st.sampled_from([np.float64, np.float64, np.float32, jnp.float16, jnp.bfloat16]))
+    return problem, options, dtype
+
+
+# What the 16-bit dtypes can do over nine steps of unit-sized random numbers: some tens of
+# roundings of size eps, each passed on by gates below 1 and weights of about 1.
+TOLERANCE = {"float64": ROUNDING, "float32": 3e-5, "float16": 0.1, "bfloat16": 0.5}
+
+
+@hypothesis.given(problems_and_options())
+def test_any_shape_with_any_options_in_any_dtype(drawn):
+    problem, options, dtype = drawn
+    answer = run_jlstm(problem, dtype, **options)
+    assert {a.dtype for a in answer.values()} == {jnp.dtype(dtype)}
+    # The oracle is asked about the numbers that the library was given.
+    fields = problem._asdict()
+    for name in ("w_ih", "w_hh", "b", "h0", "c0", "xs", "dhs", "dh", "dc", "reset_to"):
+        if fields[name] is not None:
+            rounded = jax.tree.map(lambda a: np.asarray(jnp.asarray(a, dtype), "f8"), fields[name])
+            fields[name] = rounded
+    assert_agree(answer, run_oracle(Problem(**fields)), TOLERANCE[jnp.dtype(dtype).name])
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("sizes", [{"time": 0}, {"batch": (0,)}, {"hidden_size": 1}])
+def test_smallest_sizes(derivative, sizes):
+    problem = random_problem(**sizes, **MASKS)
+    assert_agree(run_jlstm(problem, derivative=derivative), run_oracle(problem), ROUNDING)
+
+
+@pytest.fixture(scope="module")
+def very_long():
+    # A prime: no chunk divides it.
+    problem = random_problem(time=65_537, batch=(), input_size=1, resets=True)
+    return problem, run_oracle(problem)
+
+
+@rules
+def test_more_than_65536_steps(derivative, residuals, very_long):
+    problem, expected = very_long
+    # Sums of 65,537 terms.
+    assert_agree(run_jlstm(problem, derivative=derivative, residuals=residuals), expected, 1e-10)
+
+
+def test_carry_and_reset_to_are_zero_by_default():
+    problem = random_problem(resets=True)
+    params, carry, xs, _ = arguments(problem)
+    zeros = jax.tree.map(jnp.zeros_like, carry)
+    given = jlstm.lstm(params, zeros, xs, resets=problem.resets, reset_to=zeros)
+    assert_trees_agree(jlstm.lstm(params, None, xs, resets=problem.resets), given, 0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_sequence_in_pieces_is_the_sequence(reverse):
+    problem = random_problem(time=11, reverse=reverse)
+    params, carry, xs, _ = arguments(problem)
+    whole = jlstm.lstm(params, carry, xs, reverse=reverse)
+    pieces = [xs[:2], xs[2:3], xs[3:]]
+    outputs = []
+    for piece in reversed(pieces) if reverse else pieces:
+        carry, hs = jlstm.lstm(params, carry, piece, reverse=reverse)
+        outputs.append(hs)
+    hs = jnp.concatenate(outputs[::-1] if reverse else outputs)
+    assert_trees_agree((carry, hs), whole)
+
+
+def test_numpy_arrays_are_welcome():
+    p = random_problem(lengths=True)
+    params, carry = jlstm.LSTMParams(p.w_ih, p.w_hh, p.b), jlstm.Carry(p.h0, p.c0)
+    answer = jlstm.lstm(params, carry, p.xs, lengths=p.lengths)
+    assert_trees_agree(answer, jlstm.lstm(*arguments(p)[:3], lengths=jnp.asarray(p.lengths)), 0)
+
+
+# Padding
+
+
+@rules
+def test_nan_in_the_padding_has_no_influence(derivative, residuals):
+    problem = random_problem(**MASKS)
+    padding = np.arange(problem.xs.shape[0])[:, None] >= problem.lengths
+    assert padding.any()
+    spoilt = problem._replace(
+        xs=np.where(padding[..., None], np.nan, problem.xs),
+        dhs=np.where(padding[..., None], np.nan, problem.dhs),
+    )
+    options = {"derivative": derivative, "residuals": residuals, "chunk": 3}
+    answer = run_jlstm(spoilt, **options)
+    assert_agree(answer, run_jlstm(problem, **options), 0)
+    np.testing.assert_array_equal(answer["hs"][padding], 0)
+    np.testing.assert_array_equal(answer["dxs"][padding], 0)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, np.uint64])
+def test_lengths_of_any_integer_dtype(dtype):
+    problem = random_problem(time=300, batch=(2,), input_size=1)
+    params, carry, xs, _ = arguments(problem)
+    lengths = np.asarray([0, 100])
+    expected = jlstm.lstm(params, carry, xs, lengths=lengths)
+    answer = jlstm.lstm(params, carry, xs, lengths=lengths.astype(dtype))
+    assert_trees_agree(answer, expected, 0)
+    np.testing.assert_array_equal(answer[0].h[0], carry.h[0])
+
+
+def test_lengths_are_clipped_under_jit():
+    problem = random_problem()
+    params, carry, xs, _ = arguments(problem)
+    run = jax.jit(lambda lengths: jlstm.lstm(params, carry, xs, lengths=lengths))
+    outside, inside = jnp.asarray([-4, 99, 3]), jnp.asarray([0, 7, 3])
+    assert_trees_agree(run(outside), run(inside), 0)
+
+
+# Higher derivatives
+
+
+@pytest.mark.parametrize(("derivative", "residuals"), RULES[:-1])
+def test_hessian_vector_products_in_both_orders(derivative, residuals):
+    problem = random_problem(time=5, reverse=residuals == "carry", **MASKS)
+    point = arguments(problem)
+    vector = random_like(1, point)
+    everything = tuple(range(4))
+
+    def reverse_over_reverse(loss):
+        def slope(*point):
+            gradient = jax.grad(loss, everything)(*point)
+            return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, vector)))
+
+        return jax.jit(jax.grad(slope, everything))(*point)
+
+    def forward_over_reverse(loss):
+        return jax.jit(lambda *p: jax.jvp(jax.grad(loss, everything), p, vector)[1])(*point)
+
+    expected = forward_over_reverse(scalar(problem, derivative="autodiff"))
+    loss = scalar(problem, derivative=derivative, residuals=residuals, chunk=2)
+    assert_trees_agree(reverse_over_reverse(loss), expected)
+    assert_trees_agree(forward_over_reverse(loss), expected)
+
+
+@pytest.mark.parametrize("residuals", RESIDUALS)
+def test_forward_mode(residuals):
+    reverse = residuals == "carry"
+    problem = random_problem(reverse=reverse, **MASKS)
+    point = arguments(problem)
+    tangent = random_like(1, point)
+
+    def run(derivative, transform):
+        def f(params, carry, xs, reset_to):
+            masks = {"lengths": problem.lengths, "resets": problem.resets, "reset_to": reset_to}
+            options = {"derivative": derivative, "residuals": residuals, "chunk": 3}
+            return jlstm.lstm(params, carry, xs, reverse=reverse, **masks, **options)
+
+        return jax.jit(lambda: transform(f))()
+
+    def jvp(f):
+        return jax.jvp(f, point, tangent)
+
+    def linearize(f):
+        value, linear = jax.linearize(f, *point)
+        return value, linear(*tangent)
+
+    expected = run("autodiff", jvp)
+    assert_trees_agree(run("jvp", jvp), expected)
+    assert_trees_agree(run("jvp", linearize), expected)
+
+
+@pytest.mark.parametrize("which", range(4), ids=["params", "carry", "xs", "reset_to"])
+def test_forward_mode_in_one_argument_alone(which):
+    # The tangents of the other arguments are then symbolic zeros.
+    problem = random_problem(**MASKS)
+    point = list(arguments(problem))
+
+    def along(derivative):
+        def loss(argument):
+            return scalar(problem, derivative=derivative)(
+                *point[:which], argument, *point[which + 1 :]
+            )
+
+        tangent = random_like(2, point[which])
+        return jax.jvp(loss, (point[which],), (tangent,)), jax.grad(loss)(point[which])
+
+    assert_trees_agree(along("jvp"), along("autodiff"))
+
+
+def test_jacobian_and_hessian():
+    problem = random_problem(time=3, batch=(), hidden_size=2, input_size=1)
+    params, carry, xs, _ = arguments(problem)
+
+    def f(derivative, xs):
+        (_, c), hs = jlstm.lstm(params, carry, xs, derivative=derivative)
+        return jnp.sum(c**2) + jnp.sum(hs**3), hs
+
+    by_hand, plain = partial(f, "jvp"), partial(f, "autodiff")
+    assert_trees_agree(jax.jacfwd(by_hand)(xs), jax.jacrev(plain)(xs))
+    hessian = jax.hessian(lambda xs: by_hand(xs)[0])(xs)
+    assert_trees_agree(hessian, jax.hessian(lambda xs: plain(xs)[0])(xs))
+
+
+def test_vjp_says_no_to_forward_mode():
+    problem = random_problem()
+    point = arguments(problem)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(scalar(problem, derivative="vjp"), point, point)
+
+
+# Transforms
+
+
+@rules
+@pytest.mark.parametrize("axes", ["batch", "params", "both"])
+def test_vmap_is_a_loop(derivative, residuals, axes):
+    problem = random_problem(time=4, **MASKS)
+    loss = scalar(problem, derivative=derivative, residuals=residuals, chunk=3)
+    params, carry, xs, reset_to = arguments(problem)
+
+    def some(tree):
+        return jax.tree.map(lambda a: jnp.stack([a, 2 * a, a - 1]), tree)
+
+    many_params = some(params) if axes != "batch" else params
+    many_xs = some(xs) if axes != "params" else xs
+    in_axes = (None if axes == "batch" else 0, None, None if axes == "params" else 0, None)
+    gradient = jax.value_and_grad(loss, argnums=(0, 1, 2, 3))
+    mapped = jax.jit(jax.vmap(gradient, in_axes))(many_params, carry, many_xs, reset_to)
+    one_by_one = jax.jit(gradient)
+    for n in range(3):
+        pick = partial(jax.tree.map, lambda a, n=n: a[n])
+        p = pick(many_params) if axes != "batch" else params
+        x = pick(many_xs) if axes != "params" else xs
+        assert_trees_agree(pick(mapped), one_by_one(p, carry, x, reset_to))
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+def test_per_example_gradients_add_up(derivative):
+    problem = random_problem(batch=(4,))
+    params, carry, xs, _ = arguments(problem)
+
+    def loss(params, carry, xs, dhs):
+        return jnp.vdot(jlstm.lstm(params, carry, xs, derivative=derivative)[1], dhs)
+
+    axes = (None, 0, 1, 1)
+    each = jax.vmap(jax.grad(loss), axes)(params, carry, xs, jnp.asarray(problem.dhs))
+    total = jax.grad(loss)(params, carry, xs, jnp.asarray(problem.dhs))
+    assert_trees_agree(jax.tree.map(lambda a: a.sum(0), each), total)
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+def test_checkpoint_and_map(derivative):
+    problem = random_problem(**MASKS)
+    point = arguments(problem)
+    loss = scalar(problem, derivative=derivative, chunk=3)
+    expected = jax.grad(loss)(*point)
+    assert_trees_agree(jax.grad(jax.checkpoint(loss))(*point), expected)
+    twice = jax.tree.map(lambda a: jnp.stack([a, a]), point)
+    mapped = jax.lax.map(lambda point: jax.grad(loss)(*point), twice)
+    assert_trees_agree(jax.tree.map(lambda a: a[1], mapped), expected)
+
+
+def test_calls_outside_jit_compile_once():
+    problem = random_problem(time=6)
+    point = arguments(problem)[:3]
+    jlstm.lstm(*point)
+    compiled = sequence._scan._cache_size()
+    jlstm.lstm(*jax.tree.map(lambda a: a + 1, point))
+    assert sequence._scan._cache_size() == compiled
+    jlstm.lstm(*point, chunk=2)
+    assert sequence._scan._cache_size() == compiled + 1
+
+
+@rules
+def test_the_program_lowers_for_every_platform(derivative, residuals):
+    problem = random_problem(**MASKS)
+    point = arguments(problem, np.float32)
+    problem = problem._replace(
+        **{name: np.float32(getattr(problem, name)) for name in ("dhs", "dh", "dc")}
+    )
+    loss = scalar(problem, derivative=derivative, residuals=residuals, chunk=3)
+    program = jax.jit(jax.value_and_grad(loss))
+    exported = jax.export.export(program, platforms=("cpu", "cuda", "tpu"))(*point)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    assert_trees_agree(exported.call(*point), program(*point), 0)
+
+
+# Numerics
+
+
+@pytest.mark.parametrize(
+    ("derivative", "residuals", "dtype"),
+    [(*rule, jnp.float16) for rule in RULES]
+    + [("vjp", "gates", dtype) for dtype in (jnp.bfloat16, np.float32, np.float64)],
+)
+def test_saturation_gives_no_nan(derivative, residuals, dtype):
+    problem = random_problem(time=5)
+    # Preactivations of ±1e4, each sign in each gate.
+    huge = problem._replace(b=1e4 * np.sign(problem.b), w_ih=100 * problem.w_ih)
+    answer = run_jlstm(huge, dtype, derivative=derivative, residuals=residuals, chunk=2)
+    assert all(np.all(np.isfinite(a.astype(np.float64))) for a in answer.values())
+
+
+@rules
+def test_products_in_bfloat16_with_everything_else_in_float32(derivative, residuals):
+    problem = random_problem(time=6, **MASKS)
+    options = {"derivative": derivative, "residuals": residuals, "chunk": 4}
+    answer = run_jlstm(problem, np.float32, compute_dtype=jnp.bfloat16, **options)
+    assert {a.dtype for a in answer.values()} == {np.dtype("float32")}
+    exact = run_oracle(problem)
+    errors = [relative_error(answer[name], exact[name]) for name in exact]
+    # bfloat16 rounds factors at 2⁻⁹ = 2e-3; six steps. And it did round: float32 stays below 1e-5.
+    assert max(errors) < 0.05
+    assert max(errors) > 1e-4
+
+    def run(point):
+        value, pull_back = jax.vjp(
+            lambda *p: jlstm.lstm(*p, compute_dtype=jnp.bfloat16, **options), *point
+        )
+        return pull_back(value)
+
+    products = list(equations_of(jax.make_jaxpr(run)(arguments(problem, np.float32)[:3]), "dot"))
+    assert products
+    for eqn in products:
+        factors = {v.aval.dtype for v in eqn.invars}
+        # A product that JAX transposed itself has the float32 cotangent for a factor.
+        transposed = {jnp.dtype("bfloat16"), jnp.dtype("float32")}
+        assert factors == {jnp.dtype("bfloat16")} or (derivative != "vjp" and factors == transposed)
+        assert eqn.outvars[0].aval.dtype == jnp.float32
+
+
+def test_the_cell_state_is_not_rounded_to_the_products_dtype():
+    # Forget gate open, input gate shut: c stays as it is for as long as the gates say so.
+    hidden = 3
+    params = jlstm.init_params(jax.random.key(0), 1, hidden)
+    params = params._replace(b=jnp.asarray([-1e4, 1e4, 0, 0], jnp.float32)[:, None].repeat(3, 1))
+    carry = jlstm.Carry(jnp.zeros(hidden), jnp.asarray([1 / 3, 1e-3, 777.7], jnp.float32))
+    carry = carry._replace(h=carry.h.astype(jnp.float32))
+    last, _ = jlstm.lstm(params, carry, jnp.ones((50, 1), jnp.float32), compute_dtype=jnp.bfloat16)
+    np.testing.assert_array_equal(last.c, carry.c)
+
+
+# The shape of the program
+
+
+def equations_of(jaxpr, name):
+    """The equations of a jaxpr and all within whose primitive starts with a name."""
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        if eqn.primitive.name.startswith(name):
+            yield eqn
+        for sub in jax.extend.core.jaxprs_in_params(eqn.params):
+            yield from equations_of(sub, name)
+
+
+def gradient_program(sizes, **options):
+    time, batch, inputs, hidden = sizes
+    params = jlstm.init_params(jax.random.key(0), inputs, hidden)
+    xs = jnp.ones((time, batch, inputs), jnp.float32)
+
+    def loss(params, xs):
+        return jnp.sum(jlstm.lstm(params, None, xs, **options)[1] ** 2)
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1))), params, xs
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("residuals", RESIDUALS)
+def test_only_autodiff_adds_up_weight_gradients_step_by_step(derivative, residuals):
+    hidden, chunk = 5, 4
+    options = {"derivative": derivative, "residuals": residuals, "chunk": chunk}
+    program, *point = gradient_program((12, 2, 3, hidden), **options)
+    walks = [
+        eqn
+        for eqn in equations_of(jax.make_jaxpr(program)(*point), "scan")
+        if not any(equations_of(eqn.params["jaxpr"], "scan"))  # the inner loop, over steps
+    ]
+    carried = [v.aval.shape for eqn in walks for v in eqn.outvars[: eqn.params["num_carry"]]]
+    assert carried
+    step_by_step = (hidden, 4 * hidden) in carried
+    assert step_by_step == (derivative == "autodiff")
+
+
+def temporary_bytes(sizes, **options):
+    program, *point = gradient_program(sizes, **options)
+    return program.lower(*point).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("derivative", ["vjp", "jvp"])
+def test_residuals_order_the_memory(derivative):
+    sizes = (512, 16, 16, 64)
+    plain = temporary_bytes(sizes, derivative="autodiff")
+    kept = [temporary_bytes(sizes, derivative=derivative, residuals=r) for r in RESIDUALS]
+    gates, carry, chunks = (n / plain for n in kept)
+    # Arrays of [time, batch, hidden] kept: autodiff 11; gates, c and h 6; c and h 2; none. The loss
+    # itself holds one or two more.
+    assert gates < 0.65
+    assert carry < 0.35
+    assert chunks < 0.2
+
+
+def test_with_chunks_memory_grows_slower_than_time():
+    def beyond_inputs_and_outputs(time):
+        # Outputs and gradients of [time, batch, 1] are as good as nothing here.
+        return temporary_bytes((time, 4, 1, 64), residuals="chunks")
+
+    # hs and its cotangent are of size time; what is kept beside them is not.
+    hs = 4 * 4 * 64
+    short, long = (beyond_inputs_and_outputs(time) - 2 * time * hs for time in (1024, 16_384))
+    assert long < 6 * short
+
+
+class TestChooseChunk:
+    @pytest.mark.parametrize("residuals", RESIDUALS)
+    @pytest.mark.parametrize("time", [0, 1, 5, 16, 17, 97, 100, 128, 1000, 65_536, 65_537])
+    def test_in_range(self, time, residuals):
+        chunk = sequence.choose_chunk(time, residuals)
+        assert 1 <= chunk <= max(1, time)
+
+    @pytest.mark.parametrize(
+        ("time", "chunk"), [(0, 1), (10, 10), (128, 16), (100, 20), (90, 15), (97, 16), (34, 17)]
+    )
+    def test_near_16_and_a_divisor_where_there_is_one(self, time, chunk):
+        assert sequence.choose_chunk(time, "gates") == chunk
+        assert sequence.choose_chunk(time, "carry") == chunk
+
+    @pytest.mark.parametrize(("time", "chunk"), [(128, 16), (1024, 16), (65_536, 128)])
+    def test_grows_as_the_root_of_the_time_where_only_borders_are_kept(self, time, chunk):
+        assert sequence.choose_chunk(time, "chunks") == chunk
+
+
+# A variant is its equations and two functions
+
+
+def coupled_equations(z, c_prev):
+    """An LSTM whose forget gate is what the input gate leaves: f = 1 − i (Greff et al. 2015)."""
+    z_i, _, z_g, z_o = jnp.split(z, 4, axis=-1)
+    i = jax.nn.sigmoid(z_i)
+    c = i * jnp.tanh(z_g) + (1 - i) * c_prev
+    return jax.nn.sigmoid(z_o) * jnp.tanh(c), c
+
+
+def coupled_forward(z, c_prev):
+    gates = activate(z)
+    i, _, g, o = jnp.split(gates, 4, axis=-1)
+    c = i * g + (1 - i) * c_prev
+    return o * jnp.tanh(c), c, gates
+
+
+def coupled_jacobian(gates, c_prev, c):
+    plain = Gates().jacobian(gates, c_prev, c)
+    i, _, g, _ = jnp.split(gates, 4, axis=-1)
+    _, c_zf, c_zg, h_zo = jnp.split(plain.z, 4, axis=-1)
+    parts = [(g - c_prev) * i * (1 - i), jnp.zeros_like(c_zf), c_zg, h_zo]
+    return plain._replace(z=jnp.concatenate(parts, axis=-1), c_c=1 - i)
+
+
+@pytest.mark.parametrize("derivative", ["vjp", "jvp"])
+@pytest.mark.parametrize("residuals", RESIDUALS)
+def test_a_variant_is_two_functions_beside_its_equations(derivative, residuals, monkeypatch):
+    coupled = Gates(coupled_equations, coupled_forward, coupled_jacobian)
+    monkeypatch.setattr(sequence, "Gates", lambda: coupled)
+    problem = random_problem(**MASKS)
+    expected = run_jlstm(problem, derivative="autodiff")
+    assert relative_error(expected["hs"], run_oracle(problem)["hs"]) > 0.01
+    options = {"derivative": derivative, "residuals": residuals, "chunk": 3}
+    assert_agree(run_jlstm(problem, **options), expected, ROUNDING)
+
+
+# Bad input
+
+
+class TestBadArguments:
+    params = jlstm.LSTMParams(np.zeros((5, 4, 2)), np.zeros((2, 4, 2)), np.zeros((4, 2)))
+    carry = jlstm.Carry(np.zeros((3, 2)), np.zeros((3, 2)))
+    xs = np.zeros((7, 3, 5))
+    narrow = jlstm.Carry(np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32))
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"params": None}, TypeError, "params: expected LSTMParams, got NoneType"),
+            ({"carry": np.zeros((3, 2))}, TypeError, "carry: expected Carry, got ndarray"),
+            ({"xs": [[1.0]]}, TypeError, "xs: expected an array, got list"),
+            ({"xs": np.zeros(5)}, ValueError, r"xs: expected shape \[time, ..., 5\], got \[5\]"),
+            ({"xs": np.zeros((7, 3, 6))}, ValueError, r"xs: expected shape \[time, ..., 5\], got"),
+            ({"xs": np.zeros((7, 3, 5), "f4")}, TypeError, "xs: expected dtype float64, got "),
+            ({"xs": np.zeros((7, 4, 5))}, ValueError, r"carry.h: expected shape \[4, 2\], got \[3"),
+            ({"carry": narrow}, TypeError, "carry.h: expected dtype float64, got float32"),
+            ({"reset_to": narrow}, TypeError, "reset_to.h: expected dtype float64, got float32"),
+            ({"reset_to": (0, 0)}, TypeError, "reset_to: expected Carry, got tuple"),
+            ({"lengths": np.ones(4, int)}, ValueError, r"lengths: expected shape \[3\], got \[4\]"),
+            ({"lengths": np.ones(3)}, TypeError, "lengths: expected an integer dtype, got float64"),
+            ({"lengths": [1, 2, 3]}, TypeError, "lengths: expected an array, got list"),
+            ({"lengths": np.array([0, 8, 1])}, ValueError, r"lengths: .* 0 to 7 .*, got 0 to 8"),
+            ({"lengths": np.array([0, -1, 1])}, ValueError, r"lengths: .* 0 to 7 .*, got -1 to 1"),
+            ({"resets": np.zeros((7, 3))}, TypeError, "resets: expected dtype bool, got float64"),
+            (
+                {"resets": np.zeros(7, bool)},
+                ValueError,
+                r"resets: expected shape \[7, 3\], got \[7",
+            ),
+            ({"reverse": 1}, TypeError, "reverse: expected a bool, got int 1"),
+            ({"derivative": "grad"}, ValueError, "derivative: expected one of 'vjp', 'jvp', 'auto"),
+            ({"residuals": "all"}, ValueError, "residuals: expected one of 'gates', 'carry', 'chu"),
+            ({"residuals": ["gates"]}, ValueError, "residuals: expected one of 'gates', 'carry'"),
+            ({"chunk": 0}, ValueError, "chunk: expected at least 1, got 0"),
+            ({"chunk": 2.0}, TypeError, "chunk: expected an int, got float 2.0"),
+            ({"unroll": -1}, ValueError, "unroll: expected at least 1, got -1"),
+            ({"unroll": True}, TypeError, "unroll: expected an int, got bool True"),
+            (
+                {"compute_dtype": "int8"},
+                TypeError,
+                "compute_dtype: expected a floating-point dtype",
+            ),
+        ],
+    )
+    def test_are_named(self, change, error, message):
+        given = {"params": self.params, "carry": self.carry, "xs": self.xs} | change
+        with pytest.raises(error, match=message):
+            jlstm.lstm(**given)
+        with pytest.raises(error, match=message):  # at trace time, too
+            jax.eval_shape(lambda: jlstm.lstm(**given))
+
+    def test_a_carry_without_batch_is_not_broadcast(self):
+        carry = jlstm.Carry(np.zeros(2), np.zeros(2))
+        with pytest.raises(ValueError, match=r"carry.h: expected shape \[3, 2\], got \[2\]"):
+            jlstm.lstm(self.params, carry, self.xs)

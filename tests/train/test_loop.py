@@ -1,0 +1,157 @@
+"""The loop: what it reports, what it keeps, how it ends."""
+
+import os
+import signal
+import threading
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jlstm.train import fit, init_train_state, interrupt_flag, make_train_step
+
+OPTIMIZER = optax.sgd(1.0)
+
+
+def loss_fn(params, carry, batch):
+    """The gradient is the batch: w walks where the batches send it."""
+    return jnp.sum(params["w"] * batch), carry + 1
+
+
+STEP = make_train_step(loss_fn, OPTIMIZER)
+
+
+def start(w=0.0):
+    return init_train_state({"w": jnp.asarray([w])}, OPTIMIZER, jnp.asarray(0.0))
+
+
+def walk(*moves):
+    return [np.array([-m], np.float64) for m in moves]
+
+
+def test_reports():
+    reports = list(fit(STEP, start(), walk(1, 1, 1, 1, 1, 1, 1), report_every=3))
+    assert [r.step for r in reports] == [3, 6, 7]
+    # The loss at each step is −w, and w is 0, 1, 2, …: means over the steps since the last report.
+    assert [r.loss for r in reports] == [-1, -4, -6]
+    assert [r.grad_norm for r in reports] == [1, 1, 1]
+    assert [r.validation_loss for r in reports] == [None] * 3
+    assert reports[-1].best is None
+    assert reports[-1].state.params["w"] == 7
+    assert reports[-1].state.carry == 7
+
+
+def test_the_best_parameters_are_kept():
+    seen = []
+
+    def validate(params):
+        seen.append(float(params["w"][0]))
+        return abs(seen[-1] - 3)
+
+    moves = walk(1, 1, 1, 1, 1, -1, 0)  # w: 1 2 3 4 5 4 4
+    reports = list(fit(STEP, start(), moves, report_every=2, validate=validate, validate_every=3))
+    assert [(r.step, r.validation_loss) for r in reports] == [
+        (2, None), (3, 0), (4, None), (6, 1), (7, 1)
+    ]  # fmt: skip
+    assert seen == [3, 4, 4]
+    best = reports[-1].best
+    assert (best.step, best.loss) == (3, 0)
+    assert best.params["w"] == 3  # alive, though the state of step 3 has long been given away
+    assert reports[-1].state.params["w"] == 4
+
+
+def test_the_first_of_equals_is_the_best():
+    reports = list(fit(STEP, start(), walk(1, 1), validate=lambda p: 5.0, validate_every=1))
+    assert reports[-1].best.step == 1
+
+
+def test_without_batches_there_is_nothing_to_report():
+    assert list(fit(STEP, start(), [], validate=lambda p: 0.0)) == []
+
+
+def test_it_goes_on_from_a_state():
+    *_, first = fit(STEP, start(), walk(1, 1, 1))
+    reports = list(fit(STEP, first.state, walk(1, 1), report_every=4))
+    assert [r.step for r in reports] == [4, 5]
+    assert reports[-1].state.params["w"] == 5
+
+
+def test_stop_ends_the_run_in_good_order():
+    steps = 0
+
+    def stop():
+        nonlocal steps
+        steps += 1
+        return steps == 4
+
+    batches = iter(walk(*[1] * 100))
+    reports = list(fit(STEP, start(), batches, report_every=3, validate=lambda p: 1.0, stop=stop))
+    assert [(r.step, r.validation_loss) for r in reports] == [(3, None), (4, 1.0)]
+    assert len(list(batches)) == 96
+
+
+@pytest.mark.parametrize("move", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_ends_the_run(move):
+    with pytest.raises(FloatingPointError, match=r"got (nan|-?inf) between step 3 and step 4"):
+        list(fit(STEP, start(), walk(1, 1, move, 1), report_every=2))
+
+
+def test_wrong_input_is_named():
+    with pytest.raises(ValueError, match="report_every: expected at least 1, got 0"):
+        fit(STEP, start(), [], report_every=0)
+    with pytest.raises(TypeError, match="validate_every: expected an int, got float"):
+        fit(STEP, start(), [], validate_every=1.5)
+
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_once_asks_twice_insists():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupt_flag() as interrupted:
+        assert not interrupted()
+        press()
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            press()
+    assert interrupted()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_without_ctrl_c_nothing_changes():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupt_flag() as interrupted:
+        pass
+    assert not interrupted()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_in_a_run():
+    def batches():
+        for n in range(1000):
+            if n == 5:
+                press()
+            yield np.array([-1.0])
+
+    with interrupt_flag() as interrupted:
+        *_, last = fit(STEP, start(), batches(), validate=lambda p: 0.5, stop=interrupted)
+    # Batch 5 is fetched while step 5 is under way; after step 6 the loop asks.
+    assert last.step == last.state.params["w"] == 6
+    assert last.best.step == 6
+
+
+def test_other_threads_are_left_alone():
+    found = []
+
+    def body():
+        with interrupt_flag() as interrupted:
+            found.append(interrupted())
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert found == [False]
+    assert signal.getsignal(signal.SIGINT) is before
