@@ -22,7 +22,7 @@ demo: $(VENV)/.demo ## train a small language model and show what it learnt
 	$(BIN)/jlstm demo
 
 test: $(VENV)/.dev ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8
 
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff check

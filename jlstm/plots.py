@@ -91,7 +91,7 @@ def plot_training(
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper center", frameon=False)
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9), frameon=False)
     save(figure, path)
 
 

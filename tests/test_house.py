@@ -23,7 +23,19 @@ LIBRARY = ROOT / "jlstm"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 # A file or folder of jlstm imports only from those before it. A new one takes its place here.
-ORDER = "extras files types cell sequence comparison models data train plots cli".split()
+ORDER = (
+    "extras",
+    "files",
+    "types",
+    "cell",
+    "sequence",
+    "comparison",
+    "models",
+    "data",
+    "train",
+    "plots",
+    "cli",
+)
 CORE = ("types", "cell", "sequence")
 CORE_MAY_IMPORT = {"jax", "jaxtyping", "numpy", *sys.stdlib_module_names}
 

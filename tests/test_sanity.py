@@ -5,13 +5,10 @@ data, does not get beyond what needs no memory. Seeds are fixed; both results ar
 thresholds, which are between "solved" and "no better than guessing".
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from jax import lax
 
 from jlstm import init_params, lstm

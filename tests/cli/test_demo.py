@@ -126,7 +126,7 @@ def test_ctrl_c(tmp_path):
     [
         (["--time", "900000"], r"text: expected at least 1800001 bytes to train on .*got \d+"),
         (["--learning-rate", "1e30", "--steps", "40"], r"loss: expected a finite number, got"),
-        (["--hidden", "0"], r"hidden.*0"),
+        (["--hidden", "0"], r"\"0\" for --hidden"),
         (["--steps", "many"], r"steps.*many"),
         (["--out", __file__], r"exists|directory"),
     ],
