@@ -249,8 +249,10 @@ def _jvp_rule(plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
     What stands in brackets is known before the walk through time. Above all Ẇ and U̇ stay outside
     it, so that the transpose of this rule finds dW and dU as one product each, not step by step.
     """
-    weights, _, steps, _ = primals
+    weights, carry, steps, reset_to = primals
     d_weights, d_carry, d_steps, d_reset = tangents
+    d_carry = jax.tree.map(_dense, d_carry, carry)
+    d_reset = jax.tree.map(_dense, d_reset, reset_to)
     into = partial(product, dtype=plan.compute_dtype)
 
     carry, after, saved = _forward(plan, *primals)
@@ -269,7 +271,6 @@ def _jvp_rule(plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
     known = sum((into(x, w) for x, w in terms if not _is_zero(x) and not _is_zero(w)), start=zero)
     if d_weights.b is not None and not _is_zero(d_weights.b):
         known = known + d_weights.b
-    d_reset = jax.tree.map(_dense, d_reset, is_leaf=_is_zero)
 
     def step(d: Carry, t: Any) -> tuple[Carry, Array]:
         jac, known, valid, keep = t
@@ -280,7 +281,7 @@ def _jvp_rule(plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
 
     d_after = lax.scan(
         step,
-        jax.tree.map(_dense, d_carry, is_leaf=_is_zero),
+        d_carry,
         (jac, known, steps.valid, steps.keep),
         reverse=plan.reverse,
         unroll=plan.unroll,
@@ -296,8 +297,8 @@ def _is_zero(tangent: Any) -> bool:
     return isinstance(tangent, SymbolicZero)
 
 
-def _dense(tangent: Any) -> Array:
-    return jnp.zeros(tangent.shape, tangent.dtype) if _is_zero(tangent) else tangent
+def _dense(tangent: Any, primal: Array) -> Array:
+    return jnp.zeros_like(primal) if _is_zero(tangent) else tangent
 
 
 def _autodiff(
@@ -491,16 +492,39 @@ def lstm(
     def merge_mask(mask: Array | None) -> Array | None:
         return None if mask is None else merge(mask[..., None], 1)
 
-    merged, hs = _scan(
-        plan,
-        flatten(params),
-        jax.tree.map(partial(merge, lead=0), carry),
-        Steps(merge(xs, 1), merge_mask(valid), merge_mask(keep)),
-        jax.tree.map(partial(merge, lead=0), reset_to),
+    arrays = _vary_alike(
+        (
+            flatten(params),
+            jax.tree.map(partial(merge, lead=0), carry),
+            Steps(merge(xs, 1), merge_mask(valid), merge_mask(keep)),
+            jax.tree.map(partial(merge, lead=0), reset_to),
+        )
     )
+    merged, hs = _scan(plan, *arrays)
     hs = hs.reshape(time, *batch, hidden)
     carry = Carry(*(a.reshape(*batch, hidden) for a in merged))
     return carry, _select(mask, hs, jnp.zeros_like(hs))
+
+
+def _vary_alike(arrays: Any) -> Any:
+    """All arrays as varying over the mesh axes that any of them varies over.
+
+    Inside ``shard_map`` weights are the same on all devices and data is not. A scan's carry must
+    not turn from one into the other, and the transpose of this cast is what adds up the weights'
+    gradients over the devices. Elsewhere nothing varies, and nothing happens.
+    """
+    axes = frozenset().union(*map(_varying, jax.tree.leaves(arrays)))
+
+    def vary(a: Array) -> Array:
+        missing = tuple(axes - _varying(a))
+        return lax.pcast(a, missing, to="varying") if missing else a
+
+    return jax.tree.map(vary, arrays)
+
+
+def _varying(a: Array) -> frozenset[str]:
+    axes: frozenset[str] = jax.typeof(a).manual_axis_type.varying
+    return axes
 
 
 def _valid(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time *batch"]:
@@ -517,5 +541,6 @@ def _valid(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time *batc
                 f"lengths: expected values from 0 to {time} (the time axis of xs), "
                 f"got {least} to {most}"
             )
-    valid: Array = jnp.arange(time).reshape(time, *[1] * len(batch)) < array.astype(jnp.int_)
+    steps = jnp.arange(time).reshape(time, *[1] * len(batch))
+    valid: Array = steps < array.astype(steps.dtype)
     return valid

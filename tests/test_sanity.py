@@ -1,9 +1,11 @@
 """Two classic tasks in which memory is all that counts (Hochreiter & Schmidhuber 1997).
 
 The LSTM solves them; a plain tanh RNN of the same hidden size, trained in the same way on the same
-data, does not get beyond what needs no memory. Seeds are fixed; both results are far from the
-thresholds, which are between "solved" and "no better than guessing".
+data, stays near what needs no memory. Seeds are fixed; each test says how far from its thresholds
+the results were.
 """
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -95,3 +97,25 @@ def copying(symbols, length, delay, read, key):
     tokens = jnp.concatenate([message, wait, signal])
     scores = read(jax.nn.one_hot(tokens, symbols + 2, dtype=jnp.float32))[-length:]
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, message))
+
+
+def test_the_adding_problem():
+    """60 steps. Always to answer 1, the mean, has the error 2·Var(uniform) = 1/6.
+
+    The LSTM came to 0.001, the RNN to 0.166.
+    """
+    task = partial(adding, 60)
+    assert train("lstm", task, inputs=2, outputs=1, steps=1000) < 0.01
+    assert train("rnn", task, inputs=2, outputs=1, steps=1000) > 0.9 / 6
+
+
+def test_the_copy_task():
+    """Two of four symbols, 80 steps later. To guess costs log 4 = 1.39 nats a symbol.
+
+    Over three seeds the LSTM came to 0.006 … 0.018, the RNN to 1.16 … 1.39: it finds a little of
+    one symbol at best.
+    """
+    task = partial(copying, 4, 2, 80)
+    # A forget gate that is open at first for about as long as the wait (Tallec & Ollivier 2018).
+    assert train("lstm", task, inputs=6, outputs=4, steps=1500, forget_bias=4.5) < 0.1
+    assert train("rnn", task, inputs=6, outputs=4, steps=1500) > 0.7 * np.log(4)

@@ -10,6 +10,8 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from witness import Problem, assert_agree, random_problem, relative_error, run_jlstm, run_oracle
 
 import jlstm
@@ -140,16 +142,11 @@ def test_smallest_sizes(derivative, sizes):
     assert_agree(run_jlstm(problem, derivative=derivative), run_oracle(problem), ROUNDING)
 
 
-@pytest.fixture(scope="module")
-def very_long():
+@pytest.mark.parametrize(("derivative", "residuals"), RULES[:-1])
+def test_more_than_65536_steps(derivative, residuals):
     # A prime: no chunk divides it.
     problem = random_problem(time=65_537, batch=(), input_size=1, resets=True)
-    return problem, run_oracle(problem)
-
-
-@rules
-def test_more_than_65536_steps(derivative, residuals, very_long):
-    problem, expected = very_long
+    expected = run_jlstm(problem, derivative="autodiff")
     # Sums of 65,537 terms.
     assert_agree(run_jlstm(problem, derivative=derivative, residuals=residuals), expected, 1e-10)
 
@@ -363,6 +360,47 @@ def test_checkpoint_and_map(derivative):
     twice = jax.tree.map(lambda a: jnp.stack([a, a]), point)
     mapped = jax.lax.map(lambda point: jax.grad(loss)(*point), twice)
     assert_trees_agree(jax.tree.map(lambda a: a[1], mapped), expected)
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("options", [{}, MASKS])
+def test_the_batch_may_be_sharded_over_devices(derivative, options):
+    problem = random_problem(batch=(4,), **options)
+    params, _, xs, reset_to = arguments(problem)
+    masks = {"lengths": problem.lengths, "resets": problem.resets}
+    masks = {name: jnp.asarray(mask) for name, mask in masks.items() if mask is not None}
+
+    def gradient(params, xs, reset_to, masks):
+        def loss(params, reset_to):
+            carry, hs = jlstm.lstm(
+                params, None, xs, reset_to=reset_to, derivative=derivative, chunk=3, **masks
+            )
+            return jnp.sum(hs**2) + jnp.sum(carry.c**2)
+
+        return jax.grad(loss, argnums=(0, 1))(params, reset_to)
+
+    time, batch = P(None, "devices"), P("devices")
+    # Weights are the same on both devices; their gradient is the sum of both devices' parts.
+    sharded = jax.shard_map(
+        gradient,
+        mesh=Mesh(np.asarray(jax.devices()), ("devices",)),
+        in_specs=(P(), time, batch, {"lengths": batch, "resets": time} if masks else {}),
+        out_specs=(P(), batch),
+    )
+    answer = jax.jit(sharded)(params, xs, reset_to, masks)
+    assert_trees_agree(answer, gradient(params, xs, reset_to, masks))
+
+
+def test_without_64_bit_numbers():
+    # JAX's own default, which the rest of the tests switch off.
+    problem = random_problem(**MASKS)
+    with jax.enable_x64(False):
+        answer = run_jlstm(problem, np.float32)
+        params = jlstm.init_params(jax.random.key(0), 5, 2)
+        lengths = np.asarray([7, 3, 0])  # int64, as NumPy has it
+        _, hs = jlstm.lstm(params, None, problem.xs, lengths=lengths)  # float64, likewise
+    assert hs.dtype == np.float32
+    assert_agree(answer, run_oracle(problem), TOLERANCE["float32"])
 
 
 def test_calls_outside_jit_compile_once():

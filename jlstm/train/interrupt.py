@@ -24,14 +24,16 @@ def interrupt_flag() -> Iterator[Callable[[], bool]]:
         yield pressed.is_set
         return
 
+    # A process started in the background of a script ignores SIGINT; here it is to be heeded.
     before = signal.getsignal(signal.SIGINT)
+    usual = before if callable(before) else signal.default_int_handler
 
     def first(signum: int, frame: object) -> None:
         pressed.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, usual)
 
     signal.signal(signal.SIGINT, first)
     try:
         yield pressed.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, usual if before is None else before)

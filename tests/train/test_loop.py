@@ -120,6 +120,19 @@ def test_ctrl_c_once_asks_twice_insists():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_what_runs_in_the_background_can_be_interrupted():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupt_flag() as interrupted:
+            press()
+            assert interrupted()
+            with pytest.raises(KeyboardInterrupt):
+                press()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_without_ctrl_c_nothing_changes():
     before = signal.getsignal(signal.SIGINT)
     with interrupt_flag() as interrupted:
