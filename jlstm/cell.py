@@ -27,6 +27,8 @@ Errata of the notes, in the order of their backward pass:
   the gate i.
 - ∂E/∂f̂ is printed with f̂ ⊙ (1 − f̂); it is f ⊙ (1 − f).
 - ∂E/∂ô is printed with δ ⊙ (1 − δ); it is o ⊙ (1 − o).
+- ∂E/∂Î is printed with δ^t for its fourth part, which is ∂E/∂ô, and times I^t where the outer
+  product, times its transpose, is meant.
 - The pass "updates W_o, U_o, W_f, U_f, W_i, and U_i"; it updates W_a and U_a as well.
 - There is no bias, and neither ∂E/∂x nor ∂E/∂h of the step before; see ``sequence.py`` for them.
 - tanh is said not to have the saturation of the sigmoid; it has: its slope 1 − tanh² goes to 0.

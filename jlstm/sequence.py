@@ -529,13 +529,12 @@ def _varying(a: Array) -> frozenset[str]:
 
 def _valid(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time *batch"]:
     """True at the steps that count."""
-    # Asked of what came: inside a trace even a constant becomes a tracer once JAX has touched it.
-    known = not isinstance(lengths, jax.core.Tracer)
     array = check_array("lengths", lengths, batch)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"lengths: expected an integer dtype, got {array.dtype.name}")
-    if known and array.size:
-        least, most = int(np.min(lengths)), int(np.max(lengths))
+    if array.size and not isinstance(lengths, jax.core.Tracer):
+        # By NumPy: inside a trace even a constant becomes a tracer once JAX has touched it.
+        least, most = (int(f(np.asarray(lengths))) for f in (np.min, np.max))
         if least < 0 or most > time:
             raise ValueError(
                 f"lengths: expected values from 0 to {time} (the time axis of xs), "

@@ -218,6 +218,21 @@ def test_lengths_are_clipped_under_jit():
     assert_trees_agree(run(outside), run(inside), 0)
 
 
+@pytest.mark.parametrize("convert", [np.asarray, jnp.asarray])
+def test_lengths_that_a_trace_closes_over_are_checked(convert):
+    problem = random_problem()
+    params, carry, xs, _ = arguments(problem)
+
+    def run(lengths):
+        lengths = convert(lengths)
+        return jax.jit(lambda xs: jlstm.lstm(params, carry, xs, lengths=lengths))(xs)
+
+    expected = jlstm.lstm(params, carry, xs, lengths=np.asarray([1, 7, 0]))
+    assert_trees_agree(run([1, 7, 0]), expected)
+    with pytest.raises(ValueError, match=r"lengths: .* got 1 to 8"):
+        run([1, 8, 7])
+
+
 # Higher derivatives
 
 

@@ -2,17 +2,17 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter, Token
-from cyclopts.validators import Number
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jlstm.cli.options import Count, CountOrZero, Positive
 from jlstm.extras import require
 from jlstm.files import replacing
 
@@ -20,41 +20,23 @@ if TYPE_CHECKING:  # importing these imports JAX, for which `--help` need not wa
     from jlstm.comparison import Comparison, Measurement
 
 
-def whole_number(_: type, tokens: Sequence[Token]) -> int:
-    """The int that was typed; left to itself, cyclopts would round 1.5 to 2."""
-    return int(tokens[0].value)
-
-
-Size = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=1))]
-
-
 @dataclass(frozen=True)
 class CompareConfig:
     """What `jlstm compare` is asked for."""
 
-    time: Annotated[Size, Parameter(help="Steps of the sequence.")] = 128
-    batch: Annotated[Size, Parameter(help="Sequences side by side.")] = 32
-    input: Annotated[Size, Parameter(help="Features of the input, D.")] = 128
-    hidden: Annotated[Size, Parameter(help="Hidden units, H.")] = 128
+    time: Annotated[Count, Parameter(help="Steps of the sequence.")] = 128
+    batch: Annotated[Count, Parameter(help="Sequences side by side.")] = 32
+    input: Annotated[Count, Parameter(help="Features of the input, D.")] = 128
+    hidden: Annotated[Count, Parameter(help="Hidden units, H.")] = 128
     dtype: Annotated[
         Literal["float32", "float64", "bfloat16", "float16"],
         Parameter(help="Of weights and data."),
     ] = "float32"
     seconds: Annotated[
-        float,
-        Parameter(
-            help="How long to time all rules together, in seconds; compiling comes on top.",
-            validator=Number(gt=0, lt=float("inf")),
-        ),
+        Positive,
+        Parameter(help="How long to time all rules together, in seconds; compiling comes on top."),
     ] = 10.0
-    seed: Annotated[
-        int,
-        Parameter(
-            help="Of the random weights and data.",
-            converter=whole_number,
-            validator=Number(gte=0),
-        ),
-    ] = 0
+    seed: Annotated[CountOrZero, Parameter(help="Of the random weights and data.")] = 0
     json: Annotated[
         Path | None, Parameter(help="Write everything measured to this .json file.")
     ] = None

@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jlstm.cli.options import Count, CountOrZero, Fraction, Positive, PositiveOrZero
 from jlstm.extras import require
 
 if TYPE_CHECKING:  # importing these imports JAX, for which `--help` need not wait
     from jlstm.models import LanguageModel
     from jlstm.train import Best
-
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
-Positive = Annotated[float, Parameter(validator=Number(gt=0, lt=float("inf")))]
 
 
 @dataclass(frozen=True)
@@ -42,26 +39,17 @@ class DemoConfig:
     clip: Annotated[
         Positive, Parameter(help="The length to which a longer gradient is shortened.")
     ] = 1.0
-    dropout: Annotated[
-        float,
-        Parameter(help="Part of the features left out in training.", validator=Number(gte=0, lt=1)),
-    ] = 0.2
+    dropout: Annotated[Fraction, Parameter(help="Part of the features left out in training.")] = 0.2
     weight_decay: Annotated[
-        float,
-        Parameter(
-            help="Part of each weight taken off per step, times the learning rate.",
-            validator=Number(gte=0, lt=float("inf")),
-        ),
+        PositiveOrZero,
+        Parameter(help="Part of each weight taken off per step, times the learning rate."),
     ] = 0.05
-    seed: Annotated[int, Parameter(help="Of everything random.", validator=Number(gte=0))] = 0
-    sample: Annotated[
-        int, Parameter(help="Bytes of text to write at the end.", validator=Number(gte=0))
-    ] = 600
+    seed: Annotated[CountOrZero, Parameter(help="Of everything random.")] = 0
+    sample: Annotated[CountOrZero, Parameter(help="Bytes of text to write at the end.")] = 600
     compare_seconds: Annotated[
-        float,
+        PositiveOrZero,
         Parameter(
-            help="How long to time the hand-derived rules against autodiff at the end; 0: not.",
-            validator=Number(gte=0, lt=float("inf")),
+            help="How long to time the hand-derived rules against autodiff at the end; 0: not."
         ),
     ] = 10.0
     out: Annotated[Path, Parameter(help="Where the folder of this run is made.")] = Path("runs")
