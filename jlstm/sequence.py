@@ -374,12 +374,13 @@ def choose_chunk(time: int, residuals: Residuals) -> int:
     """The steps of a chunk where the caller names none.
 
     16 keeps a chunk's gates in the cache at the usual sizes and makes its products large enough to
-    run at full speed. With residuals="chunks" memory is time/chunk borders plus one chunk's gates,
-    which is least near √time. Of the lengths from half to twice the target, the nearest that
+    run at full speed. With residuals="chunks" memory is what counts: time/chunk borders of h and c,
+    and some 18 arrays of their size for every step of one chunk, which is least at √(2·time/18); at
+    8, products are still of a fair size. Of the lengths from half to twice the target, the nearest that
     divides the time is taken, if there is one: a remainder costs a copy and a second compilation of
     the chunk.
     """
-    target = 16 if residuals != "chunks" else max(16, math.isqrt(time) // 2)
+    target = 16 if residuals != "chunks" else max(8, math.isqrt(time) // 3)
     if time <= target:
         return max(1, time)
     near = [k for k in range(target // 2, 2 * target + 1) if time % k == 0]
