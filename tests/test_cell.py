@@ -63,10 +63,11 @@ def test_the_jacobian_is_autodiffs():
         np.testing.assert_allclose(dc_prev, dh @ dense[0][1] + dc @ dense[1][1], atol=ROUNDING)
 
 
-def test_pushforward_is_the_transpose_of_pullback():
-    jac = jacobian_at(normal(0, 2, 4 * 3), normal(1, 2, 3))
-    u = normal(2, 2, 3), normal(3, 2, 3)
-    v = normal(4, 2, 4 * 3), normal(5, 2, 3)
+@pytest.mark.parametrize("batch", [(), (2,), (5, 2)])
+def test_pushforward_is_the_transpose_of_pullback(batch):
+    jac = jacobian_at(normal(0, *batch, 4 * 3), normal(1, *batch, 3))
+    u = normal(2, *batch, 3), normal(3, *batch, 3)
+    v = normal(4, *batch, 4 * 3), normal(5, *batch, 3)
     inner = sum(jnp.vdot(a, b) for a, b in zip(pullback(jac, *u), v, strict=True))
     outer = sum(jnp.vdot(a, b) for a, b in zip(u, pushforward(jac, *v), strict=True))
     np.testing.assert_allclose(inner, outer, rtol=ROUNDING)

@@ -521,17 +521,73 @@ def gradient_program(sizes, **options):
     return jax.jit(jax.grad(loss, argnums=(0, 1))), params, xs
 
 
+def loops_of(jaxpr):
+    """The loops over steps, and the loops over chunks around them."""
+    inner, outer = [], []
+    for eqn in equations_of(jaxpr, "scan"):
+        (outer if any(equations_of(eqn.params["jaxpr"], "scan")) else inner).append(eqn)
+    return inner, outer
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("residuals", RESIDUALS)
+@pytest.mark.parametrize(
+    ("chunk", "inner", "outer"),
+    [(1, {1}, {12}), (4, {4}, {3}), (7, {7, 5}, {1}), (99, {12}, set())],
+)
+def test_chunk_is_the_length_of_the_inner_loop(derivative, residuals, chunk, inner, outer):
+    if derivative == "autodiff" and residuals != "chunks":
+        inner, outer = {12}, set()  # never cut
+    options = {"derivative": derivative, "residuals": residuals, "chunk": chunk}
+    program, *point = gradient_program((12, 2, 3, 5), **options)
+    loops = loops_of(jax.make_jaxpr(program)(*point))
+    assert [{eqn.params["length"] for eqn in some} for some in loops] == [inner, outer]
+
+
+@rules
+@pytest.mark.parametrize(("unroll", "steps"), [(None, 1), (3, 3)])
+def test_unroll_is_that_of_every_inner_loop(derivative, residuals, unroll, steps):
+    options = {"derivative": derivative, "residuals": residuals, "chunk": 6, "unroll": unroll}
+    program, *point = gradient_program((12, 2, 3, 5), **options)
+    inner, _ = loops_of(jax.make_jaxpr(program)(*point))
+    assert {eqn.params["unroll"] for eqn in inner} == {steps}
+
+
+@pytest.mark.parametrize("derivative", ["vjp", "jvp"])
+@pytest.mark.parametrize(
+    ("residuals", "walks", "times"), [("gates", 2, 1), ("carry", 2, 2), ("chunks", 3, 2)]
+)
+def test_only_what_is_not_kept_is_computed_again(derivative, residuals, walks, times):
+    hidden = 5
+    options = {"derivative": derivative, "residuals": residuals, "chunk": 4}
+    program, *point = gradient_program((12, 2, 3, hidden), **options)
+    jaxpr = jax.make_jaxpr(program)(*point)
+    assert len(loops_of(jaxpr)[0]) == walks
+    gates = [e for e in equations_of(jaxpr, "tanh") if e.outvars[0].aval.shape[-1] == 4 * hidden]
+    assert len(gates) == times
+
+
+def test_what_does_not_move_costs_no_product():
+    params, carry, xs, _ = arguments(random_problem())
+
+    def products(f, *moving):
+        jaxpr = jax.make_jaxpr(lambda *v: jax.jvp(f, moving, v))(*moving)
+        return len(list(equations_of(jaxpr, "dot")))
+
+    lstm = partial(jlstm.lstm, derivative="jvp")
+    # x·W and h·U; then of the tangent ẋ·W and ḣ·U, and where the weights move x·Ẇ and h·U̇.
+    assert products(lambda carry: lstm(params, carry, xs), carry) == 2 + 1
+    assert products(lambda xs: lstm(params, carry, xs), xs) == 2 + 2
+    assert products(lstm, params, carry, xs) == 2 + 4
+
+
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 @pytest.mark.parametrize("residuals", RESIDUALS)
 def test_only_autodiff_adds_up_weight_gradients_step_by_step(derivative, residuals):
     hidden, chunk = 5, 4
     options = {"derivative": derivative, "residuals": residuals, "chunk": chunk}
     program, *point = gradient_program((12, 2, 3, hidden), **options)
-    walks = [
-        eqn
-        for eqn in equations_of(jax.make_jaxpr(program)(*point), "scan")
-        if not any(equations_of(eqn.params["jaxpr"], "scan"))  # the inner loop, over steps
-    ]
+    walks, _ = loops_of(jax.make_jaxpr(program)(*point))
     carried = [v.aval.shape for eqn in walks for v in eqn.outvars[: eqn.params["num_carry"]]]
     assert carried
     step_by_step = (hidden, 4 * hidden) in carried
@@ -543,7 +599,7 @@ def temporary_bytes(sizes, **options):
     return program.lower(*point).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("derivative", ["vjp", "jvp"])
+@pytest.mark.parametrize("derivative", DERIVATIVES)
 def test_residuals_order_the_memory(derivative):
     sizes = (512, 16, 16, 64)
     plain = temporary_bytes(sizes, derivative="autodiff")
@@ -551,7 +607,7 @@ def test_residuals_order_the_memory(derivative):
     gates, carry, chunks = (n / plain for n in kept)
     # Arrays of [time, batch, hidden] kept: autodiff 11; gates, c and h 6; c and h 2; none. The loss
     # itself holds one or two more.
-    assert gates < 0.65
+    assert gates < 0.65 or derivative == "autodiff"
     assert carry < 0.35
     assert chunks < 0.2
 
@@ -581,7 +637,13 @@ class TestChooseChunk:
         assert sequence.choose_chunk(time, "gates") == chunk
         assert sequence.choose_chunk(time, "carry") == chunk
 
-    @pytest.mark.parametrize(("time", "chunk"), [(5, 5), (128, 8), (10_000, 40), (65_536, 64)])
+    @pytest.mark.parametrize(("time", "chunk"), [(8 * 41, 8), (2 * 31, 31), (7 * 7, 16), (37, 16)])
+    def test_from_half_to_twice_that(self, time, chunk):
+        assert sequence.choose_chunk(time, "gates") == chunk
+
+    @pytest.mark.parametrize(
+        ("time", "chunk"), [(5, 5), (17, 8), (128, 8), (10_000, 40), (65_536, 64)]
+    )
     def test_grows_as_the_root_of_the_time_where_only_borders_are_kept(self, time, chunk):
         assert sequence.choose_chunk(time, "chunks") == chunk
 
