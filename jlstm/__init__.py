@@ -29,6 +29,7 @@ _NAMES = {
     "comparison": ("compare", "Comparison"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = [*_HOME]  # for `from jlstm import *`
 
 
 def __getattr__(name: str) -> Any:

@@ -20,8 +20,10 @@ its local Jacobian is six vectors, and a derivative in either direction is a few
 them. They depend on forward values alone: ``jacobian`` finds them for many time steps at once, and
 only ``pullback`` (or ``pushforward``) has to walk through time.
 
-Errata of the notes, in the order of their backward pass:
+Errata of the notes:
 
+- "There is an implicit dataflow c^{t+1} = c^t": what flows is the value, c^t, read by step t + 1 as
+  its c^{t}; the two are not equal. And δc accumulates what comes from h^t, not "from h^T" alone.
 - ∂E/∂â is printed with 1 − tanh(â); it is 1 − tanh²(â) = 1 − g².
 - ∂E/∂î is printed with â ⊙ (1 − â); it is i ⊙ (1 − i): a gate value, not a preactivation, and of
   the gate i.
@@ -40,7 +42,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from jlstm.types import (
@@ -49,7 +50,10 @@ from jlstm.types import (
     at_least_32_bits,
     check_array,
     check_carry,
+    check_flag,
     check_float,
+    check_key,
+    check_number,
     check_params,
     check_size,
 )
@@ -85,17 +89,14 @@ def equations(z: Flat, c_prev: State) -> tuple[State, State]:
 def activate(z: Flat) -> Flat:
     """The gate values i, f, g, o of the preactivations z: equations (1), (2), (3) and (5).
 
-    σ(z) = ½·tanh(z/2) + ½, so one tanh over all four blocks, scaled and shifted, does what four
-    functions on four slices would do; on CPU that halves the time of the step. Both forms saturate
-    at ±1e4 without overflow. The shift costs relative accuracy where a gate is nearly shut (the
-    absolute error is the rounding of a number near ½), which would show in 16-bit numbers: those
-    are widened for this one function.
+    σ of all four blocks at once, then tanh in place of the candidate's: on CPU, at the usual sizes,
+    up to twice as fast as four functions on four slices. (One tanh would do, as
+    σ(z) = ½·tanh(z/2) + ½, and be quicker still; but a nearly shut gate would then be the small
+    difference of two numbers near ½, with nothing left of its digits.)
     """
-    hidden = z.shape[-1] // 4
-    wide = at_least_32_bits(z.dtype)
-    scale = jnp.asarray(np.repeat([0.5, 0.5, 1.0, 0.5], hidden), wide)
-    shift = jnp.asarray(np.repeat([0.5, 0.5, 0.0, 0.5], hidden), wide)
-    return (scale * jnp.tanh(scale * z.astype(wide)) + shift).astype(z.dtype)
+    n = z.shape[-1] // 4
+    sigma, g = jax.nn.sigmoid(z), jnp.tanh(z[..., 2 * n : 3 * n])
+    return jnp.concatenate([sigma[..., : 2 * n], g, sigma[..., 3 * n :]], axis=-1)
 
 
 def forward(z: Flat, c_prev: State) -> tuple[State, State, Flat]:
@@ -236,11 +237,14 @@ def init_params(
         dtype: of all weights.
 
     Raises:
-        TypeError: a size that is no int, or a dtype that is not floating-point.
-        ValueError: a size below 1.
+        TypeError: an argument of another type, or a dtype that is not floating-point.
+        ValueError: a size below 1, or a bias that is not finite.
     """
+    check_key("key", key)
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
+    check_number("forget_bias", forget_bias)
+    check_flag("bias", bias)
     dtype = check_float("dtype", dtype)
     # Orthogonalisation is not defined in 16 bits: draw wide, round once.
     wide = at_least_32_bits(dtype)
@@ -270,7 +274,7 @@ def init_carry(
         TypeError: a size that is no int, or a dtype that is not floating-point.
         ValueError: a negative batch size, or a hidden size below 1.
     """
-    batch = (batch_shape,) if isinstance(batch_shape, int) else tuple(batch_shape)
+    batch = tuple(batch_shape) if isinstance(batch_shape, Sequence) else (batch_shape,)
     for n in batch:
         check_size("batch_shape", n, least=0)
     check_size("hidden_size", hidden_size)

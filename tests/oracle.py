@@ -85,8 +85,9 @@ class Gradients(NamedTuple):
 
 
 def sigmoid(z: Array) -> Array:
-    """The logistic function, σ(z) = 1 / (1 + exp(−z)), in the form that cannot overflow."""
-    return 0.5 * np.tanh(0.5 * z) + 0.5
+    """The logistic function, σ(z) = 1 / (1 + exp(−z)), so that exp cannot overflow."""
+    small = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1, small) / (1 + small)
 
 
 def forward(

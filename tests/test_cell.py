@@ -77,14 +77,15 @@ def test_the_plain_cell_is_the_default_gate_arithmetic():
     assert Gates() == (equations, forward, jacobian, pullback, pushforward)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_nearly_shut_gates_keep_their_relative_accuracy_in_16_bits(dtype):
-    # σ(−7) ≈ 9e-4: from ½·tanh(z/2) + ½ in 16 bits only a digit of it would be left.
-    z = jnp.full((4,), -7, dtype)
-    sigma = 1 / (1 + np.exp(7.0))
-    error = np.abs(np.asarray(activate(z), np.float64)[[0, 1, 3]] / sigma - 1)
-    # One rounding to 16 bits.
-    assert np.all(error <= jnp.finfo(dtype).eps)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("z", [-7, -9, 0.001, -0.001])
+def test_gates_keep_their_digits_where_they_are_nearly_shut(dtype, z):
+    z = np.float64(jnp.asarray(z, dtype))
+    sigma = 1 / (1 + np.exp(-z))
+    expected = np.array([sigma, sigma, np.tanh(z), sigma])
+    error = np.abs(np.asarray(activate(jnp.full((4,), z, dtype)), np.float64) / expected - 1)
+    # A few roundings. ½·tanh(z/2) + ½ would be off by 1e-3 in float32 at −9, and by 1 in bfloat16.
+    assert np.all(error <= 4 * jnp.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
@@ -157,12 +158,32 @@ class TestInitParams:
             ((0, 3), ValueError, "input_size: expected at least 1, got 0"),
             ((2, 0), ValueError, "hidden_size: expected at least 1, got 0"),
             ((2.0, 3), TypeError, "input_size: expected an int, got float 2.0"),
+            ((2, 2**31), ValueError, "hidden_size: expected at most 2147483647, got 2147483648"),
             ((2, True), TypeError, "hidden_size: expected an int, got bool True"),
         ],
     )
     def test_bad_sizes(self, arguments, error, message):
         with pytest.raises(error, match=message):
             jlstm.init_params(jax.random.key(0), *arguments)
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"key": 0}, TypeError, "key: expected a key of jax.random, got int 0"),
+            ({"forget_bias": "x"}, TypeError, "forget_bias: expected a number, got str 'x'"),
+            ({"forget_bias": np.nan}, ValueError, "forget_bias: expected a finite number, got nan"),
+            ({"bias": "no"}, TypeError, "bias: expected a bool, got str 'no'"),
+        ],
+    )
+    def test_bad_arguments(self, change, error, message):
+        given = {"key": jax.random.key(0), "input_size": 2, "hidden_size": 3} | change
+        with pytest.raises(error, match=message):
+            jlstm.init_params(**given)
+
+    def test_either_kind_of_key(self):
+        old, new = jax.random.PRNGKey(3), jax.random.key(3)
+        for w, v in zip(*(jlstm.init_params(key, 2, 3) for key in (old, new)), strict=True):
+            np.testing.assert_array_equal(w, v)
 
     @pytest.mark.parametrize("dtype", ["int32", "no such", bool])
     def test_bad_dtypes(self, dtype):
@@ -171,7 +192,9 @@ class TestInitParams:
 
 
 class TestInitCarry:
-    @pytest.mark.parametrize(("batch", "shape"), [((), ()), (5, (5,)), ((0, 2), (0, 2))])
+    @pytest.mark.parametrize(
+        ("batch", "shape"), [((), ()), (5, (5,)), (np.int64(5), (5,)), ((0, 2), (0, 2))]
+    )
     def test_zeros(self, batch, shape):
         carry = jlstm.init_carry(batch, 3, dtype=jnp.float16)
         for leaf in carry:
@@ -187,6 +210,7 @@ class TestInitCarry:
         ("arguments", "error", "message"),
         [
             ((-1, 3), ValueError, "batch_shape: expected at least 0, got -1"),
+            ((None, 3), TypeError, "batch_shape: expected an int, got NoneType None"),
             (((2, 1.5), 3), TypeError, "batch_shape: expected an int, got float 1.5"),
             ((2, 0), ValueError, "hidden_size: expected at least 1, got 0"),
             ((2, 3, "int8"), TypeError, "dtype: expected a floating-point dtype, got int8"),

@@ -199,6 +199,19 @@ def test_nan_in_the_padding_has_no_influence(derivative, residuals):
     np.testing.assert_array_equal(answer["dxs"][padding], 0)
 
 
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64, np.uint64])
+def test_lengths_are_clipped_in_any_integer_dtype(dtype, wide):
+    problem = random_problem(time=300, batch=(2,), input_size=1)
+    with jax.enable_x64(wide):
+        params, carry, xs, _ = arguments(problem, np.float32)
+        run = jax.jit(lambda lengths: jlstm.lstm(params, carry, xs, lengths=lengths))
+        largest = np.iinfo(dtype if wide or np.dtype(dtype).itemsize < 8 else np.int32).max
+        answer = run(np.asarray([0, largest], dtype))
+        expected = run(np.asarray([0, min(300, largest)], np.int32))
+    assert_trees_agree(answer, expected, 0)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, np.uint64])
 def test_lengths_of_any_integer_dtype(dtype):
     problem = random_problem(time=300, batch=(2,), input_size=1)
@@ -460,6 +473,23 @@ def test_saturation_gives_no_nan(derivative, residuals, dtype):
 
 
 @rules
+@pytest.mark.parametrize("bias", [-10, -18])
+def test_a_nearly_shut_input_gate_costs_no_digits(derivative, residuals, bias):
+    problem = random_problem(time=20)
+    b = problem.b.copy()
+    b[0] += bias
+    problem = problem._replace(b=b, c0=0 * problem.c0)
+    rounded = jax.tree.map(lambda a: np.asarray(a, "f4").astype("f8"), problem[:9])
+    problem = problem._replace(**dict(zip(Problem._fields, rounded, strict=False)))
+    answer = run_jlstm(problem, np.float32, derivative=derivative, residuals=residuals)
+    expected = run_oracle(problem)
+    for leaf in ("hs", "dw_ih", "db"):
+        # Gate by gate: what passes the input gate is small, and is to be right nevertheless.
+        got, exact = (np.atleast_2d(a[leaf])[..., 0, :] for a in (answer, expected))
+        assert relative_error(got, exact) < 1e-5, leaf
+
+
+@rules
 def test_products_in_bfloat16_with_everything_else_in_float32(derivative, residuals):
     problem = random_problem(time=6, **MASKS)
     options = {"derivative": derivative, "residuals": residuals, "chunk": 4}
@@ -590,8 +620,8 @@ def test_only_autodiff_adds_up_weight_gradients_step_by_step(derivative, residua
     walks, _ = loops_of(jax.make_jaxpr(program)(*point))
     carried = [v.aval.shape for eqn in walks for v in eqn.outvars[: eqn.params["num_carry"]]]
     assert carried
-    step_by_step = (hidden, 4 * hidden) in carried
-    assert step_by_step == (derivative == "autodiff")
+    weights = {(3, 4 * hidden), (hidden, 4 * hidden), (4 * hidden,)}
+    assert weights & set(carried) == (weights if derivative == "autodiff" else set())
 
 
 def temporary_bytes(sizes, **options):
@@ -722,6 +752,7 @@ class TestBadArguments:
             ({"reverse": 1}, TypeError, "reverse: expected a bool, got int 1"),
             ({"derivative": "grad"}, ValueError, "derivative: expected one of 'vjp', 'jvp', 'auto"),
             ({"residuals": "all"}, ValueError, "residuals: expected one of 'gates', 'carry', 'chu"),
+            ({"derivative": np.array(["vjp", "jvp"])}, ValueError, "derivative: expected one of"),
             ({"residuals": ["gates"]}, ValueError, "residuals: expected one of 'gates', 'carry'"),
             ({"chunk": 0}, ValueError, "chunk: expected at least 1, got 0"),
             ({"chunk": 2.0}, TypeError, "chunk: expected an int, got float 2.0"),
