@@ -23,7 +23,16 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.cell import init_params
 from jlstm.sequence import lstm
-from jlstm.types import Carry, LSTMParams, check_array, check_float, check_size
+from jlstm.types import (
+    Carry,
+    LSTMParams,
+    check_array,
+    check_float,
+    check_function,
+    check_key,
+    check_number,
+    check_size,
+)
 
 Layer = Callable[[Any, Any, Float[Array, "time *batch embedding"]], tuple[Any, Array]]
 """``(layer's parameters, carry, xs) -> (carry, hs)``."""
@@ -87,6 +96,7 @@ def init_language_model(
     check_size("vocab_size", vocab_size)
     check_size("embedding_size", embedding_size)
     dtype = check_float("dtype", dtype)
+    check_key("key", key)
     key_embedding, key_lstm = jax.random.split(key)
     return LanguageModel(
         embedding=jax.random.normal(key_embedding, (vocab_size, embedding_size), dtype),
@@ -125,9 +135,11 @@ def logits(
     Raises:
         TypeError, ValueError: an argument of another type, dtype, shape or range.
     """
-    tokens = _check_tokens("tokens", tokens, params.embedding.shape[0])
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: expected a number from 0 to 1, 1 excluded, got {dropout}")
+    tokens = _check_tokens("tokens", tokens, _check_model(params))
+    check_function("layer", layer)
+    check_number("dropout", dropout, least=0, below=1)
+    if key is not None:
+        check_key("key", key)
     xs = jnp.take(params.embedding, tokens, axis=0, mode="clip")
     carry, hs = layer(params.lstm, carry, xs)
     if dropout and key is not None:
@@ -169,7 +181,7 @@ def language_model_loss(
     if not isinstance(batch, TokenBatch):
         raise TypeError(f"batch: expected TokenBatch, got {type(batch).__name__}")
     shape = jnp.shape(batch.inputs)
-    vocab = params.embedding.shape[0]
+    vocab = _check_model(params)
     targets = _check_tokens("batch.targets", batch.targets, vocab, shape)
     if batch.fresh is not None and carry is not None:
         fresh = check_array("batch.fresh", batch.fresh, shape[1:], jnp.bool_)[..., None]
@@ -219,12 +231,13 @@ def sample(
     Raises:
         TypeError, ValueError: an argument of another type, dtype, shape or range.
     """
-    prompt = _check_tokens("prompt", prompt, params.embedding.shape[0], ("prompt",))
+    prompt = _check_tokens("prompt", prompt, _check_model(params), ("prompt",))
     if not prompt.size:
         raise ValueError("prompt: expected at least one token, got none")
     check_size("length", length, 0)
-    if not temperature >= 0:
-        raise ValueError(f"temperature: expected a number of at least 0, got {temperature}")
+    check_number("temperature", temperature, least=0)
+    check_function("layer", layer)
+    check_key("key", key)
     heat = jnp.asarray(temperature, params.readout.dtype)
     tokens: Array = _sample(layer, length, params, key, prompt, heat)
     return tokens
@@ -245,6 +258,14 @@ def _sample(
 
     _, tokens = lax.scan(step, (carry, scores[-1]), jax.random.split(key, length))
     return tokens
+
+
+def _check_model(params: Any) -> int:
+    """How many tokens the model knows; raise TypeError unless it is a LanguageModel."""
+    if not isinstance(params, LanguageModel):
+        raise TypeError(f"params: expected LanguageModel, got {type(params).__name__}")
+    vocab: int = check_array("params.embedding", params.embedding, ("vocab", "embedding")).shape[0]
+    return vocab
 
 
 def _check_tokens(

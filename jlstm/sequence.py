@@ -423,9 +423,9 @@ def lstm(
             belongs to ``xs[t]``, and the carry returned is the one after step 0.
         derivative: how a gradient is found. ``"vjp"``: the hand-derived backward pass; reverse mode
             to any order, and forward over reverse (Hessian-vector products), but not forward mode
-            by itself. ``"jvp"``: the
-            hand-derived tangent, for ``jax.jvp``, ``jacfwd``, ``linearize`` and ``hessian``, and
-            for reverse mode by transposition. ``"autodiff"``: the plain scan, for reference.
+            by itself. ``"jvp"``: the hand-derived tangent, for ``jax.jvp``, ``jacfwd``,
+            ``linearize`` and ``hessian``, and for reverse mode by transposition. ``"autodiff"``:
+            the plain scan, for reference.
         residuals: what the forward pass keeps for the backward pass. ``"gates"``: gates and c of
             every step, the fastest. ``"carry"``: h and c of every step. ``"chunks"``: h and c
             between chunks, for very long sequences. What is not kept is computed again.

@@ -239,6 +239,30 @@ def test_wrong_input_is_named(params, carry, batch):
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="vocab_size: expected at least 1, got 0"):
         init_language_model(key, 0, embedding_size=1, hidden_size=1)
+    with pytest.raises(TypeError, match=r"key: expected a key of jax\.random, got int"):
+        init_language_model(3, 2, embedding_size=1, hidden_size=1)
+    for call in (
+        lambda: logits(None, None, batch.inputs),
+        lambda: language_model_loss(None, None, batch),
+        lambda: sample(None, key, jnp.array([1], jnp.int32), 3),
+    ):
+        with pytest.raises(TypeError, match="params: expected LanguageModel, got NoneType"):
+            call()
+    with pytest.raises(TypeError, match="dropout: expected a number, got str 'a'"):
+        logits(params, None, batch.inputs, dropout="a")
+    with pytest.raises(TypeError, match="layer: expected a function, got int 3"):
+        logits(params, None, batch.inputs, layer=3)
+    with pytest.raises(TypeError, match=r"key: expected a key of jax\.random, got int"):
+        logits(params, None, batch.inputs, dropout=0.5, key=3)
+    prompt = jnp.array([1], jnp.int32)
+    with pytest.raises(TypeError, match="temperature: expected a number, got str 'a'"):
+        sample(params, key, prompt, 3, "a")
+    with pytest.raises(ValueError, match=r"temperature: expected a finite number .* got nan"):
+        sample(params, key, prompt, 3, float("nan"))
+    with pytest.raises(TypeError, match="layer: expected a function, got int 3"):
+        sample(params, key, prompt, 3, layer=3)
+    with pytest.raises(TypeError, match=r"key: expected a key of jax\.random, got NoneType"):
+        sample(params, None, prompt, 3)
     with pytest.raises(ValueError, match="prompt: expected at least one token"):
         sample(params, key, jnp.array([], jnp.int32), 3)
     with pytest.raises(ValueError, match=r"temperature: expected .* got -1"):

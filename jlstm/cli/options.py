@@ -1,6 +1,7 @@
 """The kinds of numbers that the commands' options take."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from cyclopts import Parameter, Token
@@ -16,10 +17,23 @@ def whole_number(_: type, tokens: Sequence[Token]) -> int:
         raise ValueError(f"expected a whole number, got {typed}") from None
 
 
-INFINITY = float("inf")
+def finite(*, zero: bool) -> Callable[[type, float], None]:
+    """A validator: the number is above 0, or 0 where that is allowed, and finite."""
+    wanted = "of at least 0" if zero else "above 0"
 
-Count = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=1))]
-CountOrZero = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=0))]
-Positive = Annotated[float, Parameter(validator=Number(gt=0, lt=INFINITY))]
-PositiveOrZero = Annotated[float, Parameter(validator=Number(gte=0, lt=INFINITY))]
+    def validate(_: type, value: float) -> None:
+        if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+            raise ValueError(f"Expected a finite number {wanted}.")
+
+    return validate
+
+
+MOST = 2**31 - 1
+"""XLA counts in 32 bits."""
+
+Count = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=1, lte=MOST))]
+CountOrZero = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=0, lte=MOST))]
+Seed = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=0, lt=2**63))]
+Positive = Annotated[float, Parameter(validator=finite(zero=False))]
+PositiveOrZero = Annotated[float, Parameter(validator=finite(zero=True))]
 Fraction = Annotated[float, Parameter(validator=Number(gte=0, lt=1))]

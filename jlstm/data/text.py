@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jlstm.models import TokenBatch
-from jlstm.types import check_size
+from jlstm.types import check_number, check_size
 
 Text = UInt8[np.ndarray, " bytes"]
 
@@ -49,11 +49,12 @@ def split_text(text: bytes, validation: float = 0.1) -> tuple[Text, Text]:
         validation: the part of it to hold out.
 
     Raises:
-        TypeError: ``text`` is not bytes.
+        TypeError: ``text`` is not bytes, or ``validation`` no number.
         ValueError: ``validation`` is not between 0 and 1, or a part has fewer than two bytes.
     """
     if not isinstance(text, bytes | bytearray | memoryview):
         raise TypeError(f"text: expected bytes, got {type(text).__name__}")
+    check_number("validation", validation)
     if not 0 < validation < 1:
         raise ValueError(f"validation: expected a number between 0 and 1, got {validation}")
     array = np.frombuffer(text, np.uint8)
@@ -93,18 +94,12 @@ def training_windows(
     check_size("time", time)
     check_size("steps", steps, 0)
     check_size("seed", seed, 0)
-    passes = (len(text) - 1) // (streams * time)
-    if not passes:
+    if len(text) - 1 < streams * time:
         raise ValueError(
             f"text: expected at least {streams * time + 1} bytes to train on ({streams} streams × "
             f"{time} steps, and the last target), got {len(text)}"
         )
     return _training_windows(text, streams, time, steps, np.random.default_rng(seed))
-
-
-def windows_per_pass(text: Text, *, streams: int, time: int) -> int:
-    """How many windows one pass through the text has; the last may be left out for the offset."""
-    return (len(text) - 1) // (streams * time)
 
 
 def _training_windows(

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jlstm.train.step import LossFn
+from jlstm.types import check_function
 
 Evaluate = Callable[[Any, Any, Iterable[Any]], float]
 """``(params, carry, batches) -> mean loss``."""
@@ -28,8 +29,11 @@ def make_evaluate(loss_fn: LossFn, count: Callable[[Any], float]) -> Evaluate:
         count: how many items that mean was taken over.
 
     Raises:
+        TypeError: ``loss_fn`` or ``count`` is no function.
         ValueError: (by ``evaluate``) there is nothing in ``batches``.
     """
+    check_function("loss_fn", loss_fn)
+    check_function("count", count)
     compiled = jax.jit(loss_fn)
 
     def evaluate(params: Any, carry: Any, batches: Iterable[Any]) -> float:

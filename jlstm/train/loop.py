@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jlstm.train.state import TrainState
 from jlstm.train.step import Metrics, TrainStep
-from jlstm.types import check_size
+from jlstm.types import check_function, check_size
 
 
 class Best(NamedTuple):
@@ -31,7 +31,7 @@ class Progress(NamedTuple):
     validation_loss: float | None
     """None where it was not found at this step."""
     best: Best | None
-    """None until the first validation."""
+    """None until the first validation whose loss is finite."""
     state: TrainState
     """Good only until the loop goes on: the next step takes over its memory."""
 
@@ -62,7 +62,8 @@ def fit(
         state: where to begin; it is donated.
         batches: all of the run, in order.
         report_every: steps from one report to the next.
-        validate: parameters to validation loss; the parameters with the lowest are kept.
+        validate: parameters to validation loss; the parameters with the lowest are kept. One that
+            is not finite does not end the run, and is never the best.
         validate_every: steps from one validation to the next; None for the last step only.
         stop: asked after every step; True ends the run in good order. See ``interrupt_flag``.
 
@@ -70,8 +71,17 @@ def fit(
         ``Progress`` at every report and every validation.
 
     Raises:
+        TypeError, ValueError: an argument of another type or range.
         FloatingPointError: the loss is not finite any more.
     """
+    check_function("step", step)
+    if not isinstance(state, TrainState):
+        raise TypeError(f"state: expected TrainState, got {type(state).__name__}")
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches: expected an iterable, got {type(batches).__name__} {batches!r}")
+    check_function("stop", stop)
+    if validate is not None:
+        check_function("validate", validate)
     check_size("report_every", report_every)
     if validate_every is not None:
         check_size("validate_every", validate_every)
@@ -107,7 +117,8 @@ def _fit(
         validation_loss = None
         if validate is not None and (last or due):
             validation_loss = validate(state.params)
-            if best is None or validation_loss < best.loss:
+            # NaN is less than nothing, and nothing is less than it.
+            if math.isfinite(validation_loss) and (best is None or validation_loss < best.loss):
                 # A copy: the state's own arrays are given away to the next step.
                 best = Best(validation_loss, count, jax.tree.map(jnp.copy, state.params))
         yield Progress(count, loss, grad_norm, validation_loss, best, state)

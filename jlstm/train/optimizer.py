@@ -1,10 +1,8 @@
 """The optimiser that suits most recurrent networks."""
 
-import math
-
 import optax
 
-from jlstm.types import check_size
+from jlstm.types import check_number, check_size
 
 
 def make_optimizer(
@@ -29,7 +27,7 @@ def make_optimizer(
             (Loshchilov & Hutter 2019).
 
     Raises:
-        TypeError: a count that is no integer.
+        TypeError: a count that is no integer, or another argument that is no number.
         ValueError: a number out of range.
     """
     check_size("steps", steps)
@@ -39,10 +37,10 @@ def make_optimizer(
     if warmup > steps:
         raise ValueError(f"warmup: expected at most the {steps} steps of the run, got {warmup}")
     for name, value in (("learning_rate", learning_rate), ("clip", clip)):
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}: expected a finite number above 0, got {value}")
-    if not (weight_decay >= 0 and math.isfinite(weight_decay)):
-        raise ValueError(f"weight_decay: expected a finite number, 0 or more, got {weight_decay}")
+        check_number(name, value, least=0)
+        if value == 0:
+            raise ValueError(f"{name}: expected a finite number above 0, got 0")
+    check_number("weight_decay", weight_decay, least=0)
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0, peak_value=learning_rate, warmup_steps=warmup, decay_steps=steps
     )

@@ -36,8 +36,9 @@ def init_train_state(
             returns.
 
     Raises:
-        TypeError: a leaf of ``params`` or ``carry`` is no array.
+        TypeError: a leaf of ``params`` or ``carry`` is no array, or ``optimizer`` is none.
     """
+    check_optimizer(optimizer)
     for name, tree in (("params", params), ("carry", carry)):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if not hasattr(leaf, "dtype"):
@@ -48,6 +49,15 @@ def init_train_state(
     params, carry = jax.tree.map(own, (params, carry))
     opt_state = jax.tree.map(own, optimizer.init(params))
     return TrainState(params, opt_state, carry, jnp.zeros((), jnp.int32))
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise TypeError unless ``optimizer`` is one of optax: a pair of functions."""
+    if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+        raise TypeError(
+            "optimizer: expected an optimiser of optax, with init and update, got "
+            f"{type(optimizer).__name__} {optimizer!r}"
+        )
 
 
 def own(leaf: Any) -> Array:

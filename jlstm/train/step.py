@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jlstm.train.state import TrainState
+from jlstm.train.state import TrainState, check_optimizer
+from jlstm.types import check_function
 
 LossFn = Callable[[Any, Any, Any], tuple[Float[Array, ""], Any]]
 """``(params, carry, batch) -> (loss, carry)``: any pure function of three pytrees."""
@@ -39,8 +40,11 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         optimizer: of optax; clipping belongs in it, see ``make_optimizer``.
 
     Raises:
+        TypeError: ``loss_fn`` is no function, or ``optimizer`` none of optax.
         TypeError, ValueError: (when the step is traced) ``loss_fn`` returns something else.
     """
+    check_function("loss_fn", loss_fn)
+    check_optimizer(optimizer)
 
     def checked(params: Any, carry: Any, batch: Any) -> tuple[Array, Any]:
         result: Any = loss_fn(params, carry, batch)

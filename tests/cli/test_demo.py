@@ -7,10 +7,17 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from jlstm.cli.demo import FILES, judge, make_folder, repeated, shown
+import jlstm.train
+from jlstm import init_carry
+from jlstm.cli.demo import FILES, DemoConfig, demo, judge, make_folder, repeated, shown
+from jlstm.data.ngram import fit_ngram, ngram_bits
+from jlstm.data.text import evaluation_windows, pydoc_text, split_text
+from jlstm.models import init_language_model, language_model_loss, token_count
+from jlstm.train import load_params, make_evaluate
 
 SMALL = ("--hidden", "8", "--embedding", "4", "--streams", "2", "--time", "8", "--sample", "20")
 
@@ -61,16 +68,28 @@ def test_its_records_agree(run):
     assert bits["uniform"] == 8
     assert bits["uniform"] > bits["unigram"] > bits["order-5 Kneser–Ney"]
     assert "loses" in evaluation["verdict"]
+    for record in records:
+        # Both numbers are rounded, the one to 1, the other to a millisecond.
+        read = record["step"] * 2 * 8  # streams · time
+        assert record["bytes_per_second"] == pytest.approx(
+            read / record["seconds"], rel=0.01, abs=0.51
+        )
+    times = [0, *(record["seconds"] for record in records), evaluation["seconds"]]
+    assert times == sorted(times)
+
+
+def test_its_baselines_are_those_of_the_training_text(run):
+    folder, _ = run
+    training, validation = split_text(pydoc_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["training_bytes"] == len(training)
+    assert evaluation["validation_bytes"] == len(validation)
+    for name, order in (("unigram", 0), ("order-5 Kneser–Ney", 5)):
+        expected = ngram_bits(fit_ngram(training, order), validation)
+        assert evaluation["bits_per_byte"][name] == pytest.approx(expected, rel=1e-12)
 
 
 def test_its_best_parameters_can_be_read_and_judged_again(run):
-    import jax
-
-    from jlstm import init_carry
-    from jlstm.data.text import evaluation_windows, pydoc_text, split_text
-    from jlstm.models import init_language_model, language_model_loss, token_count
-    from jlstm.train import load_params, make_evaluate
-
     folder, _ = run
     template = init_language_model(jax.random.key(9), 256, embedding_size=4, hidden_size=8)
     params = load_params(folder / "best.safetensors", template)
@@ -82,12 +101,73 @@ def test_its_best_parameters_can_be_read_and_judged_again(run):
     assert loss / np.log(2) == pytest.approx(expected, rel=1e-5)
 
 
+def demo_with(monkeypatch, out, losses, **options):
+    """The demo in this process, its validations replaced by these losses.
+
+    Returns its folder, the parameters that were validated, and its records.
+    """
+    seen = []
+
+    def make_evaluate(loss_fn, count):
+        def evaluate(params, carry, batches):
+            seen.append(jax.tree.map(np.array, params))
+            return losses[len(seen) - 1]
+
+        return evaluate
+
+    monkeypatch.setattr(jlstm.train, "make_evaluate", make_evaluate)
+    small = {"hidden": 8, "embedding": 4, "streams": 2, "time": 8, "sample": 5}
+    rest = {"compare_seconds": 0.0, "steps": len(losses), "out": out}
+    demo(config=DemoConfig(**small | rest | options))
+    (folder,) = out.iterdir()
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return folder, seen, [json.loads(line) for line in lines]
+
+
+def test_the_best_parameters_are_kept_when_later_ones_are_worse(monkeypatch, tmp_path):
+    losses = [5.0, np.log(4), 3.0, 2.0]
+    folder, seen, _ = demo_with(monkeypatch, tmp_path, losses)
+    template = init_language_model(jax.random.key(9), 256, embedding_size=4, hidden_size=8)
+    saved = jax.tree.leaves(load_params(folder / "best.safetensors", template))
+    for ours, best in zip(saved, jax.tree.leaves(seen[1]), strict=True):
+        np.testing.assert_array_equal(ours, best)
+    last = jax.tree.leaves(seen[-1])
+    assert all(np.any(a != b) for a, b in zip(saved, last, strict=True))
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert (evaluation["best_step"], evaluation["steps"]) == (2, 4)
+    assert evaluation["bits_per_byte"]["LSTM"] == pytest.approx(2)
+
+
+def test_dropout_reaches_the_training(monkeypatch, tmp_path):
+    def course(name, dropout):
+        losses = [5.0, 4.0, 3.0, 2.0]
+        _, seen, records = demo_with(monkeypatch, tmp_path / name, losses, dropout=dropout)
+        return [r["bits_per_byte"] for r in records], jax.tree.leaves(seen[-1])
+
+    for out in "abcd":
+        (tmp_path / out).mkdir()
+    without, _ = course("a", 0.0)
+    some, params = course("b", 0.3)
+    again, same = course("c", 0.3)
+    more, _ = course("d", 0.6)
+    assert some == again
+    assert all(np.array_equal(a, b) for a, b in zip(params, same, strict=True))
+    # The readout is zero at first, so the first loss knows nothing of what was dropped.
+    assert without[0] == some[0] == more[0]
+    assert len({without[-1], some[-1], more[-1]}) == 3
+
+
+def test_without_a_finite_validation_there_is_no_result(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="expected a finite validation loss, got none"):
+        demo_with(monkeypatch, tmp_path, [np.nan, np.nan])
+
+
 def test_its_output_shows_data_model_baselines_and_comparison(run):
     _, done = run
     assert done.stderr == ""
     for word in ("to train on", "to validate on", "parameters", "bytes/s", "s left", "unigram",
                  "uniform", "Kneser–Ney", "The LSTM loses", "written by the model", "autodiff",
-                 "vjp gates"):  # fmt: skip
+                 "vjp gates", "chosen by this validation text"):  # fmt: skip
         assert word in done.stdout, word
     assert "\x1b" not in done.stdout  # no terminal, no colours
 
@@ -128,7 +208,11 @@ def test_ctrl_c(tmp_path):
         (["--learning-rate", "1e30", "--steps", "40"], r"loss: expected a finite number, got"),
         (["--hidden", "0"], r"\"0\" for --hidden"),
         (["--steps", "many"], r"steps.*many"),
-        (["--out", __file__], r"exists|directory"),
+        (["--time", "100000000"], r"text: expected at least 200000001 bytes to train on"),
+        (["--seed", str(2**63)], r"seed"),
+        (["--hidden", str(2**31)], r"hidden"),
+        (["--sample", str(2**31)], r"sample"),
+        (["--out", __file__], r"--out: expected a folder to write in, got .*test_demo.py"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(tmp_path, arguments, message):
@@ -141,6 +225,9 @@ def test_a_mistake_is_told_in_one_line(tmp_path, arguments, message):
     assert done.returncode == 2
     assert re.search(message, done.stderr), done.stderr
     assert done.stderr.count("\n") == 1
+    if "finite" not in message:  # found before anything was done
+        assert done.stdout == ""
+        assert not list(tmp_path.iterdir())
     assert "Traceback" not in done.stderr
 
 

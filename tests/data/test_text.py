@@ -100,6 +100,8 @@ def test_wrong_input_is_named():
         split_text("a text")
     with pytest.raises(ValueError, match=r"validation: expected a number between 0 and 1, got 1.5"):
         split_text(b"a text", 1.5)
+    with pytest.raises(TypeError, match="validation: expected a number, got str 'a'"):
+        split_text(b"a text", "a")
     with pytest.raises(ValueError, match="streams: expected at least 1, got 0"):
         training_windows(numbered(50), streams=0, time=1, steps=1)
     with pytest.raises(TypeError, match="time: expected an int, got float"):

@@ -70,6 +70,13 @@ def test_nothing_to_evaluate():
         mean(None, None, [])
 
 
+def test_wrong_input_is_named():
+    with pytest.raises(TypeError, match="loss_fn: expected a function, got int 3"):
+        make_evaluate(3, token_count)
+    with pytest.raises(TypeError, match="count: expected a function, got NoneType"):
+        make_evaluate(language_model_loss, None)
+
+
 def test_batches_of_weight_zero_are_left_out():
     mean = make_evaluate(lambda params, carry, batch: (jnp.mean(batch), carry), np.nansum)
     assert mean(None, None, [np.array([np.nan]), np.array([2.0])]) == 2

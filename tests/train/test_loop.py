@@ -66,6 +66,18 @@ def test_the_first_of_equals_is_the_best():
     assert reports[-1].best.step == 1
 
 
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, np.inf])
+def test_a_validation_that_is_no_number_is_never_the_best(bad):
+    def reports(*losses):
+        given = iter(losses)
+        moves = walk(*[1] * len(losses))
+        run = fit(STEP, start(), moves, validate=lambda p: next(given), validate_every=1)
+        return [(r.best and (r.best.step, r.best.loss, float(r.best.params["w"][0]))) for r in run]
+
+    assert reports(bad, 3.0, bad, 2.0) == [None, (2, 3, 2), (2, 3, 2), (4, 2, 4)]
+    assert reports(bad, bad) == [None, None]
+
+
 def test_without_batches_there_is_nothing_to_report():
     assert list(fit(STEP, start(), [], validate=lambda p: 0.0)) == []
 
@@ -102,6 +114,13 @@ def test_wrong_input_is_named():
         fit(STEP, start(), [], report_every=0)
     with pytest.raises(TypeError, match="validate_every: expected an int, got float"):
         fit(STEP, start(), [], validate_every=1.5)
+    with pytest.raises(TypeError, match="batches: expected an iterable, got int 5"):
+        fit(STEP, start(), batches=5)
+    with pytest.raises(TypeError, match="state: expected TrainState, got dict"):
+        fit(STEP, {}, [])
+    for name in ("step", "validate", "stop"):
+        with pytest.raises(TypeError, match=f"{name}: expected a function, got int 3"):
+            fit(**{"step": STEP, "state": start(), "batches": []} | {name: 3})
 
 
 def press():

@@ -229,6 +229,18 @@ def test_wrong_input_is_named():
         init_train_state({"w": 1.0}, optax.sgd(0.1))
     with pytest.raises(TypeError, match=r"carry\[0\]: expected an array, got int"):
         init_train_state(line(), optax.sgd(0.1), [1])
+    for optimizer in (None, optax.sgd, (1, 2)):
+        with pytest.raises(TypeError, match=r"optimizer: expected .* with init and update, got"):
+            init_train_state(line(), optimizer)
+        with pytest.raises(TypeError, match=r"optimizer: expected .* with init and update, got"):
+            make_train_step(line_loss, optimizer)
+    with pytest.raises(TypeError, match="loss_fn: expected a function, got int 3"):
+        make_train_step(3, optax.sgd(0.1))
+    for name in ("learning_rate", "clip", "weight_decay"):
+        for value, error in (("a", TypeError), (None, TypeError), (-1, ValueError),
+                             (float("inf"), ValueError)):  # fmt: skip
+            with pytest.raises(error, match=f"{name}: expected a .*number.*, got"):
+                make_optimizer(**{"learning_rate": 0.1, "steps": 10} | {name: value})
     with pytest.raises(ValueError, match="learning_rate: expected a finite number above 0, got 0"):
         make_optimizer(0, 10)
     with pytest.raises(ValueError, match=r"clip: expected .* got nan"):
