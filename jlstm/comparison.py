@@ -4,8 +4,8 @@ Every rule computes the same derivative: for random cotangents of all that ``lst
 of the parameters, of the initial carry and of xs. What differs is recorded in ``Measurement``.
 
 Two things are counted and not measured. XLA's own estimate of a program's arithmetic takes the body
-of a loop once, however often it runs, so ``count_flops`` counts in the program that is handed to
-XLA, with
+of a loop once, however often it runs; it is recorded as ``xla_flops``, and is no measure of the
+work. So ``count_flops`` counts in the program that is handed to XLA, with
 
     forward     2·T·B·4H·(D + H)        z_t = x_t·W + h_{t-1}·U
     gradient    3 times that            the forward pass; dx and dh_{t-1}; dW and dU
@@ -33,7 +33,7 @@ from jaxtyping import Array, DTypeLike
 
 from jlstm.cell import init_params
 from jlstm.sequence import lstm
-from jlstm.types import Carry, LSTMParams, check_float, check_size
+from jlstm.types import Carry, LSTMParams, check_float, check_number, check_size
 
 Options = Mapping[str, Any]
 """Arguments of ``lstm`` that change how it computes, and not what: those in ``OPTIONS``."""
@@ -86,7 +86,12 @@ class Measurement:
     temp_saving: float | None
     """The baseline's temporary bytes divided by this rule's: above 1 this rule takes less."""
     flops: int
-    """Floating-point operations in the matrix products of the gradient, a + b·c being two."""
+    """Floating-point operations in the matrix products of the gradient, a + b·c being two, counted
+    in the traced program: a loop's body as often as it runs."""
+    xla_flops: float | None
+    """XLA's own estimate for the compiled gradient, elementwise operations included. It counts the
+    body of a loop once, however often it runs, so it says little where there is a loop. None where
+    the backend does not tell."""
     weight_sum_flops: int
     """Additions into the weights' gradients that are made step by step or chunk by chunk."""
     compile_seconds: float
@@ -227,20 +232,27 @@ def compare(
 
     Raises:
         TypeError: an argument of another type, or a dtype that is not floating-point.
-        ValueError: a size below 1, no time to measure, no rules, an option that ``lstm`` lacks.
+        ValueError: a size below 1 or beyond what XLA can count, a seed below 0 or of more than 63
+            bits, no time to measure, no rules, an option that ``lstm`` lacks.
     """
     sizes = {"time": time, "batch": batch, "input_size": input_size, "hidden_size": hidden_size}
     for name, size in sizes.items():
         check_size(name, size)
+    sizes = {name: int(size) for name, size in sizes.items()}
+    _check_total(**sizes)
     dtype = check_float("dtype", dtype)
-    check_size("seed", seed, least=0)
-    _check_seconds(seconds)
+    check_size("seed", seed, least=0, most=2**63 - 1)
+    check_number("seconds", seconds)
+    if seconds <= 0:
+        raise ValueError(f"seconds: expected a number above 0, got {seconds}")
     _check_rules(rules)
 
     wide = jnp.dtype(jnp.float64)
     own = dtype == wide or jax.enable_x64.value
     with jax.enable_x64(own):
         problem = _problem(seed, time, batch, input_size, hidden_size, dtype)
+        # Want of memory is told here; the programs below might wait for such arrays for ever.
+        jax.block_until_ready(problem)  # type: ignore[no-untyped-call]
     # The reference comes first: what a process's first compilation costs should burden no rule.
     with jax.enable_x64(True):
         exact = jax.jit(partial(_gradient, {"derivative": "autodiff"}))
@@ -269,6 +281,7 @@ def compare(
             temp_bytes=program.temp_bytes,
             temp_saving=base / program.temp_bytes if base and program.temp_bytes else None,
             flops=program.flops.products,
+            xla_flops=program.xla_flops,
             weight_sum_flops=program.flops.sums,
             compile_seconds=program.compile_seconds,
             errors=errors[name],
@@ -278,7 +291,7 @@ def compare(
     return Comparison(
         **sizes,
         dtype=dtype.name,
-        seed=seed,
+        seed=int(seed),
         rounds=len(forward[first]),
         device=_device(),
         jax_version=jax.__version__,
@@ -286,11 +299,17 @@ def compare(
     )
 
 
-def _check_seconds(seconds: Any) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"seconds: expected a number, got {type(seconds).__name__} {seconds!r}")
-    if not (seconds > 0 and math.isfinite(seconds)):
-        raise ValueError(f"seconds: expected a finite number above 0, got {seconds}")
+def _check_total(time: int, batch: int, input_size: int, hidden_size: int) -> None:
+    """Raise where an array's size has no number in XLA, which would end the process."""
+    arrays = {
+        "input_size, hidden_size": (input_size, 4, hidden_size),
+        "hidden_size": (hidden_size, 4, hidden_size),
+        "time, batch, input_size": (time, batch, input_size),
+        "time, batch, hidden_size": (time, batch, 4, hidden_size),
+    }
+    for names, shape in arrays.items():
+        if math.prod(shape) >= 2**56:
+            raise ValueError(f"{names}: expected arrays of fewer than 2**56 numbers, got {shape}")
 
 
 def _check_rules(rules: Any) -> None:
@@ -299,6 +318,10 @@ def _check_rules(rules: Any) -> None:
     if not rules:
         raise ValueError("rules: expected at least one rule, got none")
     for name, options in rules.items():
+        if not isinstance(name, str):
+            raise TypeError(
+                f"rules: expected names that are str, got {type(name).__name__} {name!r}"
+            )
         if not isinstance(options, Mapping):
             raise TypeError(f"rules[{name!r}]: expected a mapping, got {type(options).__name__}")
         for option in options:
@@ -355,6 +378,7 @@ class _Program(NamedTuple):
     forward: Callable[..., Any]
     gradient: Callable[..., Any]
     flops: Flops
+    xla_flops: float | None
     temp_bytes: int | None
     compile_seconds: float
 
@@ -370,9 +394,16 @@ def _compile(options: Options, problem: _Problem) -> _Program:
         forward=jax.jit(partial(_forward, options)).lower(*problem).compile(),
         gradient=compiled,
         flops=count_flops(traced.jaxpr),
+        xla_flops=_xla_flops(compiled.cost_analysis()),
         temp_bytes=None if memory is None else memory.temp_size_in_bytes,
         compile_seconds=compile_seconds,
     )
+
+
+def _xla_flops(costs: Any) -> float | None:
+    """The operations out of XLA's analysis; it says nothing, or -1, where it does not know."""
+    flops = costs.get("flops") if isinstance(costs, Mapping) else None
+    return float(flops) if flops is not None and flops >= 0 else None
 
 
 def _leaves(gradient: Any) -> dict[str, Array]:

@@ -23,6 +23,7 @@ ROW = Measurement(
     temp_bytes=20_000_000,
     temp_saving=1.0,
     flops=1,
+    xla_flops=1.0,
     weight_sum_flops=1,
     compile_seconds=1.0,
     errors=ERRORS,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jlstm.cli.options import Count, CountOrZero, Positive
+from jlstm.cli.options import Count, Positive, Seed
 from jlstm.extras import require
 from jlstm.files import replacing
 
@@ -36,7 +36,7 @@ class CompareConfig:
         Positive,
         Parameter(help="How long to time all rules together, in seconds; compiling comes on top."),
     ] = 10.0
-    seed: Annotated[CountOrZero, Parameter(help="Of the random weights and data.")] = 0
+    seed: Annotated[Seed, Parameter(help="Of the random weights and data.")] = 0
     json: Annotated[
         Path | None, Parameter(help="Write everything measured to this .json file.")
     ] = None
@@ -97,7 +97,7 @@ def check_output(flag: str, path: Path, suffix: str) -> None:
 
 
 def show(comparison: "Comparison", console: Console) -> None:
-    """Print the comparison: one row per rule, the best of each column marked, and the verdict."""
+    """Print the comparison: what each rule costs, how far its gradients are off, the verdict."""
     c = comparison
     base = c.baseline
     console.print(
@@ -116,7 +116,6 @@ def show(comparison: "Comparison", console: Console) -> None:
         (f"temp\n{mb_name} ", lambda r: r.temp_bytes, mb, _number),
         (f"work\n{gf_name} ", lambda r: r.flops, gf, _number),
         ("compile\ns ", lambda r: r.compile_seconds, 1, _number),
-        ("worst error\nof a gradient ", lambda r: r.worst[1], 1, "{:.1e}".format),
     ]
     ratios: dict[str, Callable[[Measurement], float | None]] = {
         "forward": lambda r: r.forward_speedup,
@@ -132,8 +131,6 @@ def show(comparison: "Comparison", console: Console) -> None:
         for row, line in zip(c.rows, cells, strict=True):
             v = value(row)
             text = "–" if v is None else form(v / scale)
-            if header.startswith("worst"):
-                text = f"{row.worst[0]} {text}"
             won = v is not None and v == best and not tied
             line.append(Text(text + ("*" if won else " "), style="bold green" if won else ""))
         ratio = ratios.get(header.partition("\n")[0])
@@ -149,8 +146,29 @@ def show(comparison: "Comparison", console: Console) -> None:
     console.print()
     console.print(table)
     console.print()
+    console.print(_error_table(c))
+    console.print()
     for sentence in verdict(c):
         console.print(sentence, highlight=False)
+
+
+def _error_table(comparison: "Comparison") -> Table:
+    """The error of each rule's gradient of each leaf, the worst leaf of a rule marked."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("error of", no_wrap=True)
+    for leaf in comparison.baseline.errors:
+        table.add_column(f"{leaf} ", justify="right", no_wrap=True)
+    for row in comparison.rows:
+        leaf, error = row.worst
+        worst = leaf if error != 0 else None
+        table.add_row(
+            row.name,
+            *(
+                Text(f"{value:.1e}" + ("!" if name == worst else " "), "bold" * (name == worst))
+                for name, value in row.errors.items()
+            ),
+        )
+    return table
 
 
 def verdict(comparison: "Comparison") -> list[str]:
@@ -161,7 +179,9 @@ def verdict(comparison: "Comparison") -> list[str]:
     )
     legend = (
         f"* best of its column; × how many times faster or smaller than {base.name}. Times are "
-        f"medians, their quartiles within ±{100 * spread:.0f} %; gradient includes forward."
+        f"medians, their quartiles within ±{100 * spread:.0f} %; gradient includes forward. Work "
+        "is that of the traced program, every turn of its loops counted. Errors are relative to "
+        "autodiff's gradient in float64; ! the worst of a rule."
     )
     others = [row for row in c.rows if row is not base]
     if not others:

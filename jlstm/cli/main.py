@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with these arguments, those of the process if None, and exit.
 
     The exit status is 0, or 2 after a user's mistake and 130 after an interrupt, either told in
-    one line on stderr. Any other exception is a fault of the program and keeps its traceback.
+    one line on stderr. More than the machine has, memory or a device, counts as a mistake. Any
+    other exception is a fault of the program and keeps its traceback.
     """
     try:
         app = build_app()
@@ -31,6 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_complain(f"unexpected argument: {unused} (every option goes by its name)"))
     except (CycloptsError, ValueError, TypeError, OSError, MissingExtraError) as error:
         sys.exit(_complain(error))
+    except (OverflowError, MemoryError) as error:
+        sys.exit(_complain(error if str(error) else "out of memory"))
+    except (RuntimeError, AssertionError) as error:
+        if not _comes_from_the_machine(error):
+            raise
+        sys.exit(_complain(error if str(error) else "JAX found no device; see JAX_PLATFORMS"))
     except KeyboardInterrupt:
         print("jlstm: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -65,6 +72,20 @@ def build_app() -> "App":
         help="Train a small language model and show what it learnt.",
     )
     return app
+
+
+def _comes_from_the_machine(error: Exception) -> bool:
+    """Whether it was JAX's runtime that failed, for want of memory, say, or that has no device."""
+    jax = sys.modules.get("jax")
+    if jax is None:  # nothing imported it: `--help` need not wait for it
+        return False
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return True
+    try:
+        jax.devices()  # only looks where there is one, and fails as before where there is none
+    except (RuntimeError, AssertionError):
+        return True
+    return False
 
 
 def _complain(error: Exception | str) -> int:

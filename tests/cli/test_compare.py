@@ -24,6 +24,7 @@ def measured(name, *, forward=8e-3, gradient=40e-3, temp=20_000_000, compiling=0
         "temp_bytes": temp,
         "temp_saving": None if temp is None else 20_000_000 / temp,
         "flops": 3_000_000_000,
+        "xla_flops": 1e9,
         "weight_sum_flops": 0,
         "errors": ERRORS,
     }
@@ -70,16 +71,30 @@ def test_the_table_reads_at_80_columns():
     assert "time 12, batch 3, input 5, hidden 7, float32" in text
     assert "\x1b" not in text  # no colours where there is no terminal
     assert "…" not in text
-    lines = {line[:10].strip(): " ".join(line[10:].split()) for line in text.splitlines()}
-    # forward × gradient × temp × work compile leaf error; a star at the best of a column
-    assert lines["autodiff"] == "8.00* 1.00 40.0 1.00 20.0 1.00 3.00* 0.50* xs 9.0e-07"
-    assert lines["vjp gates"] == "9.00 0.89 25.0* 1.60 20.0 1.00 3.00* 1.50 xs 9.0e-07"
-    assert lines["vjp chunks"] == "8.00* 1.00 50.0 0.80 5.00* 4.00 4.00 1.20 xs 9.0e-07"
+    table = text.split("\n\n")[1].splitlines()
+    lines = {line[:10].strip(): " ".join(line[10:].split()) for line in table}
+    # forward × gradient × temp × work compile; a star at the best of a column
+    assert lines["autodiff"] == "8.00* 1.00 40.0 1.00 20.0 1.00 3.00* 0.50*"
+    assert lines["vjp gates"] == "9.00 0.89 25.0* 1.60 20.0 1.00 3.00* 1.50"
+    assert lines["vjp chunks"] == "8.00* 1.00 50.0 0.80 5.00* 4.00 4.00 1.20"
+
+
+def test_the_error_of_every_gradient_is_shown():
+    other = {"w_ih": 1.5e-16, "w_hh": 4e-5, "b": 3e-7, "h0": float("nan"), "c0": 0.0, "xs": 9.0}
+    rows = [*MADE_UP.rows, measured("rounded", errors=other)]
+    rows.append(measured("exact", errors=dict.fromkeys(ERRORS, 0.0)))
+    table = shown(made_up(*rows)).split("\n\n")[2]
+    lines = [" ".join(line.split()) for line in table.splitlines()]
+    assert lines[0] == "error of w_ih w_hh b h0 c0 xs"
+    assert lines[1] == "autodiff 1.0e-07 2.0e-07 3.0e-07 1.0e-07 1.0e-07 9.0e-07!"
+    assert lines[2].startswith("vjp gates ")
+    assert lines[4] == "rounded 1.5e-16 4.0e-05 3.0e-07 nan! 0.0e+00 9.0e+00"
+    assert lines[5] == "exact" + 6 * " 0.0e+00"
 
 
 def test_the_widest_table_still_fits():
     wide = [
-        replace(row, errors={"w_hh": 1.5e-16}, forward_speedup=0.01, temp_saving=123.4)
+        replace(row, errors=dict.fromkeys(ERRORS, 1.5e-16), forward_speedup=0.01, temp_saving=123.4)
         for row in (
             measured(n, forward=0.9999, gradient=0.9999) for n in ("autodiff", "vjp chunks")
         )
@@ -108,6 +123,10 @@ def test_the_verdict_owns_up_where_autodiff_wins_everything():
     assert "autodiff has the fastest gradient; next is vjp, at 0.50 times its speed" in text
     assert "Memory: autodiff takes the least" in text
     assert "gradient time (over all); temporary memory (over all)" in text
+
+
+def test_the_legend_says_where_the_work_comes_from():
+    assert "the traced program, every turn of its loops counted" in verdict(MADE_UP)[-1]
 
 
 def test_noise_is_no_win():

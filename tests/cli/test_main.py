@@ -1,9 +1,11 @@
 """How the command line answers: its doors, its complaints, its exit statuses."""
 
+import os
 import subprocess
 import sys
 from importlib import metadata
 
+import jax
 import pytest
 
 import jlstm.cli.compare
@@ -69,8 +71,13 @@ def test_every_command_has_help(run, command):
         (["compare", "--dtype", "int8"], "float32"),
         (["compare", "--seconds", "0"], "--seconds"),
         (["compare", "--seconds", "nan"], "--seconds"),
-        (["compare", "--seconds", "inf"], "--seconds"),
+        (["compare", "--seconds", "inf"], "--seconds. Expected a finite number above 0"),
+        (["compare", "--hidden", "10000000000"], "--hidden. Must be <= 2147483647"),
         (["compare", "--seed", "-1"], "--seed"),
+        (["compare", "--seed", "99999999999999999999"], "--seed. Must be < 9223372036854775808"),
+        (["demo", "--sample", "10000000000"], "--sample. Must be <= 2147483647"),
+        (["demo", "--compare-seconds", "inf"], "Expected a finite number of at least 0"),
+        (["demo", "--compare-seconds", "-1"], "Expected a finite number of at least 0"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(run, monkeypatch, arguments, said):
@@ -96,6 +103,9 @@ def failing_with(error):
         ValueError("xs: expected\n  more"),
         TypeError("xs: expected more"),
         PermissionError(13, "Permission denied", "xs: expected more"),
+        OverflowError("xs: expected more"),
+        MemoryError("xs: expected more"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: xs: expected more\nand more"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -106,6 +116,50 @@ def test_what_the_library_refuses_is_a_mistake(run, monkeypatch, error):
     assert err.startswith("jlstm: ")
     assert err.count("\n") == 1
     assert "xs: expected more" in err
+
+
+def test_an_error_without_words_gets_some(run, monkeypatch):
+    monkeypatch.setattr("jlstm.comparison.compare", failing_with(MemoryError()))
+    assert run("compare") == (2, "", "jlstm: out of memory\n")
+
+
+def test_a_platform_that_is_not_there_is_a_mistake():
+    ran = subprocess.run(
+        [sys.executable, "-m", "jlstm", "compare", "--time", "1"],
+        env={**os.environ, "JAX_PLATFORMS": "nope"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("jlstm: ")
+    assert "nope" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", ["", "no device"])
+def test_no_device_is_a_mistake_in_whatever_way_jax_says_so(run, monkeypatch, words):
+    # With JAX_PLATFORMS=cuda and no CUDA, JAX ends in a bare assertion.
+    def devices():
+        raise AssertionError(words)
+
+    monkeypatch.setattr("jax.devices", devices)
+    monkeypatch.setattr("jlstm.comparison.compare", lambda **_: devices())
+    status, _, err = run("compare")
+    assert (status, err) == (2, f"jlstm: {words or 'JAX found no device; see JAX_PLATFORMS'}\n")
+
+
+def test_help_and_mistakes_do_not_wait_for_jax():
+    code = (
+        "import sys; from jlstm.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print('jax' in sys.modules, file=sys.stderr)"
+    )
+    for arguments in (["--help"], ["compare", "--help"], ["compare", "--seed", "-1"]):
+        ran = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+        )
+        assert ran.stderr.splitlines()[-1] == "False", arguments
 
 
 def test_an_interrupt_is_told_in_one_line(run, monkeypatch):
