@@ -29,20 +29,22 @@ lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Peers come later: today this is the hand-derived rule against autodiff.
-bench: $(VENV)/.demo ## time the hand-derived rule against autodiff at two shapes
-	$(BIN)/jlstm compare --time 128 --batch 32 --input 128 --hidden 128
-	$(BIN)/jlstm compare --time 512 --batch 64 --input 64 --hidden 256
+BENCH ?= --shapes small --seconds 5
+bench: $(VENV)/.bench ## time jlstm against its peers (BENCH="--shapes all": at every shape)
+	@mkdir -p runs
+	$(BIN)/python -m tests.benchmarks --json runs/benchmarks.json --plot runs/benchmarks.png $(BENCH)
 
 # Versions already locked stay as they are unless asked: `make lock LOCKFLAGS=--upgrade`.
-# One version of each package for all Pythons and systems, and the same one in both files.
+# One version of each package for all Pythons and systems, and the same one in all files.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCKFLAGS)
 
 lock: ## pin the dependencies anew (needs uv)
-	$(COMPILE) --all-extras --group build --output-file requirements/dev.lock pyproject.toml
+	$(COMPILE) --extra dev --group build --output-file requirements/dev.lock pyproject.toml
 	$(COMPILE) --extra all --group build --constraint requirements/dev.lock \
 		--no-annotate --output-file requirements/demo.lock pyproject.toml
+	$(COMPILE) --extra bench --group build --constraint requirements/dev.lock \
+		--output-file requirements/bench.lock pyproject.toml
 
 clean: ## remove the environment, the caches and what was built
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -58,8 +60,9 @@ $(VENV)/.made:
 
 $(VENV)/.demo: requirements/demo.lock
 $(VENV)/.dev: requirements/dev.lock
+$(VENV)/.bench: requirements/bench.lock
 
-$(VENV)/.demo $(VENV)/.dev: pyproject.toml | $(VENV)/.made
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.bench: pyproject.toml | $(VENV)/.made
 	@rm -f $(VENV)/.made
 	@echo "Installing $(filter %.lock,$^) into $(VENV); the first time takes about a minute."
 	@$(PIP) install --quiet --requirement $(filter %.lock,$^)

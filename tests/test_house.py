@@ -212,16 +212,22 @@ def locked(file: str) -> dict[str, str]:
 
 
 def test_the_locks_hold_what_the_project_asks_for():
-    dev, demo = locked("dev.lock"), locked("demo.lock")
+    dev, demo, bench = locked("dev.lock"), locked("demo.lock"), locked("bench.lock")
     for requirement in DIRECT:
-        assert requirement.specifier.contains(dev[canonicalize_name(requirement.name)]), requirement
+        pin = (bench | dev)[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(pin), requirement
     for requirement in map(Requirement, PROJECT["dependencies"]):
         assert canonicalize_name(requirement.name) in demo
     assert demo.items() <= dev.items()
+    assert all(dev.get(name, pin) == pin for name, pin in bench.items())
 
 
-def test_the_locks_stay_small():
-    # The tests run on the CPU, and peers belong to the benchmarks.
-    assert not [
-        n for n in locked("dev.lock") if re.match(r"torch|tensorflow|nvidia|cuda|jax-cuda", n)
-    ]
+@pytest.mark.parametrize("file", ["dev.lock", "bench.lock"])
+def test_the_locks_stay_small(file):
+    # The tests run on the CPU, and PyTorch, the largest of the peers, is installed by hand.
+    assert not [n for n in locked(file) if re.match(r"torch|tensorflow|nvidia|cuda|jax-cuda", n)]
+
+
+def test_peers_belong_to_the_benchmarks():
+    peers = {canonicalize_name(Requirement(r).name) for r in EXTRAS["bench"]} - {"jlstm"}
+    assert not peers & locked("dev.lock").keys()

@@ -1,0 +1,368 @@
+"""What was measured, put into words: ratios, means, losses; a table, a JSON file, a picture.
+
+A ratio is a rival's median time divided by one's own: above 1, one is faster than the rival.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jlstm.plots import BLUE, GREY, RED, new_figure, save
+from tests.benchmarks.contestants import Shape
+from tests.benchmarks.harness import BUSY, Case, Machine, Result
+from tests.benchmarks.programs import Kind
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one run of the benchmarks found."""
+
+    machine: Machine
+    seconds: float
+    """How long each case was timed, at least."""
+    seed: int
+    cases: tuple[Case, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it and what follows from it, for JSON; a number that is not finite is None."""
+        cases = []
+        for case in self.cases:
+            rows = [
+                asdict(r)
+                | {
+                    "unsteady": r.unsteady,
+                    "times_best_jax_peer": ratio(case, r, "jax"),
+                    "times_torch": ratio(case, r, "torch"),
+                    "flops_per_second": rate(case, r),
+                    "share_of_matrix_rate": rate(case, r) / case.matrix_rate,
+                }
+                for r in case.results
+            ]
+            cases.append(asdict(case) | {"shape": case.shape._asdict(), "results": rows})
+        return _plain(
+            asdict(self)
+            | {
+                "cases": cases,
+                "means": [mean._asdict() for mean in means(self.cases)],
+                "losses": [loss._asdict() for loss in losses(self.cases)],
+            }
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def best(case: Case, family: str) -> Result | None:
+    """The fastest of a family; None if none of it took part."""
+    rivals = [r for r in case.results if r.family == family]
+    return min(rivals, key=lambda r: r.seconds.median, default=None)
+
+
+def ratio(case: Case, result: Result, family: str) -> float | None:
+    """The median of the family's fastest divided by this one's."""
+    rival = best(case, family)
+    return None if rival is None else rival.seconds.median / result.seconds.median
+
+
+def rate(case: Case, result: Result) -> float:
+    """Floating-point operations per second, counting only those that the task needs."""
+    return case.work / result.seconds.median
+
+
+class Mean(NamedTuple):
+    """How somebody did against the fastest of a family, over all shapes where both took part."""
+
+    kind: Kind
+    name: str
+    family: str
+    rival: str
+    """The family."""
+    shapes: int
+    mean: float
+    """The geometric mean of the ratios."""
+    least: float
+    least_at: Shape
+
+
+def means(cases: Sequence[Case]) -> list[Mean]:
+    """Geometric means of the ratios, for everybody, against JAX peers and against PyTorch.
+
+    A shape where one of the two is unsteady does not count, whoever it favours.
+    """
+    found = []
+    for kind in dict.fromkeys(case.kind for case in cases):
+        here = [case for case in cases if case.kind == kind]
+        for name in dict.fromkeys(r.name for case in here for r in case.results):
+            both = [(case, r) for case in here for r in case.results if r.name == name]
+            for rival in ("jax", "torch"):
+                known = [
+                    (other.seconds.median / r.seconds.median, case.shape)
+                    for case, r in both
+                    if (other := best(case, rival)) and not (r.unsteady or other.unsteady)
+                ]
+                if known:
+                    mean = math.exp(sum(math.log(v) for v, _ in known) / len(known))
+                    least = min(known)
+                    family = both[0][1].family
+                    found.append(Mean(kind, name, family, rival, len(known), mean, *least))
+    return found
+
+
+class Loss(NamedTuple):
+    """One of ours was slower than a peer."""
+
+    name: str
+    kind: Kind
+    shape: Shape
+    rival: str
+    times: float
+    """How many times as long ours took."""
+    sure: bool
+    """The quartiles do not overlap."""
+
+
+def losses(cases: Iterable[Case]) -> list[Loss]:
+    """Wherever the median of one of ours is above that of a peer, whichever peer."""
+    return [
+        Loss(
+            own.name,
+            case.kind,
+            case.shape,
+            peer.name,
+            own.seconds.median / peer.seconds.median,
+            peer.seconds.upper < own.seconds.lower,
+        )
+        for case in cases
+        for own in case.results
+        if own.family == "ours"
+        for peer in case.results
+        if peer.family != "ours" and peer.seconds.median < own.seconds.median
+    ]
+
+
+# In words
+
+
+def show(report: Report, console: Console) -> None:
+    """Print everything: the machine, a table per case, means, losses."""
+    show_machine(report.machine, console)
+    for case in report.cases:
+        show_case(case, console)
+    show_summary(report.cases, console)
+
+
+def show_machine(machine: Machine, console: Console) -> None:
+    """What the figures belong to."""
+    known = ", ".join(f"{name} {v}" for name, v in machine.versions.items() if v is not None)
+    console.print(
+        f"{machine.processor}, {machine.cores} cores; {machine.backend}, "
+        f"{machine.devices} devices\n{known}",
+        highlight=False,
+    )
+    if machine.environment:
+        console.print(
+            "environment: " + " ".join(f"{k}={v}" for k, v in machine.environment.items()),
+            highlight=False,
+            markup=False,
+        )
+    if machine.load is not None:
+        busy = ": something else is running too" if machine.load[0] > 0.5 * machine.cores else ""
+        console.print(
+            f"load before the start {machine.load[0]:.1f}{busy}",
+            highlight=False,
+            style="yellow" if busy else "",
+        )
+
+
+def show_case(case: Case, console: Console) -> None:
+    """One table."""
+    console.print(
+        f"\n[bold]{case.kind} {case.shape}[/bold]  {case.rounds} rounds, "
+        f"{case.work / 1e9:.3g} GFLOP, matrix product {case.matrix_rate / 1e9:.0f} GFLOP/s",
+        highlight=False,
+    )
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("\n", no_wrap=True)
+    for header in (
+        "median\nms",
+        "quartiles\nms",
+        "least\nms",
+        "× best\nJAX peer",
+        "×\ntorch",
+        "of matrix\nproduct",
+        "temp\nMB",
+        "compile\ns",
+        "differs\nfrom ours",
+    ):
+        table.add_column(header, justify="right", no_wrap=True)
+    fastest = min(r.seconds.median for r in case.results) if case.results else 0
+    for r in case.results:
+        t = r.seconds
+        table.add_row(
+            Text(r.name, style="bold" if r.family == "ours" else ""),
+            Text(_digits(1e3 * t.median), style="bold green" if t.median == fastest else ""),
+            Text(
+                f"{_digits(1e3 * t.lower)}–{_digits(1e3 * t.upper)}",
+                style="yellow" if r.unsteady else "",
+            ),
+            _digits(1e3 * r.least),
+            _times(ratio(case, r, "jax"), r),
+            _times(ratio(case, r, "torch"), r),
+            f"{100 * rate(case, r) / case.matrix_rate:.0f} %",
+            "–" if r.temp_bytes is None else _digits(r.temp_bytes / 1e6),
+            "–" if r.compile_seconds is None else f"{r.compile_seconds:.2f}",
+            f"{r.difference:.0e} {r.difference_in}",
+        )
+    console.print(table)
+    if case.others is not None and case.others >= BUSY:
+        console.print(
+            f"others kept {case.others:.1f} cores busy meanwhile: not a measurement to quote",
+            highlight=False,
+            style="yellow",
+        )
+    unsteady = [r.name for r in case.results if r.unsteady]
+    if unsteady:
+        console.print(
+            f"unsteady, so that medians say little: {', '.join(unsteady)}",
+            highlight=False,
+            style="yellow",
+        )
+    for name, why in case.left_out.items():
+        console.print(f"{name}: {why}", highlight=False, style="dim")
+
+
+def show_summary(cases: Sequence[Case], console: Console) -> None:
+    """Means over the shapes, and every loss."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for header in ("kind", "", "× best JAX peer", "least", "× torch", "least", "shapes"):
+        table.add_column(header, no_wrap=True)
+    rows: dict[tuple[str, str], dict[str, Mean]] = {}
+    for mean in means(cases):
+        rows.setdefault((mean.kind, mean.name), {})[mean.rival] = mean
+    for (kind, name), by_rival in rows.items():
+        cells = []
+        for rival in ("jax", "torch"):
+            m = by_rival.get(rival)
+            cells += ["–", "–"] if m is None else [f"{m.mean:.2f}", f"{m.least:.2f} {m.least_at}"]
+        any_mean = next(iter(by_rival.values()))
+        style = "bold" if any_mean.family == "ours" else ""
+        counts = [str(by_rival[r].shapes) for r in ("jax", "torch") if r in by_rival]
+        table.add_row(kind, Text(name, style=style), *cells, ", ".join(counts))
+    console.print("\n[bold]Geometric means over the shapes[/bold]; above 1 is faster")
+    console.print(table)
+
+    lines = loss_lines(losses(cases))
+    console.print("\n[bold]Losses[/bold]" + ("" if lines else ": none"))
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def loss_lines(found: Iterable[Loss]) -> list[str]:
+    """A line for each of ours at each shape: slower than whom, and how many times as long."""
+    lines: dict[tuple[str, str, Shape], list[Loss]] = {}
+    for loss in found:
+        lines.setdefault((loss.name, loss.kind, loss.shape), []).append(loss)
+    return [
+        f"{name}, {kind} {shape}: slower than "
+        + ", ".join(
+            f"{loss.rival} {loss.times:.2f}" + ("" if loss.sure else " (quartiles overlap)")
+            for loss in sorted(together, key=lambda loss: -loss.times)
+        )
+        for (name, kind, shape), together in lines.items()
+    ]
+
+
+def _digits(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _times(value: float | None, result: Result) -> Text:
+    if value is None:
+        return Text("–")
+    lost = result.family == "ours" and value < 1
+    return Text(f"{value:.2f}", style="red" if lost else "")
+
+
+# As a picture
+
+BLUES = (BLUE, "#4f9bd9", "#0f8a8a", "#5b4bb5")
+MARKERS = "osD^vPX*<>"
+
+
+def plot(report: Report, path: str | os.PathLike[str]) -> None:
+    """Draw the ratio to the best JAX peer, per kind and shape, into the PNG file ``path``.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    kinds = list(dict.fromkeys(case.kind for case in report.cases))
+    names = {r.name: r.family for case in report.cases for r in case.results}
+    figure = new_figure(11, 1.2 + 3.0 * len(kinds))
+    m = report.machine
+    figure.suptitle(
+        "LSTM: times as fast as the fastest JAX peer, float32\n"
+        f"{m.processor}, {m.cores} cores, jax {m.versions['jax']}, torch {m.versions['torch']}",
+        fontsize=11,
+    )
+    for axes, kind in zip(figure.subplots(len(kinds), 1, squeeze=False)[:, 0], kinds, strict=True):
+        cases = [case for case in report.cases if case.kind == kind]
+        blues, markers = iter(BLUES * len(names)), iter(MARKERS * len(names))
+        for name, family in names.items():
+            colour = {"ours": next(blues) if family == "ours" else "", "torch": RED}.get(
+                family, GREY
+            )
+            points = [
+                (place, ratio(case, r, "jax"))
+                for place, case in enumerate(cases)
+                for r in case.results
+                if r.name == name
+            ]
+            known = [(x, y) for x, y in points if y is not None]
+            axes.plot(
+                [x for x, _ in known],
+                [y for _, y in known],
+                color=colour,
+                marker=next(markers),
+                markersize=7 if family != "jax" else 5,
+                linewidth=1.8 if family == "ours" else 0,  # shapes are no scale: few lines
+                alpha=1 if family != "jax" else 0.7,
+                zorder=3 if family == "ours" else 2,
+                label=name,
+            )
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set_yscale("log")
+        ticks = [t for t in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if _inside(axes, t)]
+        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        axes.yaxis.set_minor_locator(new_locator())
+        axes.set_xticks(range(len(cases)), [str(case.shape) for case in cases])
+        axes.set_ylabel(kind)
+        axes.grid(axis="y", linewidth=0.4)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    axes.set_xlabel("(T, B, D, H)")
+    save(figure, path)
+
+
+def _inside(axes: Any, tick: float) -> bool:
+    low, high = axes.get_ylim()
+    return low <= tick <= high
+
+
+def new_locator() -> Any:
+    """No minor ticks: their labels would run into the others."""
+    from jlstm.extras import require
+
+    return require("matplotlib.ticker", "plots").NullLocator()
