@@ -110,12 +110,12 @@ def test_the_adding_problem():
 
 
 def test_the_copy_task():
-    """Two of four symbols, 80 steps later. To guess costs log 4 = 1.39 nats a symbol.
+    """Two of four symbols, 40 steps later. To guess costs log 4 = 1.39 nats a symbol.
 
-    Over three seeds the LSTM came to 0.006 … 0.018, the RNN to 1.16 … 1.39: it finds a little of
-    one symbol at best.
+    Over four seeds the LSTM came to 0.002 … 0.006, the RNN to 1.08 … 1.39: not to the half that it
+    would cost to know one symbol of the two.
     """
-    task = partial(copying, 4, 2, 80)
+    task = partial(copying, 4, 2, 40)
     # A forget gate that is open at first for about as long as the wait (Tallec & Ollivier 2018).
-    assert train("lstm", task, inputs=6, outputs=4, steps=1500, forget_bias=4.5) < 0.1
-    assert train("rnn", task, inputs=6, outputs=4, steps=1500) > 0.7 * np.log(4)
+    assert train("lstm", task, inputs=6, outputs=4, steps=1500, forget_bias=4.0) < 0.05
+    assert train("rnn", task, inputs=6, outputs=4, steps=1500) > 0.5 * np.log(4)

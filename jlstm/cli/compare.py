@@ -72,7 +72,7 @@ def compare(*, config: Annotated[CompareConfig, Parameter(name="*")] = CompareCo
             seconds=config.seconds,
             seed=config.seed,
         )
-    # Files first: a reader of the table may go away, `| head` for one.
+    show(result, Console())
     if config.json is not None:
         text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
         with replacing(config.json) as beside:
@@ -81,7 +81,6 @@ def compare(*, config: Annotated[CompareConfig, Parameter(name="*")] = CompareCo
         from jlstm.plots import plot_comparison
 
         plot_comparison(result, config.plot)
-    show(result, Console())
 
 
 def check_output(flag: str, path: Path, suffix: str) -> None:
