@@ -45,7 +45,7 @@ def init_rnn(key, inputs):
     )
 
 
-def train(name, task, inputs, outputs, steps, forget_bias=1.0):
+def train(name, task, inputs, outputs, steps, rate=0.01, forget_bias=1.0):
     """The mean loss over the last tenth of a run on fresh data; all of it is unseen."""
     network = {"lstm": lstm, "rnn": tanh_rnn}[name]
     key_network, key_readout = jax.random.split(jax.random.key(0))
@@ -69,7 +69,7 @@ def train(name, task, inputs, outputs, steps, forget_bias=1.0):
 
         return task(read, key), carry
 
-    optimizer = make_optimizer(0.01, steps)
+    optimizer = make_optimizer(rate, steps)
     step = make_train_step(loss_fn, optimizer)
     keys = jax.random.split(jax.random.key(1), steps)
     *_, last = fit(step, init_train_state(params, optimizer), keys, report_every=steps // 10)
@@ -110,12 +110,14 @@ def test_the_adding_problem():
 
 
 def test_the_copy_task():
-    """Two of four symbols, 40 steps later. To guess costs log 4 = 1.39 nats a symbol.
+    """Two of four symbols, 60 steps later. To guess costs log 4 = 1.39 nats a symbol.
 
-    Over four seeds the LSTM came to 0.002 … 0.006, the RNN to 1.08 … 1.39: not to the half that it
-    would cost to know one symbol of the two.
+    Over three seeds the LSTM came to 0.02 … 0.08, and to 0.008 in code compiled as the tests'
+    is; the RNN to 1.386 every time. (At twice the rate it sometimes finds one symbol.)
     """
-    task = partial(copying, 4, 2, 40)
+    train_copying = partial(
+        train, task=partial(copying, 4, 2, 60), inputs=6, outputs=4, steps=1500, rate=0.005
+    )
     # A forget gate that is open at first for about as long as the wait (Tallec & Ollivier 2018).
-    assert train("lstm", task, inputs=6, outputs=4, steps=1500, forget_bias=4.0) < 0.05
-    assert train("rnn", task, inputs=6, outputs=4, steps=1500) > 0.5 * np.log(4)
+    assert train_copying("lstm", forget_bias=4.0) < 0.2
+    assert train_copying("rnn") > 0.9 * np.log(4)
