@@ -22,8 +22,8 @@ only ``pullback`` (or ``pushforward``) has to walk through time.
 
 Errata of the notes:
 
-- "There is an implicit dataflow c^{t+1} = c^t": what flows is the value, c^t, read by step t + 1 as
-  its c^{t}; the two are not equal. And δc accumulates what comes from h^t, not "from h^T" alone.
+- The implicit dataflow is printed as c^{t+1} = c^t; c^t is not equal to what follows it, it is what
+  step t + 1 reads as the c of the step before. Nor does δc^t accumulate "from h^T", but from h^t.
 - ∂E/∂â is printed with 1 − tanh(â); it is 1 − tanh²(â) = 1 − g².
 - ∂E/∂î is printed with â ⊙ (1 − â); it is i ⊙ (1 − i): a gate value, not a preactivation, and of
   the gate i.

@@ -101,7 +101,7 @@ def check_number(
     """Raise unless ``value`` is a finite Python number, ``least`` ≤ value < ``below``."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__} {value!r}")
-    if not (math.isfinite(value) and least <= value < below):
+    if not -math.inf < value < math.inf or not least <= value < below:
         least_said = f" of at least {least:g}" if least > -math.inf else ""
         below_said = f" below {below:g}" if below < math.inf else ""
         raise ValueError(f"{name}: expected a finite number{least_said}{below_said}, got {value}")
