@@ -22,24 +22,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = build_app()
     except MissingExtraError as error:
         sys.exit(_complain(error))
+    run(app, arguments)
 
+
+def run(app: "App", arguments: Sequence[str] | None, name: str = "jlstm") -> None:
+    """Run a command line of cyclopts and exit; ``name`` stands before what goes wrong."""
     from cyclopts import CycloptsError, UnusedCliTokensError
 
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except UnusedCliTokensError as error:
         unused = " ".join(error.unused_tokens or [])
-        sys.exit(_complain(f"unexpected argument: {unused} (every option goes by its name)"))
+        sys.exit(_complain(f"unexpected argument: {unused} (every option goes by its name)", name))
     except (CycloptsError, ValueError, TypeError, OSError, MissingExtraError) as error:
-        sys.exit(_complain(error))
+        sys.exit(_complain(error, name))
     except (OverflowError, MemoryError) as error:
-        sys.exit(_complain(error if str(error) else "out of memory"))
+        sys.exit(_complain(error if str(error) else "out of memory", name))
     except (RuntimeError, AssertionError) as error:
         if not _comes_from_the_machine(error):
             raise
-        sys.exit(_complain(error if str(error) else "JAX found no device; see JAX_PLATFORMS"))
+        sys.exit(_complain(error if str(error) else "JAX found no device; see JAX_PLATFORMS", name))
     except KeyboardInterrupt:
-        print("jlstm: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 
@@ -88,7 +92,7 @@ def _comes_from_the_machine(error: Exception) -> bool:
     return False
 
 
-def _complain(error: Exception | str) -> int:
+def _complain(error: Exception | str, name: str = "jlstm") -> int:
     """Say in one line what was wrong; the exit status for it."""
-    print("jlstm:", " ".join(str(error).split()), file=sys.stderr)
+    print(f"{name}:", " ".join(str(error).split()), file=sys.stderr)
     return 2

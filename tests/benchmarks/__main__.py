@@ -2,18 +2,18 @@
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, Parameter
 from rich.console import Console
 
 from jlstm.cli.compare import check_output
+from jlstm.cli.main import run
 from jlstm.cli.options import CountOrZero, Positive
-from jlstm.extras import MissingExtraError, require
+from jlstm.extras import require
 from jlstm.files import replacing
 
 WORDS = Parameter(consume_multiple=True, negative="")
@@ -140,22 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run and exit: with 0, or 2 after a user's mistake, told in one line, 130 if interrupted."""
     app = App(name="python -m tests.benchmarks", help=benchmark.__doc__)
     app.default(benchmark)
-    try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except UnusedCliTokensError as error:
-        unused = " ".join(error.unused_tokens or [])
-        sys.exit(_complain(f"unexpected argument: {unused} (every option goes by its name)"))
-    except (CycloptsError, ValueError, TypeError, OSError, MissingExtraError) as error:
-        sys.exit(_complain(error))
-    except KeyboardInterrupt:
-        print("benchmarks: interrupted", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
-
-
-def _complain(error: Exception | str) -> int:
-    print("benchmarks:", " ".join(str(error).split()), file=sys.stderr)
-    return 2
+    run(app, arguments, name="benchmarks")
 
 
 if __name__ == "__main__":

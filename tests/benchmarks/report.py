@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jlstm.comparison import plain
 from jlstm.plots import BLUE, GREY, RED, new_figure, save
 from tests.benchmarks.contestants import Shape
 from tests.benchmarks.harness import BUSY, Case, Machine, Result
@@ -45,7 +46,7 @@ class Report:
                 for r in case.results
             ]
             cases.append(asdict(case) | {"shape": case.shape._asdict(), "results": rows})
-        return _plain(
+        return plain(
             asdict(self)
             | {
                 "cases": cases,
@@ -53,14 +54,6 @@ class Report:
                 "losses": [loss._asdict() for loss in losses(self.cases)],
             }
         )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def best(case: Case, family: str) -> Result | None:
