@@ -40,7 +40,7 @@ from matplotlib.ticker import LogLocator
 
 import jlstm
 from jlstm import GATES, Carry, LSTMParams
-from jlstm.cell import flatten, forward, jacobian, pullback, pushforward
+from jlstm.cell import Activated, flatten, forward, jacobian, pullback, pushforward
 from jlstm.plots import BLUE, GREY, RED, new_figure, plot_comparison
 
 # Derivatives are compared at the level of rounding: that takes float64, and products that an
@@ -700,15 +700,14 @@ picture(figure)
 # \partial c/\partial c^{t-1} &= f
 # \end{aligned}$$
 #
-# `jlstm.cell` has them as `jacobian`, four of them side by side in `.z`; and `pullback`, which is a
-# whole step of back-propagation but for the product with $U$, is three lines. Linear means that we
-# may add before or after:
+# `jlstm.cell` has them as `jacobian`; and `pullback`, which is a whole step of back-propagation but
+# for the product with $U$, is three lines. Linear means that we may add before or after:
 
 # %%
-gates = jnp.concatenate([tape[name] for name in GATES], axis=-1)  # [time, batch, 4·hidden]
+gates = Activated(jnp.concatenate([tape["i"], tape["f"]], axis=-1), tape["g"], tape["o"])
 
 jacs = jacobian(gates, tape["c_prev"], tape["c"])  # every step at once
-assert jacs.z.shape == (T, B, 4 * H)
+assert all(factor.shape == (T, B, H) for factor in jacs)
 
 jac = jax.tree.map(lambda a: a[t], jacs)
 assert relative_error(pullback(jac, dh, dc_back)[0], dz.reshape(B, 4 * H)) < ROUNDING
@@ -820,10 +819,11 @@ assert not any(weights & set(shapes) for shapes in loops["vjp"])
 # | `residuals` | kept | computed again |
 # |---|---|---|
 # | `"gates"` | gates and $c$ of every step | nothing |
-# | `"carry"` | $h$ and $c$ of every step | the gates: one product per chunk, $h^{t-1}$ is known |
+# | `"carry"` | $c$ of every step | the gates: one product per chunk, $h^{t-1}$ is known |
 # | `"chunks"` | $h$ and $c$ at the chunks' borders | the chunk, step by step |
 #
-# None of this changes the derivative, whether or not the chunk divides the time:
+# $h$ of every step is there in any case: it is what the layer returns. None of this changes the
+# derivative, whether or not the chunk divides the time:
 
 # %%
 for residuals, chunk in (("gates", 1), ("carry", 2), ("chunks", 3)):

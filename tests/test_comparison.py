@@ -35,7 +35,7 @@ def quick(**arguments):
 
 @pytest.fixture(scope="module")
 def double():
-    return quick(time=96, batch=8, dtype=jnp.float64)  # six chunks
+    return quick(time=96, batch=64, hidden_size=64, dtype=jnp.float64)  # six chunks
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +170,10 @@ def test_xla_counts_the_same_where_there_is_no_loop():
 
 
 def test_the_row_holds_what_was_counted(double):
-    once = 2 * 96 * 8 * 4 * 4 * (5 + 4)
+    once = 2 * 96 * 64 * 4 * 64 * (5 + 64)
     assert [row.flops for row in double.rows] == [3 * once, 3 * once, 4 * once, 4 * once, 3 * once]
-    assert double["autodiff"].weight_sum_flops == 96 * 4 * 4 * (5 + 4 + 1)
-    assert double["vjp gates"].weight_sum_flops == 6 * 4 * 4 * (5 + 4 + 1)
+    assert double["autodiff"].weight_sum_flops == 96 * 4 * 64 * (5 + 64 + 1)
+    assert double["vjp gates"].weight_sum_flops == 6 * 4 * 64 * (5 + 64 + 1)
 
 
 def test_xlas_own_count_takes_a_loop_once(double):

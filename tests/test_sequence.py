@@ -16,7 +16,8 @@ from witness import Problem, assert_agree, random_problem, relative_error, run_j
 
 import jlstm
 from jlstm import sequence
-from jlstm.cell import Gates, activate
+from jlstm.cell import Gates, Jacobian
+from jlstm.sequence import choose_chunk, choose_unroll
 
 DERIVATIVES = get_args(sequence.Derivative)
 RESIDUALS = get_args(sequence.Residuals)
@@ -563,7 +564,7 @@ def loops_of(jaxpr):
 @pytest.mark.parametrize("residuals", RESIDUALS)
 @pytest.mark.parametrize(
     ("chunk", "inner", "outer"),
-    [(1, {1}, {12}), (4, {4}, {3}), (7, {7, 5}, {1}), (99, {12}, set())],
+    [(1, {1}, {12}), (4, {4}, {3}), (7, {7, 5}, set()), (99, {12}, set())],
 )
 def test_chunk_is_the_length_of_the_inner_loop(derivative, residuals, chunk, inner, outer):
     if derivative == "autodiff" and residuals != "chunks":
@@ -633,15 +634,49 @@ def temporary_bytes(sizes, **options):
 
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 def test_residuals_order_the_memory(derivative):
-    sizes = (512, 16, 16, 64)
+    sizes = (2048, 16, 16, 64)
     plain = temporary_bytes(sizes, derivative="autodiff")
     kept = [temporary_bytes(sizes, derivative=derivative, residuals=r) for r in RESIDUALS]
     gates, carry, chunks = (n / plain for n in kept)
-    # Arrays of [time, batch, hidden] kept: autodiff 11; gates, c and h 6; c and h 2; none. The loss
-    # itself holds one or two more.
+    # Arrays of [time, batch, hidden] kept beside hs: autodiff 11; gates and c 5; c 1; none. The
+    # loss itself holds one or two more.
     assert gates < 0.65 or derivative == "autodiff"
     assert carry < 0.35
     assert chunks < 0.2
+
+
+@pytest.mark.parametrize(("residuals", "arrays"), [("gates", 6), ("carry", 2), ("chunks", 1)])
+def test_the_outputs_are_not_kept_twice(residuals, arrays):
+    time, batch, inputs, hidden, chunk = 12, 4, 2, 5, 4
+    problem = random_problem(time=time, batch=(batch,), input_size=inputs, hidden_size=hidden)
+    point = arguments(problem)[:3]
+    _, pull_back = jax.vjp(partial(jlstm.lstm, residuals=residuals, chunk=chunk), *point)
+    kept = sum(a.size for a in jax.tree.leaves(pull_back) if a.shape[:1] == (time // chunk,))
+    borders, xs = 2 * (time // chunk) * batch * hidden, time * batch * inputs
+    assert kept == arrays * time * batch * hidden + borders + xs
+
+
+def test_no_product_in_a_loop_over_steps_reads_its_weights_transposed():
+    program, *point = gradient_program((12, 2, 3, 5), chunk=4)
+    inner, _ = loops_of(jax.make_jaxpr(program)(*point))
+    products = [dot for loop in inner for dot in equations_of(loop.params["jaxpr"], "dot_general")]
+    assert len(inner) == len(products) == 2
+    for dot in products:
+        assert dot.params["dimension_numbers"] == (((1,), (0,)), ((), ()))
+    assert not any(any(equations_of(loop.params["jaxpr"], "transpose")) for loop in inner)
+
+
+@pytest.mark.parametrize(
+    ("batch", "inputs", "hidden", "light"),
+    [(2, 64, 64, True), (1, 64, 64, False), (2, 65, 64, False), (2, 3, 5, True)],
+)
+def test_a_small_product_with_the_inputs_is_left_in_the_loop(batch, inputs, hidden, light):
+    # Where no gradient is asked for, and only for a batch.
+    params = jlstm.init_params(jax.random.key(0), inputs, hidden)
+    xs = jnp.ones((12, batch, inputs), jnp.float32)
+    program = jax.make_jaxpr(partial(jlstm.lstm, chunk=4))(params, None, xs)
+    (loop,), _ = loops_of(program)
+    assert len(list(equations_of(loop.params["jaxpr"], "dot_general"))) == (2 if light else 1)
 
 
 def test_with_chunks_memory_grows_slower_than_time():
@@ -657,27 +692,42 @@ def test_with_chunks_memory_grows_slower_than_time():
 
 class TestChooseChunk:
     @pytest.mark.parametrize("residuals", RESIDUALS)
+    @pytest.mark.parametrize("units", [(0, 1), (1, 1), (32, 128), (1000, 1000)])
     @pytest.mark.parametrize("time", [0, 1, 5, 16, 17, 97, 100, 128, 1000, 65_536, 65_537])
-    def test_in_range(self, time, residuals):
-        chunk = sequence.choose_chunk(time, residuals)
+    def test_in_range(self, time, units, residuals):
+        chunk = choose_chunk(time, *units, residuals)
         assert 1 <= chunk <= max(1, time)
+
+    @pytest.mark.parametrize(
+        ("batch", "hidden", "chunk"),
+        [(32, 128, 16), (16, 64, 64), (8, 256, 32), (32, 512, 16), (1, 128, 128), (1, 1, 128)],
+    )
+    def test_as_many_steps_as_have_65536_units_from_16_to_128(self, batch, hidden, chunk):
+        assert choose_chunk(1024, batch, hidden, "gates") == chunk
+        assert choose_chunk(1024, batch, hidden, "carry") == chunk
 
     @pytest.mark.parametrize(
         ("time", "chunk"), [(0, 1), (10, 10), (128, 16), (100, 20), (90, 15), (97, 16), (34, 17)]
     )
-    def test_near_16_and_a_divisor_where_there_is_one(self, time, chunk):
-        assert sequence.choose_chunk(time, "gates") == chunk
-        assert sequence.choose_chunk(time, "carry") == chunk
+    def test_near_that_and_a_divisor_where_there_is_one(self, time, chunk):
+        assert choose_chunk(time, 32, 128, "gates") == chunk
 
     @pytest.mark.parametrize(("time", "chunk"), [(8 * 41, 8), (2 * 31, 31), (7 * 7, 16), (37, 16)])
     def test_from_half_to_twice_that(self, time, chunk):
-        assert sequence.choose_chunk(time, "gates") == chunk
+        assert choose_chunk(time, 32, 128, "gates") == chunk
 
     @pytest.mark.parametrize(
         ("time", "chunk"), [(5, 5), (17, 8), (128, 8), (10_000, 40), (65_536, 64)]
     )
     def test_grows_as_the_root_of_the_time_where_only_borders_are_kept(self, time, chunk):
-        assert sequence.choose_chunk(time, "chunks") == chunk
+        assert choose_chunk(time, 1, 8, "chunks") == chunk
+
+    def test_where_only_borders_are_kept_a_chunk_is_never_longer_than_otherwise(self):
+        assert choose_chunk(2**20, 32, 128, "chunks") == choose_chunk(2**20, 32, 128, "gates") == 16
+
+
+def test_steps_compiled_as_one_depend_on_the_backend():
+    assert [choose_unroll(backend) for backend in ("cpu", "gpu", "tpu")] == [1, 8, 1]
 
 
 # A variant is its equations and two functions
@@ -692,18 +742,22 @@ def coupled_equations(z, c_prev):
 
 
 def coupled_forward(z, c_prev):
-    gates = activate(z)
-    i, _, g, o = jnp.split(gates, 4, axis=-1)
+    z_i, _, z_g, z_o = jnp.split(z, 4, axis=-1)
+    i, g, o = jax.nn.sigmoid(z_i), jnp.tanh(z_g), jax.nn.sigmoid(z_o)
     c = i * g + (1 - i) * c_prev
-    return o * jnp.tanh(c), c, gates
+    return o * jnp.tanh(c), c, (i, g, o)
 
 
 def coupled_jacobian(gates, c_prev, c):
-    plain = Gates().jacobian(gates, c_prev, c)
-    i, _, g, _ = jnp.split(gates, 4, axis=-1)
-    _, c_zf, c_zg, h_zo = jnp.split(plain.z, 4, axis=-1)
-    parts = [(g - c_prev) * i * (1 - i), jnp.zeros_like(c_zf), c_zg, h_zo]
-    return plain._replace(z=jnp.concatenate(parts, axis=-1), c_c=1 - i)
+    i, g, o = gates
+    return Jacobian(
+        c_zi=(g - c_prev) * i * (1 - i),
+        c_zf=jnp.zeros_like(i),
+        c_zg=i * (1 - g**2),
+        h_zo=jnp.tanh(c) * o * (1 - o),
+        h_c=o * (1 - jnp.tanh(c) ** 2),
+        c_c=1 - i,
+    )
 
 
 @pytest.mark.parametrize("derivative", ["vjp", "jvp"])
