@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from jlstm.cell import init_params as init_params
     from jlstm.comparison import Comparison as Comparison
     from jlstm.comparison import compare as compare
+    from jlstm.devices import over_devices as over_devices
     from jlstm.sequence import lstm as lstm
     from jlstm.types import GATES as GATES
     from jlstm.types import Carry as Carry
@@ -26,6 +27,7 @@ _NAMES = {
     "types": ("GATES", "LSTMParams", "Carry"),
     "cell": ("init_params", "init_carry", "cell"),
     "sequence": ("lstm",),
+    "devices": ("over_devices",),
     "comparison": ("compare", "Comparison"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

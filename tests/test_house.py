@@ -29,6 +29,7 @@ ORDER = (
     "types",
     "cell",
     "sequence",
+    "devices",
     "comparison",
     "models",
     "data",
@@ -36,7 +37,7 @@ ORDER = (
     "plots",
     "cli",
 )
-CORE = ("types", "cell", "sequence")
+CORE = ("types", "cell", "sequence", "devices")
 CORE_MAY_IMPORT = {"jax", "jaxtyping", "numpy", *sys.stdlib_module_names}
 
 

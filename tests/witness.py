@@ -94,15 +94,19 @@ def run_oracle(problem: Problem, *, misprint: str | None = None) -> dict[str, Ar
     return {"hs": out.hs, "h": out.h, "c": out.c} | named
 
 
-def run_jlstm(problem: Problem, dtype: npt.DTypeLike = np.float64, **options: Any) -> dict:
+def run_jlstm(
+    problem: Problem, dtype: npt.DTypeLike = np.float64, layer: Any = None, **options: Any
+) -> dict:
     """The results and the gradients of a problem, by ``jax.vjp`` of ``jlstm.lstm`` under jit.
 
-    All floating-point arrays go in as ``dtype``. ``options`` go to ``lstm`` as they are
-    (``derivative``, ``residuals``, ``chunk``…).
+    All floating-point arrays go in as ``dtype``. ``layer`` may stand in for ``lstm``; ``options``
+    go to it as they are (``derivative``, ``residuals``, ``chunk``…).
     """
     import jax
 
     import jlstm
+
+    layer = jlstm.lstm if layer is None else layer
 
     def cast(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, dtype), tree)
@@ -115,7 +119,7 @@ def run_jlstm(problem: Problem, dtype: npt.DTypeLike = np.float64, **options: An
     masks = {"lengths": p.lengths, "resets": p.resets, "reverse": p.reverse}
 
     def lstm(params: Any, carry: Any, xs: Any, reset_to: Any) -> Any:
-        return jlstm.lstm(params, carry, xs, reset_to=reset_to, **masks, **options)
+        return layer(params, carry, xs, reset_to=reset_to, **masks, **options)
 
     @jax.jit
     def run(primals: Any, cotangents: Any) -> Any:

@@ -209,11 +209,16 @@ def prepare(config: DemoConfig, training: Any) -> Run:
 
     from jlstm.cell import init_carry
     from jlstm.data.text import training_windows
+    from jlstm.devices import over_devices, place, use_cores
     from jlstm.models import init_language_model, language_model_loss
+    from jlstm.sequence import lstm
     from jlstm.train import init_train_state, make_optimizer, make_train_step
     from jlstm.types import check_size
 
     check_size("sample", config.sample, 0)  # of use only at the end
+    check_size("streams", config.streams)
+    shares = math.gcd(use_cores(), config.streams)
+    devices = jax.devices()[:shares]
     windows = training_windows(
         training, streams=config.streams, time=config.time, steps=config.steps, seed=config.seed
     )
@@ -227,9 +232,11 @@ def prepare(config: DemoConfig, training: Any) -> Run:
     optimizer = make_optimizer(
         config.learning_rate, config.steps, clip=config.clip, weight_decay=config.weight_decay
     )
-    step = make_train_step(partial(language_model_loss, dropout=config.dropout), optimizer)
+    layer = over_devices(devices=devices) if len(devices) > 1 else lstm
+    loss = partial(language_model_loss, layer=layer, dropout=config.dropout)
     state = init_train_state(params, optimizer, init_carry(config.streams, config.hidden))
-    return Run(step, state, batches)
+    state = place(state, devices=devices)._replace(carry=place(state.carry, 0, devices))
+    return Run(make_train_step(loss, optimizer), state, batches)
 
 
 def train(
@@ -257,6 +264,7 @@ def train(
     evaluate = make_evaluate(language_model_loss, token_count)
 
     def validate(params: "LanguageModel") -> float:
+        params = jax.device_put(params, jax.devices()[0])  # one sequence: nothing to share out
         carry = init_carry(1, config.hidden)
         return evaluate(params, carry, evaluation_windows(validation))
 
@@ -265,7 +273,8 @@ def train(
     console.print(
         f"Model: {config.embedding} → LSTM {config.hidden} → 256, {size:,} parameters. "
         f"{config.steps:,} steps of {config.streams} × {config.time} bytes, "
-        f"{config.steps * tokens / training_bytes:.1f} times the text."
+        f"{config.steps * tokens / training_bytes:.1f} times the text, "
+        f"on {len(run.state.step.devices())} of {len(jax.devices())} devices."
     )
     records: list[Record] = []
     best: Best | None = None
@@ -388,6 +397,7 @@ def show_sample(
     if not config.sample:
         return
     prompt = validation[:200]
+    params = jax.device_put(params, jax.devices()[0])
     tokens = sample(
         params, jax.random.key(config.seed), prompt.astype(np.int32), config.sample, TEMPERATURE
     )

@@ -1,6 +1,7 @@
 """`jlstm demo`, small: what it writes, what it says, how it ends."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from jlstm import init_carry
 from jlstm.cli.demo import FILES, DemoConfig, demo, judge, make_folder, repeated, shown
 from jlstm.data.ngram import fit_ngram, ngram_bits
 from jlstm.data.text import evaluation_windows, pydoc_text, split_text
+from jlstm.devices import count_cores
 from jlstm.models import init_language_model, language_model_loss, token_count
 from jlstm.train import load_params, make_evaluate
 
@@ -50,6 +52,12 @@ def test_it_writes_all_that_it_names(run):
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     config = json.loads((folder / "config.json").read_text())
     assert (config["steps"], config["hidden"], config["seed"]) == (6, 8, 0)
+
+
+def test_it_trains_on_all_cores(run):
+    _, done = run
+    cores = count_cores()
+    assert f"on {math.gcd(cores, 2)} of {cores} devices." in done.stdout  # two streams
 
 
 def test_its_records_agree(run):

@@ -1,0 +1,124 @@
+"""A batch cut over several devices: what a machine with more than one of them can do at once."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from jlstm.sequence import lstm
+from jlstm.types import Carry, LSTMParams, check_array, check_function
+
+AXIS = "devices"
+"""The mesh axis over which a batch is cut."""
+
+Layer = Callable[..., tuple[Carry, Float[Array, "time batch *rest hidden"]]]
+
+
+def over_devices(layer: Layer = lstm, devices: Sequence[jax.Device] | None = None) -> Layer:
+    """``layer`` with its batch cut into one part per device; the same arguments and results.
+
+    Every device walks through its own sequences, with the weights at hand, and nothing is passed
+    between devices but the weights' gradients, which are added up once, at the end. On a CPU that
+    makes the cores work side by side, for which the products of a single step are too small. JAX
+    takes them for devices if told so before it is first used::
+
+        jax.config.update("jax_num_cpu_devices", 2)  # as many as there are cores (``use_cores``)
+        carry, hs = jax.jit(jlstm.over_devices())(params, carry, xs)
+
+    Args:
+        layer: ``lstm``, or what takes the arguments that it takes.
+        devices: which; None for all of ``jax.devices()``.
+
+    Returns:
+        A function of ``(params, carry, xs, **options)``, to be called inside ``jax.jit``. xs has at
+        least one batch axis, and the first divides evenly; other batch axes are left alone. Lengths
+        out of range are taken as the nearest inside, as under ``jit``.
+
+    Raises:
+        TypeError: ``layer`` is no function.
+        ValueError: (when called) there is no batch, or it does not divide.
+    """
+    check_function("layer", layer)
+    mesh = _mesh(devices)
+    batch, steps = _spec(0), _spec(1)
+
+    def cut(
+        params: LSTMParams,
+        carry: Carry | None,
+        xs: Float[Array, "time batch *rest input"],
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        reset_to: Carry | None = None,
+        **options: Any,
+    ) -> tuple[Carry, Array]:
+        check_array("xs", xs, ("time", "batch", "...", "input"))
+        if xs.shape[1] % mesh.size:
+            raise ValueError(
+                f"xs: expected a batch that divides over {mesh.size} devices, got {xs.shape[1]}"
+            )
+
+        def part(params: Any, carry: Any, xs: Any, masks: Any) -> Any:
+            return layer(params, carry, xs, **masks, **options)
+
+        specs = {"lengths": batch, "resets": steps, "reset_to": batch}
+        masks = {"lengths": lengths, "resets": resets, "reset_to": reset_to}
+        masks = {name: mask for name, mask in masks.items() if mask is not None}
+        run: Callable[..., tuple[Carry, Array]] = jax.shard_map(
+            part,
+            mesh=mesh,
+            in_specs=(_spec(None), batch, steps, {name: specs[name] for name in masks}),
+            out_specs=(batch, steps),
+        )
+        return run(params, carry, xs, masks)
+
+    return cut
+
+
+def use_cores() -> int:
+    """Make JAX take every core for a device, where it is not too late; how many devices there are.
+
+    A program says it once, before anything else of JAX. What the user has set, by
+    ``JAX_NUM_CPU_DEVICES`` or in ``XLA_FLAGS``, stays as it is, and so does a GPU or TPU.
+    """
+    config: Any = jax.config
+    if config.jax_num_cpu_devices < 0 and "device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with suppress(RuntimeError):  # JAX has been used: it has its devices
+            config.update("jax_num_cpu_devices", count_cores())
+    return len(jax.devices())
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not everywhere
+        return os.cpu_count() or 1
+
+
+def place(tree: Any, axis: int | None = None, devices: Sequence[jax.Device] | None = None) -> Any:
+    """Arrays as ``over_devices`` takes them and gives them, so that none has to be moved later.
+
+    A training step whose state was placed once compiles once.
+
+    Args:
+        tree: a pytree of arrays.
+        axis: the one to cut into a part per device, 0 for a carry, 1 for xs; None for weights, of
+            which every device gets a copy.
+        devices: as for ``over_devices``.
+    """
+    return jax.device_put(tree, NamedSharding(_mesh(devices), _spec(axis)))
+
+
+def _spec(axis: int | None) -> P:
+    return P(*() if axis is None else (*[None] * axis, AXIS))  # type: ignore[no-untyped-call]
+
+
+def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
+    return Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))
