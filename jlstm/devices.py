@@ -25,10 +25,9 @@ def over_devices(layer: Layer = lstm, devices: Sequence[jax.Device] | None = Non
 
     Every device walks through its own sequences, with the weights at hand, and nothing is passed
     between devices but the weights' gradients, which are added up once, at the end. On a CPU that
-    makes the cores work side by side, for which the products of a single step are too small. JAX
-    takes them for devices if told so before it is first used::
+    makes the cores work side by side, for which the products of a single step are too small::
 
-        jax.config.update("jax_num_cpu_devices", 2)  # as many as there are cores (``use_cores``)
+        use_cores()  # before JAX is first used
         carry, hs = jax.jit(jlstm.over_devices())(params, carry, xs)
 
     Args:

@@ -14,11 +14,9 @@ that is, one matrix product over all time steps, where autodiff of a scan adds u
 product at every step. The same holds forward in time for x_t·W, which needs no h.
 
 Time is cut into *chunks* of a few steps, so that what is computed for many steps at once still fits
-into the cache. The hand-derived rules are rules for one chunk; the scan over chunks is
-differentiated by JAX, which adds up the chunks' weight gradients and keeps what each chunk's
-forward pass left for its backward pass. This file reads from one step (``_step``) to one chunk
-(``_forward``, ``_recall``, ``_backward``) to its three rules (``_vjp``, ``_jvp``, ``_autodiff``) to
-the whole sequence (``lstm``).
+into the cache. This file reads from one step (``_step``) to one chunk (``_forward``, ``_recall``,
+``_backward``) to the three derivatives (``_vjp``, ``_jvp``, ``_plain``) to the whole sequence
+(``_scan``, ``lstm``).
 """
 
 import math
