@@ -190,7 +190,8 @@ def _backward(
         return a.reshape(a.shape[0] * a.shape[1], a.shape[2])
 
     inputs = rows(jnp.concatenate([xs, before.h], axis=-1))
-    dw = into(inputs.T, rows(dzs))
+    # The barrier makes XLA write the transposed matrix down, for the reason given above.
+    dw = into(lax.optimization_barrier(inputs.T), rows(dzs))
     dw_ih, dw_hh = jnp.split(dw, [xs.shape[-1]])
     db = None if transposed.b is None else jnp.sum(dzs, axis=(0, 1))
     dxs = into(dzs, transposed.w_ih)

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from jlstm.comparison import Timing
-from tests.benchmarks import harness, programs, report
+from tests.benchmarks import harness, precision, programs, report, scaling
 from tests.benchmarks.__main__ import main, parse_names, parse_shapes
-from tests.benchmarks.contestants import CONTESTANTS, Contestant, Shape, ours
+from tests.benchmarks.contestants import CONTESTANTS, PLAIN, Contestant, Shape, ours
 
 TINY = Shape(time=6, batch=4, input=3, hidden=5)
 OURS = [c for c in CONTESTANTS if c.package is None]
@@ -64,7 +65,11 @@ def run():
         harness.run_case([*OURS, missing], shape, kind, 1e-3)
         for shape, kind in harness.plan([TINY], programs.KINDS)
     ]
-    return report.Report(harness.describe_machine(), 1e-3, 0, tuple(cases))
+    series = scaling.measure("T", [TINY, TINY._replace(time=9)], 1e-3)
+    rounded = precision.measure([TINY], 1e-3)
+    return report.Report(
+        harness.describe_machine(), 1e-3, 0, tuple(cases), scaling=(series,), precision=rounded
+    )
 
 
 def test_everybody_who_is_there_takes_part_and_agrees(run):
@@ -78,7 +83,8 @@ def test_everybody_who_is_there_takes_part_and_agrees(run):
 
 def test_the_report_has_its_fields(run):
     told = json.loads(json.dumps(run.to_dict(), allow_nan=False))
-    assert {"machine", "seconds", "seed", "cases", "means", "losses"} == set(told)
+    fields = {"machine", "seconds", "seed", "cases", "means", "losses", "scaling", "precision"}
+    assert fields == set(told)
     assert {"processor", "cores", "versions", "threads", "environment"} <= set(told["machine"])
     assert told["cases"][0]["shape"] == TINY._asdict()
     row = told["cases"][1]["results"][0]
@@ -90,12 +96,76 @@ def test_the_report_has_its_fields(run):
     assert row["share_of_matrix_rate"] > 0
 
 
+def test_the_report_says_how_it_scales(run):
+    (series,) = json.loads(json.dumps(run.to_dict(), allow_nan=False))["scaling"]
+    assert series["over"] == "T"
+    assert [point["shape"]["time"] for point in series["points"]] == [6, 9]
+    assert set(series["compile_spreads"]) == set(scaling.NAMES)
+    for point in series["points"]:
+        rows = {row["name"]: row for row in point["rows"]}
+        assert list(rows) == list(scaling.NAMES)
+        assert rows["autodiff"]["compile_seconds_over_autodiff"] == 1
+        for row in rows.values():
+            each = row["seconds"]["median"] / point["shape"]["time"]
+            assert row["seconds_per_step"] == pytest.approx(each)
+            assert row["seconds_per_step_and_sequence"] == pytest.approx(each / TINY.batch)
+            assert row["temp_bytes"] >= 0
+            assert row["compile_seconds"] > 0
+
+
+def test_the_report_says_how_precise_it_is(run):
+    told = json.loads(json.dumps(run.to_dict(), allow_nan=False))["precision"]
+    assert told["has_bfloat16"] in (True, False, None)
+    (point,) = told["points"]
+    assert point["shape"] == TINY._asdict()
+    wide, narrow = point["rows"]
+    assert (wide["name"], narrow["name"]) == ("float32", "bfloat16")
+    assert wide["times_float32"] == 1
+    assert narrow["times_float32"] > 0
+    arrays = {"hs", "c", "dw_ih", "dw_hh", "db", "dh0", "dc0", "dxs"}
+    assert set(wide["errors"]) == set(narrow["errors"]) == arrays
+    assert all(0 < error < 1e-5 for error in wide["errors"].values())
+    assert all(1e-5 < error < 0.1 for error in narrow["errors"].values())
+
+
+def test_what_was_not_asked_for_is_empty_in_the_report():
+    told = report.Report(harness.describe_machine(), 1.0, 0, (MADE_UP,)).to_dict()
+    assert told["scaling"] == []
+    assert told["precision"] is None
+
+
 def test_the_work_counted_is_that_of_the_program(run):
     for one in run.cases:
         if one.kind in ("forward", "gradient", "step"):
             by_name = {r.name: r for r in one.results}
             assert by_name["autodiff"].flops == one.work
             assert by_name["jlstm"].flops >= one.work
+
+
+def test_those_who_scale_compute_the_same():
+    """And the same as the gradient of everything, where hs has a cotangent of zeros."""
+    found = {
+        name: program.answer()
+        for name, (program, taken) in scaling.build(TINY, 0, lambda _: None).items()
+        if len(taken) == scaling.COMPILATIONS
+    }
+    assert list(found) == list(scaling.NAMES)
+    problem = programs.make_problem(TINY)
+    whole = programs.build(PLAIN, problem._replace(d_hs=0 * problem.d_hs), "gradient").answer()
+    del whole["hs"]
+    for answer in found.values():
+        assert max(harness.differences(answer, whole).values()) < 1e-5
+
+
+def test_nobody_is_timed_who_takes_too_much_memory(monkeypatch):
+    monkeypatch.setattr(scaling, "COMPILATIONS", 1)
+    monkeypatch.setattr(scaling, "MOST_TEMP_BYTES", -1)
+    point = scaling.measure_point(TINY, 1e-3, 0, lambda _: None)
+    assert all(row.seconds is None and row.temp_bytes >= 0 for row in point.rows)
+    assert all(row.compile_seconds > 0 for row in point.rows)
+    console = Console(file=io.StringIO(), width=120)
+    report.show_series(scaling.Series("B", (point,)), console)
+    assert "not timed: above" in console.file.getvalue()
 
 
 def test_who_computes_something_else_is_left_out():
@@ -207,6 +277,67 @@ def test_a_loss_within_the_quartiles_says_so():
     assert report.loss_lines([loss])[0].endswith("haiku 1.01 (quartiles overlap)")
 
 
+def scaled(**compile_seconds):
+    rows = (
+        scaling.Row(name.replace("_", " "), Timing(2.4, 1.2, 3.6), 10**6, seconds)
+        for name, seconds in compile_seconds.items()
+    )
+    return scaling.Point(TINY, 0.7, tuple(rows))
+
+
+def test_compiling_is_held_against_the_plain_scan_and_over_the_series():
+    one, other = scaled(jlstm=0.6, autodiff=0.4), scaled(jlstm=0.9, autodiff=0.4)
+    assert [scaling.compile_ratio(one, row) for row in one.rows] == pytest.approx([1.5, 1])
+    spreads = scaling.compile_spreads(scaling.Series("T", (one, other)))
+    assert spreads == pytest.approx({"jlstm": 1.5, "autodiff": 1})
+
+
+@pytest.mark.parametrize(
+    ("over", "line"),
+    [
+        ("T", "jlstm 400000 200000–600000 1 0.60 1.50"),  # 6 steps
+        ("B", "jlstm 100000 50000–150000 1 0.60 1.50"),  # of 4 sequences
+    ],
+)
+def test_the_table_of_a_series_divides_by_what_it_says(over, line):
+    console = Console(file=io.StringIO(), width=120)
+    report.show_series(scaling.Series(over, (scaled(jlstm=0.6, autodiff=0.4),)), console)
+    told = " ".join(console.file.getvalue().split())
+    assert f"scaling in {over}" in told
+    assert f"(6,4,3,5) {line}" in told
+    assert "others kept 0.7 cores busy" in told
+    assert "not timed" not in told
+
+
+def test_bfloat16_is_held_against_float32():
+    point = precision.Point(
+        TINY,
+        None,
+        tuple(
+            precision.Row(name, {"hs": 1e-3}, Timing(t, t, t))
+            for name, t in (("float32", 3), ("bfloat16", 2))
+        ),
+    )
+    assert [precision.speedup(point, row) for row in point.rows] == [1, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("flags", "has", "told"),
+    [
+        ("fpu avx512_bf16 sse", True, "the processor has bfloat16"),
+        ("fpu amx_bf16", True, "the processor has bfloat16"),
+        ("fpu avx512f", False, "the processor has no bfloat16"),
+        (None, None, "the processor does not say"),
+    ],
+)
+def test_the_processor_is_asked_for_bfloat16(run, flags, has, told, monkeypatch):
+    monkeypatch.setattr(precision, "cpuinfo", lambda field: flags if field == "flags" else "x")
+    assert precision.has_bfloat16() is has
+    console = Console(file=io.StringIO(), width=120)
+    report.show_precision(replace(run.precision, has_bfloat16=has), console)
+    assert told in console.file.getvalue()
+
+
 def test_an_unsteady_figure_is_marked():
     assert found("torch", "torch", 1.0, spread=0.3).unsteady
     assert not found("torch", "torch", 1.0, spread=0.1).unsteady
@@ -230,6 +361,9 @@ def test_everything_is_printed(run):
     assert "peer: not installed (no_such_package)" in told
     assert "Geometric means" in told
     assert "Losses" in told
+    assert "scaling in T" in told
+    assert "longest compilation over T / shortest: jlstm " in told
+    assert "precision" in told
     assert "…" not in told
 
 
@@ -260,6 +394,9 @@ def test_streams_of_the_same_sizes_are_one():
         (["--contestants", "pytorch"], "got 'pytorch'"),
         (["--seconds", "0"], "seconds"),
         (["--json", "no/such/folder.json"], "--json: there is no directory"),
+        (["--scaling=some"], "--scaling"),
+        (["--no-scaling"], "--no-scaling"),
+        (["--precision", "bfloat16"], "bfloat16"),
         (["--bogus"], "bogus"),
     ],
 )
@@ -271,3 +408,13 @@ def test_a_mistake_is_told_in_one_line(arguments, told, capsys):
     assert out == ""
     assert err.count("\n") == 1
     assert told in err
+
+
+def test_the_help_describes_what_can_be_asked_for(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    for flag in ("--shapes", "--kinds", "--scaling", "--precision", "--json"):
+        assert flag in told
+    assert "bfloat16" in told

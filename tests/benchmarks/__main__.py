@@ -17,6 +17,7 @@ from jlstm.extras import require
 from jlstm.files import replacing
 
 WORDS = Parameter(consume_multiple=True, negative="")
+FLAG = Parameter(negative="")
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,28 @@ class BenchmarkConfig:
     ] = ("all",)
     seconds: Annotated[
         Positive,
-        Parameter(help="How long to time all contestants together, per shape and kind."),
+        Parameter(help="How long to time all contestants together, per shape and kind of work."),
     ] = 5.0
     devices: Annotated[
         CountOrZero,
         Parameter(help="Host devices, of which only jlstm cores uses more than one; 0: the cores."),
     ] = 0
+    scaling: Annotated[
+        bool,
+        FLAG,
+        Parameter(
+            help="Then also the gradient, memory and compile time over T, at (T,4,64,64), and over "
+            "B, at (128,B,128,128): jlstm, its residuals carry and chunks, autodiff; some minutes."
+        ),
+    ] = False
+    precision: Annotated[
+        bool,
+        FLAG,
+        Parameter(
+            help="Then also jlstm with its products in float32 and in bfloat16, at three shapes: "
+            "errors against float64 and the time of the gradient."
+        ),
+    ] = False
     seed: Annotated[CountOrZero, Parameter(help="Of the random weights and data.")] = 0
     json: Annotated[
         Path | None, Parameter(help="Write everything measured to this .json file.")
@@ -62,7 +79,7 @@ def benchmark(
     os.environ.setdefault("KERAS_BACKEND", "jax")
     import jax
 
-    from tests.benchmarks import harness, programs, report
+    from tests.benchmarks import harness, precision, programs, report, scaling
     from tests.benchmarks.contestants import CONTESTANTS
 
     shapes = parse_shapes(config.shapes)
@@ -90,8 +107,22 @@ def benchmark(
             )
             report.show_case(case, console)
             cases.append(case)
-    found = report.Report(machine, config.seconds, config.seed, tuple(cases))
-    report.show_summary(found.cases, console)
+        report.show_summary(cases, console)
+        scaled, rounded = [], None
+        for over, points in scaling.SHAPES.items() if config.scaling else ():
+            series = scaling.measure(
+                over, points, config.seconds, seed=config.seed, tell=status.update
+            )
+            report.show_series(series, console)
+            scaled.append(series)
+        if config.precision:
+            rounded = precision.measure(
+                precision.SHAPES, config.seconds, seed=config.seed, tell=status.update
+            )
+            report.show_precision(rounded, console)
+    found = report.Report(
+        machine, config.seconds, config.seed, tuple(cases), tuple(scaled), rounded
+    )
     if config.json is not None:
         text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
         with replacing(config.json) as beside:

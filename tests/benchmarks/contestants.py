@@ -14,18 +14,16 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh
-from jax.sharding import PartitionSpec as P
+import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 import jlstm
 from jlstm import Carry, LSTMParams
+from jlstm.devices import AXIS, over_devices
 
 Family = Literal["ours", "jax", "torch"]
-"""Whose it is: ours; a peer on JAX, JAX's own derivative of our plain scan included; PyTorch."""
-
-CORES = "cores"
-"""The mesh axis over which ``jlstm cores`` cuts the batch."""
+"""Whose it is: ours; a peer on JAX, what people write by hand included; PyTorch."""
 
 
 class Shape(NamedTuple):
@@ -91,15 +89,25 @@ def ours(shape: Shape, **options: Any) -> Layer:
 
 
 def ours_over_cores(shape: Shape) -> Layer:
-    """``jlstm.lstm`` with the batch cut into one part per device, each on a device of its own."""
-    mesh = jax.make_mesh((len(jax.devices()),), (CORES,), axis_types=(AxisType.Auto,))
-    data = (P(CORES), P(None, CORES))
-    apply = jax.shard_map(jlstm.lstm, mesh=mesh, in_specs=(P(), *data), out_specs=data)
-    return ours(shape)._replace(apply=apply, mesh=mesh)
+    """``jlstm.over_devices()``: the batch in one part per device, where it lies from the start."""
+    mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
+    return ours(shape)._replace(apply=over_devices(), mesh=mesh)
 
 
-# Peers on JAX. Each keeps its weights in its own form, so that what it does to them at every call
-# (Flax concatenates the gates' kernels) is its own expense.
+# Peers on JAX
+
+
+def plain_scan(shape: Shape) -> Layer:
+    """``lax.scan`` of ``jlstm.cell``: what one writes by hand, its derivative left to JAX."""
+
+    def apply(params: LSTMParams, carry: Carry, xs: Array) -> tuple[Carry, Array]:
+        return jax.lax.scan(partial(jlstm.cell, params), carry, xs)
+
+    return ours(shape)._replace(apply=apply)
+
+
+# Each library keeps its weights in its own form, so that what it does to them at every call (Flax
+# concatenates the gates' kernels) is its own expense.
 
 
 def _flat(w: Array) -> Array:
@@ -283,13 +291,14 @@ def keras(shape: Shape) -> Layer:
 
 REFERENCE = Contestant("jlstm", "ours", ours)
 """Whose answers the others' are held against."""
+PLAIN = Contestant("autodiff", "jax", plain_scan, streams=False)
 
 CONTESTANTS = (
     REFERENCE,
     Contestant("jlstm carry", "ours", partial(ours, residuals="carry"), streams=False),
     Contestant("jlstm chunks", "ours", partial(ours, residuals="chunks"), streams=False),
     Contestant("jlstm cores", "ours", ours_over_cores, devices=0, streams=False),
-    Contestant("autodiff", "jax", partial(ours, derivative="autodiff"), streams=False),
+    PLAIN,
     Contestant("flax linen", "jax", flax_linen, "flax"),
     Contestant("flax nnx", "jax", flax_nnx, "flax"),
     Contestant("haiku", "jax", haiku, "haiku"),

@@ -185,6 +185,17 @@ def time_in_turn(
     return {name: (taken[name], many[name]) for name in names}
 
 
+def time_under_load(
+    calls: Mapping[str, Callable[[], Any]], seconds: float
+) -> tuple[dict[str, tuple[list[float], int]], float | None]:
+    """``time_in_turn``, and the cores that others kept busy meanwhile, if the machine tells."""
+    start, before = clock.perf_counter(), busy_elsewhere()
+    taken = time_in_turn(calls, seconds)
+    passed, after = clock.perf_counter() - start, busy_elsewhere()
+    known = before is not None and after is not None
+    return taken, max(0.0, after - before) / passed if known else None
+
+
 def timing(taken: Sequence[float]) -> Timing:
     """Median and quartiles."""
     lower, median, upper = statistics.quantiles(taken, n=4, method="inclusive")
@@ -272,9 +283,7 @@ def run_case(
 
     calls = {name: program.call for name, program in ready.items()}
     tell(f"{kind} {shape}: timing")
-    start, before = clock.perf_counter(), busy_elsewhere()
-    taken = time_in_turn(calls | {"": product}, seconds)
-    passed, after = clock.perf_counter() - start, busy_elsewhere()
+    taken, others = time_under_load(calls | {"": product}, seconds)
 
     def result(contestant: Contestant) -> Result:
         program, found = ready[contestant.name], answers[contestant.name]
@@ -299,7 +308,7 @@ def run_case(
         work=count_work(shape, kind),
         matrix_rate=2 * programs.MATRIX**3 / timing(taken[""][0]).median,
         rounds=len(taken[""][0]),
-        others=None if before is None or after is None else max(0.0, after - before) / passed,
+        others=others,
         results=tuple(result(c) for c in contestants if c.name in ready),
         left_out=left_out,
     )
@@ -308,13 +317,18 @@ def run_case(
 # The machine
 
 
-def _processor() -> str:
+def cpuinfo(field: str) -> str | None:
+    """What Linux says about the first core under this name; None where nothing is said."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+            pairs = (line.partition(":") for line in lines)
+            return next((told.strip() for name, _, told in pairs if name.strip() == field), None)
     except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+        return None
+
+
+def _processor() -> str:
+    return cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def busy_elsewhere() -> float | None:

@@ -19,7 +19,8 @@ from jax.sharding import PartitionSpec as P
 from jlstm import Carry, LSTMParams, init_params
 from jlstm.comparison import _problem as random_problem
 from jlstm.comparison import count_flops
-from tests.benchmarks.contestants import CORES, Contestant, Layer, Shape
+from jlstm.devices import AXIS
+from tests.benchmarks.contestants import Contestant, Layer, Shape
 
 Kind = Literal["forward", "gradient", "step", "stream"]
 KINDS: tuple[Kind, ...] = ("forward", "gradient", "step", "stream")
@@ -129,7 +130,7 @@ def _place(layer: Layer, role: str, tree: Any) -> Any:
         tree = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), tree)
     if layer.mesh is None:
         return jax.device_put(tree, jax.devices()[0])
-    spec = {"weights": P(), "carry": P(CORES), "sequence": P(None, CORES)}[role]
+    spec = {"weights": P(), "carry": P(AXIS), "sequence": P(None, AXIS)}[role]
     return jax.device_put(tree, NamedSharding(layer.mesh, spec))
 
 
@@ -153,6 +154,14 @@ def _compile(layer: Layer, function: Callable[..., Any], *args: Any, **options: 
 
 def _outputs(layer: Layer, carry: Carry, hs: jax.Array) -> dict[str, np.ndarray]:
     return {"hs": np.asarray(_time_major(layer, hs)), "h": _np(carry.h), "c": _np(carry.c)}
+
+
+def _gradients(layer: Layer, pulled: Any) -> dict[str, np.ndarray]:
+    d_weights, d_carry, d_xs = pulled
+    d = layer.unload(d_weights)
+    gradients = {"dw_ih": d.w_ih, "dw_hh": d.w_hh, "db": d.b, "dh0": d_carry.h}
+    gradients |= {"dc0": d_carry.c, "dxs": _time_major(layer, d_xs)}
+    return {name: _np(a) for name, a in gradients.items()}
 
 
 def _np(a: Any) -> np.ndarray:
@@ -187,11 +196,30 @@ def _compiled_gradient(layer: Layer, problem: Problem) -> Program:
     run, told = _compile(layer, gradient, *args)
 
     def answer() -> dict[str, np.ndarray]:
-        out, (d_weights, d_carry, d_xs) = run(*args)
-        d = layer.unload(d_weights)
-        gradients = {"dw_ih": d.w_ih, "dw_hh": d.w_hh, "db": d.b, "dh0": d_carry.h}
-        gradients |= {"dc0": d_carry.c, "dxs": _time_major(layer, d_xs)}
-        return _outputs(layer, *out) | {name: _np(a) for name, a in gradients.items()}
+        out, pulled = run(*args)
+        return _outputs(layer, *out) | _gradients(layer, pulled)
+
+    return Program(lambda: jax.block_until_ready(run(*args)), answer, *told)
+
+
+def compiled_last_carry(layer: Layer, problem: Problem) -> Program:
+    """The gradient of a loss that sees nothing but the last carry: hs has no cotangent."""
+
+    def gradient(weights: Any, carry: Carry, xs: Any, d_carry: Carry) -> Any:
+        after, pull_back = jax.vjp(lambda *given: layer.apply(*given)[0], weights, carry, xs)
+        return after, pull_back(d_carry)
+
+    args = (
+        _place(layer, "weights", layer.load(problem.params)),
+        _place(layer, "carry", problem.carry),
+        _place(layer, "sequence", problem.xs),
+        _place(layer, "carry", problem.d_carry),
+    )
+    run, told = _compile(layer, gradient, *args)
+
+    def answer() -> dict[str, np.ndarray]:
+        after, pulled = run(*args)
+        return {"h": _np(after.h), "c": _np(after.c)} | _gradients(layer, pulled)
 
     return Program(lambda: jax.block_until_ready(run(*args)), answer, *told)
 

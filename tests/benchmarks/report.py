@@ -13,11 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jlstm.comparison import plain
+from jlstm.comparison import Timing, plain
 from jlstm.plots import BLUE, GREY, RED, new_figure, save
-from tests.benchmarks.contestants import Shape
+from tests.benchmarks import precision, scaling
+from tests.benchmarks.contestants import PLAIN, Shape
 from tests.benchmarks.harness import BUSY, Case, Machine, Result
+from tests.benchmarks.precision import Precision
 from tests.benchmarks.programs import Kind
+from tests.benchmarks.scaling import Series
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Report:
     """How long each case was timed, at least."""
     seed: int
     cases: tuple[Case, ...]
+    scaling: tuple[Series, ...] = ()
+    """Empty where it was not asked for."""
+    precision: Precision | None = None
+    """None where it was not asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it and what follows from it, for JSON; a number that is not finite is None."""
@@ -52,8 +59,34 @@ class Report:
                 "cases": cases,
                 "means": [mean._asdict() for mean in means(self.cases)],
                 "losses": [loss._asdict() for loss in losses(self.cases)],
+                "scaling": [_series_dict(series) for series in self.scaling],
+                "precision": self.precision and _precision_dict(self.precision),
             }
         )
+
+
+def _series_dict(series: Series) -> dict[str, Any]:
+    points = []
+    for point in series.points:
+        rows = [
+            asdict(row)
+            | {
+                "seconds_per_step": scaling.per_step(point.shape, row),
+                "seconds_per_step_and_sequence": scaling.per_step_and_sequence(point.shape, row),
+                "compile_seconds_over_autodiff": scaling.compile_ratio(point, row),
+            }
+            for row in point.rows
+        ]
+        points.append(asdict(point) | {"shape": point.shape._asdict(), "rows": rows})
+    return asdict(series) | {"points": points, "compile_spreads": scaling.compile_spreads(series)}
+
+
+def _precision_dict(found: Precision) -> dict[str, Any]:
+    points = []
+    for point in found.points:
+        rows = [asdict(r) | {"times_float32": precision.speedup(point, r)} for r in point.rows]
+        points.append(asdict(point) | {"shape": point.shape._asdict(), "rows": rows})
+    return asdict(found) | {"points": points}
 
 
 def best(case: Case, family: str) -> Result | None:
@@ -148,11 +181,15 @@ def losses(cases: Iterable[Case]) -> list[Loss]:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print everything: the machine, a table per case, means, losses."""
+    """Print everything: the machine, a table per case, means, losses, and what else was asked."""
     show_machine(report.machine, console)
     for case in report.cases:
         show_case(case, console)
     show_summary(report.cases, console)
+    for series in report.scaling:
+        show_series(series, console)
+    if report.precision is not None:
+        show_precision(report.precision, console)
 
 
 def show_machine(machine: Machine, console: Console) -> None:
@@ -185,9 +222,8 @@ def show_case(case: Case, console: Console) -> None:
         f"{case.work / 1e9:.3g} GFLOP, matrix product {case.matrix_rate / 1e9:.0f} GFLOP/s",
         highlight=False,
     )
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("\n", no_wrap=True)
-    for header in (
+    table = _table(
+        "\n",
         "median\nms",
         "quartiles\nms",
         "least\nms",
@@ -197,33 +233,24 @@ def show_case(case: Case, console: Console) -> None:
         "temp\nMB",
         "compile\ns",
         "differs\nfrom ours",
-    ):
-        table.add_column(header, justify="right", no_wrap=True)
+    )
     fastest = min(r.seconds.median for r in case.results) if case.results else 0
     for r in case.results:
         t = r.seconds
         table.add_row(
             Text(r.name, style="bold" if r.family == "ours" else ""),
             Text(_digits(1e3 * t.median), style="bold green" if t.median == fastest else ""),
-            Text(
-                f"{_digits(1e3 * t.lower)}–{_digits(1e3 * t.upper)}",
-                style="yellow" if r.unsteady else "",
-            ),
+            Text(_quartiles(t, 1e3), style="yellow" if r.unsteady else ""),
             _digits(1e3 * r.least),
             _times(ratio(case, r, "jax"), r),
             _times(ratio(case, r, "torch"), r),
             f"{100 * rate(case, r) / case.matrix_rate:.0f} %",
-            "–" if r.temp_bytes is None else _digits(r.temp_bytes / 1e6),
+            _megabytes(r.temp_bytes),
             "–" if r.compile_seconds is None else f"{r.compile_seconds:.2f}",
             f"{r.difference:.0e} {r.difference_in}",
         )
     console.print(table)
-    if case.others is not None and case.others >= BUSY:
-        console.print(
-            f"others kept {case.others:.1f} cores busy meanwhile: not a measurement to quote",
-            highlight=False,
-            style="yellow",
-        )
+    _show_others(case.others, console)
     unsteady = [r.name for r in case.results if r.unsteady]
     if unsteady:
         console.print(
@@ -276,9 +303,120 @@ def loss_lines(found: Iterable[Loss]) -> list[str]:
     ]
 
 
+def show_series(series: Series, console: Console) -> None:
+    """One table: a block of lines for each shape."""
+    of, per = PER[series.over]
+    console.print(
+        f"\n[bold]scaling in {series.over}[/bold]  gradient of a loss of the last carry, "
+        f"time per {of}, {scaling.COMPILATIONS} compilations each",
+        highlight=False,
+    )
+    table = _table(
+        "(T,B,D,H)\n",
+        "\n",
+        "median\nµs",
+        "quartiles\nµs",
+        "temp\nMB",
+        "compile\ns",
+        f"compile /\n{PLAIN.name}",
+        left=2,
+    )
+    for point in series.points:
+        for row in point.rows:
+            t, one = row.seconds, per(point.shape, row)
+            table.add_row(
+                str(point.shape) if row is point.rows[0] else "",
+                Text(row.name, style="" if row.name == PLAIN.name else "bold"),
+                "–" if one is None else _digits(1e6 * one),
+                "–" if t is None or one is None else _quartiles(t, 1e6 * one / t.median),
+                _megabytes(row.temp_bytes),
+                f"{row.compile_seconds:.2f}",
+                f"{scaling.compile_ratio(point, row):.2f}",
+            )
+    console.print(table)
+    spreads = scaling.compile_spreads(series).items()
+    console.print(
+        f"longest compilation over {series.over} / shortest: "
+        + ", ".join(f"{name} {spread:.2f}" for name, spread in spreads),
+        highlight=False,
+    )
+    if any(row.seconds is None for point in series.points for row in point.rows):
+        most = _digits(scaling.MOST_TEMP_BYTES / 1e6)
+        console.print(f"not timed: above {most} MB of temp", highlight=False, style="dim")
+    _show_others(_most_others(series.points), console)
+
+
+PER = {
+    "T": ("step", scaling.per_step),
+    "B": ("step and sequence", scaling.per_step_and_sequence),
+}
+"""What a time is divided by in the table over T and in that over B."""
+
+
+def show_precision(found: Precision, console: Console) -> None:
+    """One table: a line for each dtype at each shape."""
+    has = {True: "has bfloat16", False: "has no bfloat16", None: "does not say if it has bfloat16"}
+    console.print(
+        f"\n[bold]precision[/bold]  gradient, errors against float64; the processor "
+        f"{has[found.has_bfloat16]}",
+        highlight=False,
+    )
+    arrays = list(found.points[0].rows[0].errors)
+    table = _table(
+        "(T,B,D,H)\n",
+        "\n",
+        *(f"error\n{array}" for array in arrays),
+        "median\nms",
+        "quartiles\nms",
+        "×\nfloat32",
+        left=2,
+    )
+    for point in found.points:
+        for row in point.rows:
+            table.add_row(
+                str(point.shape) if row is point.rows[0] else "",
+                row.name,
+                *(f"{row.errors[array]:.0e}" for array in arrays),
+                _digits(1e3 * row.seconds.median),
+                _quartiles(row.seconds, 1e3),
+                f"{precision.speedup(point, row):.2f}",
+            )
+    console.print(table)
+    _show_others(_most_others(found.points), console)
+
+
+def _table(*headers: str, left: int = 1) -> Table:
+    """An empty one; so many columns are words, the others numbers."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for place, header in enumerate(headers):
+        table.add_column(header, justify="left" if place < left else "right", no_wrap=True)
+    return table
+
+
+def _most_others(points: Sequence[scaling.Point] | Sequence[precision.Point]) -> float | None:
+    return max((point.others for point in points if point.others is not None), default=None)
+
+
+def _show_others(others: float | None, console: Console) -> None:
+    if others is not None and others >= BUSY:
+        console.print(
+            f"others kept {others:.1f} cores busy meanwhile: not a measurement to quote",
+            highlight=False,
+            style="yellow",
+        )
+
+
 def _digits(value: float) -> str:
     """Three digits, or all before the point."""
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _quartiles(seconds: Timing, scale: float) -> str:
+    return f"{_digits(scale * seconds.lower)}–{_digits(scale * seconds.upper)}"
+
+
+def _megabytes(count: int | None) -> str:
+    return "–" if count is None else _digits(count / 1e6)
 
 
 def _times(value: float | None, result: Result) -> Text:
