@@ -191,7 +191,8 @@ def _backward(
 
     inputs = rows(jnp.concatenate([xs, before.h], axis=-1))
     # The barrier makes XLA write the transposed matrix down, for the reason given above.
-    dw = into(lax.optimization_barrier(inputs.T), rows(dzs))
+    inputs_t = lax.optimization_barrier(inputs.T)  # type: ignore[no-untyped-call]
+    dw = into(inputs_t, rows(dzs))
     dw_ih, dw_hh = jnp.split(dw, [xs.shape[-1]])
     db = None if transposed.b is None else jnp.sum(dzs, axis=(0, 1))
     dxs = into(dzs, transposed.w_ih)
@@ -405,25 +406,34 @@ def _scan(
     return carry, jnp.concatenate([hs_whole, hs_over])
 
 
-# The measured choices: where the caller names none. All on CPU, at hidden sizes from 64 to 512.
+# The measured choices, where the caller names none: all on CPU, at hidden sizes from 64 to 512.
 
 
-def choose_chunk(time: int, batch: int, hidden: int, residuals: Residuals) -> int:
+def choose_chunk(
+    time: int, batch: int, inputs: int, hidden: int, residuals: Residuals, backend: str = "cpu"
+) -> int:
     """The steps of a chunk.
 
-    As many as have 2¹⁶ units of h between them, at least 16 and at most 128: then a chunk's gates,
-    a megabyte in float32, stay in a core's cache, and its products are large enough to run at full
-    speed. With residuals="chunks" memory is what counts: time/chunk borders of h and c, and some 18
-    arrays of their size for every step of one chunk, which is least at √(2·time/18); at 8, products
-    are still of a fair size. Of the lengths from half to twice the target, the nearest that divides
-    the time is taken, if there is one: a remainder costs a copy and a second compilation.
+    As many as have 2¹⁶ units of h between them, whose gates, a megabyte in float32, still fit into
+    a core's cache; or, if that is more, an eighth as many as there are weights, since each chunk
+    adds its part to the gradient of all of them. From 2 to 128; elsewhere than on CPU at least 16,
+    as every chunk is a few more kernels to launch.
+
+    With residuals="chunks" memory is what counts: time/chunk borders of h and c, and some 18 arrays
+    of their size for every step of one chunk, which is least at √(2·time/18); at 8, products are
+    still of a fair size.
+
+    Of the lengths from half to twice the target, the nearest that divides the time is taken, if
+    there is one: a remainder costs a copy and a second compilation.
     """
-    target = min(max(16, 2**16 // max(1, batch * hidden)), 128)
+    units = max(2**16, 4 * hidden * (inputs + hidden) // 8)
+    least = 2 if backend == "cpu" else 16
+    target = min(max(least, units // max(1, batch * hidden)), 128)
     if residuals == "chunks":
-        target = min(target, max(8, math.isqrt(time) // 3))
+        target = max(8, math.isqrt(time) // 3)
     if time <= target:
         return max(1, time)
-    near = [k for k in range(target // 2, 2 * target + 1) if time % k == 0]
+    near = [k for k in range(max(1, target // 2), 2 * target + 1) if time % k == 0]
     return min(near, key=lambda k: abs(k - target), default=target)
 
 
@@ -520,11 +530,12 @@ def lstm(
     check_flag("reverse", reverse)
     check_choice("derivative", derivative, get_args(Derivative))
     check_choice("residuals", residuals, get_args(Residuals))
+    backend = jax.default_backend()
     if chunk is None:
-        chunk = choose_chunk(time, math.prod(batch), hidden, residuals)
+        chunk = choose_chunk(time, math.prod(batch), inputs, hidden, residuals, backend)
     check_size("chunk", chunk)
     if unroll is None:
-        unroll = choose_unroll(jax.default_backend())
+        unroll = choose_unroll(backend)
     check_size("unroll", unroll)
     if compute_dtype is not None:
         compute_dtype = check_float("compute_dtype", compute_dtype)

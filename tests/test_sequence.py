@@ -691,39 +691,46 @@ def test_with_chunks_memory_grows_slower_than_time():
 
 
 class TestChooseChunk:
+    @pytest.mark.parametrize("backend", ["cpu", "gpu"])
     @pytest.mark.parametrize("residuals", RESIDUALS)
-    @pytest.mark.parametrize("units", [(0, 1), (1, 1), (32, 128), (1000, 1000)])
+    @pytest.mark.parametrize("sizes", [(0, 1, 1), (1, 1, 1), (32, 64, 128), (1000, 1000, 1000)])
     @pytest.mark.parametrize("time", [0, 1, 5, 16, 17, 97, 100, 128, 1000, 65_536, 65_537])
-    def test_in_range(self, time, units, residuals):
-        chunk = choose_chunk(time, *units, residuals)
+    def test_in_range(self, time, sizes, residuals, backend):
+        chunk = choose_chunk(time, *sizes, residuals, backend)
         assert 1 <= chunk <= max(1, time)
 
     @pytest.mark.parametrize(
-        ("batch", "hidden", "chunk"),
-        [(32, 128, 16), (16, 64, 64), (8, 256, 32), (32, 512, 16), (1, 128, 128), (1, 1, 128)],
+        ("batch", "hidden", "chunk"), [(32, 128, 16), (64, 256, 4), (16, 64, 64), (8, 256, 32)]
     )
-    def test_as_many_steps_as_have_65536_units_from_16_to_128(self, batch, hidden, chunk):
-        assert choose_chunk(1024, batch, hidden, "gates") == chunk
-        assert choose_chunk(1024, batch, hidden, "carry") == chunk
+    def test_as_many_steps_as_have_65536_units(self, batch, hidden, chunk):
+        assert choose_chunk(1024, batch, 64, hidden, "gates") == chunk
+        assert choose_chunk(1024, batch, 64, hidden, "carry") == chunk
+
+    @pytest.mark.parametrize(("batch", "inputs", "chunk"), [(32, 512, 16), (32, 1536, 32)])
+    def test_or_an_eighth_as_many_as_there_are_weights(self, batch, inputs, chunk):
+        assert choose_chunk(1024, batch, inputs, 512, "gates") == chunk
+
+    def test_never_fewer_than_2_nor_more_than_128(self):
+        assert choose_chunk(1024, 1000, 64, 1000, "gates") == 2
+        assert choose_chunk(1024, 1, 64, 1, "gates") == 128
+        assert choose_chunk(1024, 1000, 64, 1000, "gates", "gpu") == 16
 
     @pytest.mark.parametrize(
         ("time", "chunk"), [(0, 1), (10, 10), (128, 16), (100, 20), (90, 15), (97, 16), (34, 17)]
     )
     def test_near_that_and_a_divisor_where_there_is_one(self, time, chunk):
-        assert choose_chunk(time, 32, 128, "gates") == chunk
+        assert choose_chunk(time, 32, 128, 128, "gates") == chunk
 
     @pytest.mark.parametrize(("time", "chunk"), [(8 * 41, 8), (2 * 31, 31), (7 * 7, 16), (37, 16)])
     def test_from_half_to_twice_that(self, time, chunk):
-        assert choose_chunk(time, 32, 128, "gates") == chunk
+        assert choose_chunk(time, 32, 128, 128, "gates") == chunk
 
     @pytest.mark.parametrize(
         ("time", "chunk"), [(5, 5), (17, 8), (128, 8), (10_000, 40), (65_536, 64)]
     )
-    def test_grows_as_the_root_of_the_time_where_only_borders_are_kept(self, time, chunk):
-        assert choose_chunk(time, 1, 8, "chunks") == chunk
-
-    def test_where_only_borders_are_kept_a_chunk_is_never_longer_than_otherwise(self):
-        assert choose_chunk(2**20, 32, 128, "chunks") == choose_chunk(2**20, 32, 128, "gates") == 16
+    @pytest.mark.parametrize("batch", [1, 1000])
+    def test_grows_as_the_root_of_the_time_where_only_borders_are_kept(self, time, batch, chunk):
+        assert choose_chunk(time, batch, 8, 8, "chunks") == chunk
 
 
 def test_steps_compiled_as_one_depend_on_the_backend():
