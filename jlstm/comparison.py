@@ -21,7 +21,7 @@ import os
 import platform
 import statistics
 import time as clock
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -275,10 +275,10 @@ def compare(
         Measurement(
             name=name,
             options={key: _plain_option(value) for key, value in rules[name].items()},
-            forward_seconds=_timing(forward[name]),
-            gradient_seconds=_timing(gradient[name]),
-            forward_speedup=_timing(forward[first]).median / _timing(forward[name]).median,
-            gradient_speedup=_timing(gradient[first]).median / _timing(gradient[name]).median,
+            forward_seconds=timing(forward[name]),
+            gradient_seconds=timing(gradient[name]),
+            forward_speedup=timing(forward[first]).median / timing(forward[name]).median,
+            gradient_speedup=timing(gradient[first]).median / timing(gradient[name]).median,
             temp_bytes=program.temp_bytes,
             temp_saving=base / program.temp_bytes if base and program.temp_bytes else None,
             flops=program.flops.products,
@@ -448,7 +448,8 @@ def _time_in_turn(
     return forward, gradient
 
 
-def _timing(taken: list[float]) -> Timing:
+def timing(taken: Sequence[float]) -> Timing:
+    """Median and quartiles."""
     lower, median, upper = statistics.quantiles(taken, n=4, method="inclusive")
     return Timing(median, lower, upper)
 

@@ -6,13 +6,20 @@ from typing import get_args
 import hypothesis
 import hypothesis.strategies as st
 import jax
-import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from witness import Problem, assert_agree, random_problem, relative_error, run_jlstm, run_oracle
+from witness import (
+    Problem,
+    assert_agree,
+    equations_of,
+    random_problem,
+    relative_error,
+    run_jlstm,
+    run_oracle,
+)
 
 import jlstm
 from jlstm import sequence
@@ -530,15 +537,6 @@ def test_the_cell_state_is_not_rounded_to_the_products_dtype():
 
 
 # The shape of the program
-
-
-def equations_of(jaxpr, name):
-    """The equations of a jaxpr and all within whose primitive starts with a name."""
-    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        if eqn.primitive.name.startswith(name):
-            yield eqn
-        for sub in jax.extend.core.jaxprs_in_params(eqn.params):
-            yield from equations_of(sub, name)
 
 
 def gradient_program(sizes, **options):

@@ -10,6 +10,7 @@ The library is imported only by the functions that run it, so that the oracle's 
 without it.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,3 +150,14 @@ def assert_agree(actual: dict[str, Array], expected: dict[str, Array], tolerance
     errors = {name: relative_error(actual[name], expected[name]) for name in expected}
     # Written so that a nan counts as a disagreement.
     assert all(error <= tolerance for error in errors.values()), errors
+
+
+def equations_of(jaxpr: Any, name: str) -> Iterator[Any]:
+    """The equations of a jaxpr and all within whose primitive starts with a name."""
+    from jax.extend.core import jaxprs_in_params
+
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        if eqn.primitive.name.startswith(name):
+            yield eqn
+        for sub in jaxprs_in_params(eqn.params):
+            yield from equations_of(sub, name)

@@ -1,6 +1,5 @@
 """`jlstm compare`: the hand-derived rules against autodiff, as a table."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from rich.text import Text
 
 from jlstm.cli.options import Count, Positive, Seed
 from jlstm.extras import require
-from jlstm.files import replacing
 
 if TYPE_CHECKING:  # importing these imports JAX, for which `--help` need not wait
     from jlstm.comparison import Comparison, Measurement
@@ -74,9 +72,9 @@ def compare(*, config: Annotated[CompareConfig, Parameter(name="*")] = CompareCo
         )
     show(result, Console())
     if config.json is not None:
-        text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
-        with replacing(config.json) as beside:
-            beside.write_text(text + "\n", encoding="utf-8")
+        from jlstm.train.records import write_json
+
+        write_json(config.json, result.to_dict())
     if config.plot is not None:
         from jlstm.plots import plot_comparison
 

@@ -22,7 +22,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """
     text = json.dumps(value, indent=2, allow_nan=False)
     with replacing(path) as beside:
-        beside.write_text(text + "\n", "utf-8")
+        beside.write_text(text + "\n", encoding="utf-8")
 
 
 def append_json_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:

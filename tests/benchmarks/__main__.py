@@ -1,6 +1,5 @@
 """``python -m tests.benchmarks``: jlstm against its peers on this machine."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from jlstm.cli.compare import check_output
 from jlstm.cli.main import run
 from jlstm.cli.options import CountOrZero, Positive
 from jlstm.extras import require
-from jlstm.files import replacing
 
 WORDS = Parameter(consume_multiple=True, negative="")
 FLAG = Parameter(negative="")
@@ -79,6 +77,8 @@ def benchmark(
     os.environ.setdefault("KERAS_BACKEND", "jax")
     import jax
 
+    from jlstm.devices import count_cores
+    from jlstm.train.records import write_json
     from tests.benchmarks import harness, precision, programs, report, scaling
     from tests.benchmarks.contestants import CONTESTANTS
 
@@ -92,7 +92,7 @@ def benchmark(
         check_output("--plot", config.plot, ".png")
         require("matplotlib", "plots")
 
-    jax.config.update("jax_num_cpu_devices", config.devices or programs.cores())
+    jax.config.update("jax_num_cpu_devices", config.devices or count_cores())
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
     console, aside = Console(), Console(stderr=True)
     if not console.is_terminal:
@@ -124,9 +124,7 @@ def benchmark(
         machine, config.seconds, config.seed, tuple(cases), tuple(scaled), rounded
     )
     if config.json is not None:
-        text = json.dumps(found.to_dict(), indent=2, allow_nan=False)
-        with replacing(config.json) as beside:
-            beside.write_text(text + "\n", encoding="utf-8")
+        write_json(config.json, found.to_dict())
     if config.plot is not None:
         report.plot(found, config.plot)
 

@@ -2,7 +2,7 @@
 
 A contestant on JAX is a ``Layer``: pure functions over weights in the library's own form. What is
 timed around them (jit, the derivative, the training step) is the same for all of them and lives in
-``harness``. PyTorch brings its own autograd and optimiser, in ``torch_lstm``.
+``programs``. PyTorch brings its own autograd and optimiser, in ``torch_program``.
 
 Libraries are imported only where they are used: one that is not installed is left out and named.
 """
@@ -14,13 +14,11 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array
 
 import jlstm
 from jlstm import Carry, LSTMParams
-from jlstm.devices import AXIS, over_devices
+from jlstm.devices import over_devices
 
 Family = Literal["ours", "jax", "torch"]
 """Whose it is: ours; a peer on JAX, what people write by hand included; PyTorch."""
@@ -51,8 +49,8 @@ class Layer(NamedTuple):
     """(weights, carry, x) -> (carry, h), for streams."""
     batch_major: bool = False
     """xs and hs are [batch, time, ·], and are given and taken that way."""
-    mesh: Mesh | None = None
-    """The devices that share the batch; None for one device."""
+    spread: bool = False
+    """The batch lies in one part per device, as ``over_devices`` takes it; else on the first."""
 
 
 class Contestant(NamedTuple):
@@ -61,7 +59,7 @@ class Contestant(NamedTuple):
     name: str
     family: Family
     build: Callable[[Shape], Layer] | None
-    """None: PyTorch, which ``torch_lstm`` runs."""
+    """None: PyTorch, which ``torch_program`` runs."""
     package: str | None = None
     """What has to be installed."""
     devices: int = 1
@@ -90,8 +88,7 @@ def ours(shape: Shape, **options: Any) -> Layer:
 
 def ours_over_cores(shape: Shape) -> Layer:
     """``jlstm.over_devices()``: the batch in one part per device, where it lies from the start."""
-    mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
-    return ours(shape)._replace(apply=over_devices(), mesh=mesh)
+    return ours(shape)._replace(apply=over_devices(), spread=True)
 
 
 # Peers on JAX

@@ -34,20 +34,20 @@ import gc
 import math
 import os
 import platform
-import statistics
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
 
-from jlstm.comparison import Timing
+from jlstm.comparison import Timing, timing
+from jlstm.devices import count_cores
 from tests.benchmarks import programs
 from tests.benchmarks.contestants import REFERENCE, Contestant, Shape
-from tests.benchmarks.programs import Kind, Program, build, cores, count_work
+from tests.benchmarks.programs import Kind, Program, build, count_work
 
 SHAPES = (
     Shape(128, 32, 128, 128),
@@ -58,6 +58,8 @@ SHAPES = (
     Shape(100, 1, 128, 128),
     Shape(1024, 8, 64, 256),
 )
+Row = TypeVar("Row")
+
 SMALL = (Shape(64, 128, 64, 64), Shape(256, 16, 32, 64), Shape(100, 1, 128, 128))
 
 TURN = 0.02
@@ -112,6 +114,16 @@ class Case:
     results: tuple[Result, ...]
     left_out: Mapping[str, str]
     """Who did not take part, and why."""
+
+
+@dataclass(frozen=True)
+class Point(Generic[Row]):
+    """What a series of measurements found at one shape, a row for everybody."""
+
+    shape: Shape
+    others: float | None
+    """As in a ``Case``; None also where nobody was timed."""
+    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -194,12 +206,6 @@ def time_under_load(
     passed, after = clock.perf_counter() - start, busy_elsewhere()
     known = before is not None and after is not None
     return taken, max(0.0, after - before) / passed if known else None
-
-
-def timing(taken: Sequence[float]) -> Timing:
-    """Median and quartiles."""
-    lower, median, upper = statistics.quantiles(taken, n=4, method="inclusive")
-    return Timing(median, lower, upper)
 
 
 def plan(shapes: Sequence[Shape], kinds: Sequence[Kind]) -> list[tuple[Shape, Kind]]:
@@ -355,10 +361,10 @@ def describe_machine() -> Machine:
     device = jax.devices()[0]
     return Machine(
         processor=_processor() if device.platform == "cpu" else device.device_kind,
-        cores=cores(),
+        cores=count_cores(),
         backend=device.platform,
         devices=len(jax.devices()),
-        threads={"torch": cores(), "XLA (its own choice: the cores)": cores()},
+        threads={"torch": count_cores(), "XLA (its own choice: the cores)": count_cores()},
         versions={package: version(package) for package in packages},
         environment={k: v for k, v in sorted(os.environ.items()) if k.startswith(prefixes)},
         load=os.getloadavg() if hasattr(os, "getloadavg") else None,

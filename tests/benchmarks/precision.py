@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm.comparison import Timing
+from jlstm.comparison import Timing, timing
 from tests.benchmarks.contestants import PLAIN, Contestant, Shape, ours
-from tests.benchmarks.harness import cpuinfo, differences, time_under_load, timing
+from tests.benchmarks.harness import Point, cpuinfo, differences, time_under_load
 from tests.benchmarks.programs import Problem, build, make_problem
 
 SHAPES = (Shape(128, 32, 128, 128), Shape(64, 128, 64, 64), Shape(512, 64, 64, 256))
@@ -38,22 +38,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Point:
-    """All dtypes at one shape."""
-
-    shape: Shape
-    others: float | None
-    """As in a ``harness.Case``."""
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
 class Precision:
     """Every shape, and what the processor can do."""
 
     has_bfloat16: bool | None
     """Whether the processor says that it has instructions for it; None where nothing is said."""
-    points: tuple[Point, ...]
+    points: tuple[Point[Row], ...]
 
 
 def measure(
@@ -68,7 +58,9 @@ def measure(
     return Precision(has_bfloat16(), tuple(points))
 
 
-def measure_point(shape: Shape, seconds: float, seed: int, tell: Callable[[str], None]) -> Point:
+def measure_point(
+    shape: Shape, seconds: float, seed: int, tell: Callable[[str], None]
+) -> Point[Row]:
     """The errors, then the times in turn."""
     problem = make_problem(shape, seed)
     tell(f"precision {shape}: float64")
@@ -102,6 +94,6 @@ def has_bfloat16() -> bool | None:
     return None if flags is None else not INSTRUCTIONS.isdisjoint(flags.split())
 
 
-def speedup(point: Point, row: Row) -> float:
+def speedup(point: Point[Row], row: Row) -> float:
     """How many times as fast as in float32."""
     return point.rows[0].seconds.median / row.seconds.median

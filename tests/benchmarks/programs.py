@@ -4,7 +4,6 @@ Everything that a peer does not do by itself is here, and is the same for all on
 derivative, the training step. PyTorch brings its own autograd and optimiser.
 """
 
-import os
 import time as clock
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -13,13 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from jlstm import Carry, LSTMParams, init_params
 from jlstm.comparison import _problem as random_problem
 from jlstm.comparison import count_flops
-from jlstm.devices import AXIS
+from jlstm.devices import count_cores, place
 from tests.benchmarks.contestants import Contestant, Layer, Shape
 
 Kind = Literal["forward", "gradient", "step", "stream"]
@@ -128,10 +125,9 @@ def _place(layer: Layer, role: str, tree: Any) -> Any:
     """Arrays in the layout and on the devices that the layer wants, before any clock runs."""
     if role == "sequence" and layer.batch_major:
         tree = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), tree)
-    if layer.mesh is None:
+    if not layer.spread:
         return jax.device_put(tree, jax.devices()[0])
-    spec = {"weights": P(), "carry": P(AXIS), "sequence": P(None, AXIS)}[role]
-    return jax.device_put(tree, NamedSharding(layer.mesh, spec))
+    return place(tree, {"weights": None, "carry": 0, "sequence": 1}[role])
 
 
 def _time_major(layer: Layer, a: jax.Array) -> jax.Array:
@@ -146,7 +142,7 @@ def _compile(layer: Layer, function: Callable[..., Any], *args: Any, **options: 
     compiled = traced.lower().compile()
     seconds = clock.perf_counter() - start
     memory = compiled.memory_analysis()
-    devices = 1 if layer.mesh is None else layer.mesh.size
+    devices = len(jax.devices()) if layer.spread else 1
     temp_bytes = None if memory is None else devices * memory.temp_size_in_bytes
     flops = count_flops(traced.jaxpr).products if devices == 1 else None
     return compiled, (seconds, temp_bytes, flops)
@@ -168,12 +164,17 @@ def _np(a: Any) -> np.ndarray:
     return np.asarray(a)
 
 
-def _compiled_forward(layer: Layer, problem: Problem) -> Program:
-    args = (
+def _inputs(layer: Layer, problem: Problem) -> tuple[Any, Any, Any]:
+    """What ``apply`` takes, in place."""
+    return (
         _place(layer, "weights", layer.load(problem.params)),
         _place(layer, "carry", problem.carry),
         _place(layer, "sequence", problem.xs),
     )
+
+
+def _compiled_forward(layer: Layer, problem: Problem) -> Program:
+    args = _inputs(layer, problem)
     run, told = _compile(layer, layer.apply, *args)
     return Program(
         lambda: jax.block_until_ready(run(*args)), lambda: _outputs(layer, *run(*args)), *told
@@ -187,9 +188,7 @@ def _compiled_gradient(layer: Layer, problem: Problem) -> Program:
         return out, pull_back((d_carry, d_hs))
 
     args = (
-        _place(layer, "weights", layer.load(problem.params)),
-        _place(layer, "carry", problem.carry),
-        _place(layer, "sequence", problem.xs),
+        *_inputs(layer, problem),
         _place(layer, "carry", problem.d_carry),
         _place(layer, "sequence", problem.d_hs),
     )
@@ -210,9 +209,7 @@ def compiled_last_carry(layer: Layer, problem: Problem) -> Program:
         return after, pull_back(d_carry)
 
     args = (
-        _place(layer, "weights", layer.load(problem.params)),
-        _place(layer, "carry", problem.carry),
-        _place(layer, "sequence", problem.xs),
+        *_inputs(layer, problem),
         _place(layer, "carry", problem.d_carry),
     )
     run, told = _compile(layer, gradient, *args)
@@ -291,7 +288,7 @@ def torch_program(problem: Problem, kind: Kind) -> Program:
     """``torch.nn.LSTM`` on the CPU, ``torch.nn.LSTMCell`` for streams; time-major by default."""
     import torch
 
-    torch.set_num_threads(cores())
+    torch.set_num_threads(count_cores())
 
     def tensor(a: Any) -> Any:
         return torch.from_numpy(np.array(a))
@@ -412,11 +409,3 @@ def _torch_training(torch: Any, tensor: Any, load: Any, problem: Problem) -> Pro
         return {"losses": np.asarray([float(step().detach()) for _ in range(3)])}
 
     return Program(fresh(one_bias=False), answer)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not everywhere
-        return os.cpu_count() or 1

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jlstm.comparison import Timing
+from jlstm.comparison import Timing, timing
 from tests.benchmarks.contestants import CONTESTANTS, PLAIN, Shape
-from tests.benchmarks.harness import order, time_under_load, timing
+from tests.benchmarks.harness import Point, order, time_under_load
 from tests.benchmarks.programs import Program, compiled_last_carry, make_problem
 
 Over = Literal["T", "B"]
@@ -40,21 +40,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Point:
-    """All contestants at one shape."""
-
-    shape: Shape
-    others: float | None
-    """As in a ``harness.Case``; None also where nobody was timed."""
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
 class Series:
     """Shapes that differ in one size."""
 
     over: Over
-    points: tuple[Point, ...]
+    points: tuple[Point[Row], ...]
 
 
 def measure(
@@ -69,7 +59,9 @@ def measure(
     return Series(over, tuple(measure_point(shape, seconds, seed, tell) for shape in shapes))
 
 
-def measure_point(shape: Shape, seconds: float, seed: int, tell: Callable[[str], None]) -> Point:
+def measure_point(
+    shape: Shape, seconds: float, seed: int, tell: Callable[[str], None]
+) -> Point[Row]:
     """Compile everybody in turn, then time in turn who does not need too much memory."""
     programs = build(shape, seed, tell)
     calls = {
@@ -120,7 +112,7 @@ def per_step_and_sequence(shape: Shape, row: Row) -> float | None:
     return None if row.seconds is None else row.seconds.median / (shape.time * shape.batch)
 
 
-def compile_ratio(point: Point, row: Row) -> float:
+def compile_ratio(point: Point[Row], row: Row) -> float:
     """How many times as long as the plain scan somebody takes to compile."""
     (plain,) = (other.compile_seconds for other in point.rows if other.name == PLAIN.name)
     return row.compile_seconds / plain
