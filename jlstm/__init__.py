@@ -20,12 +20,15 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from jlstm.types import GATES as GATES
     from jlstm.types import Carry as Carry
     from jlstm.types import LSTMParams as LSTMParams
+    from jlstm.variants import Variant as Variant
+    from jlstm.variants import VariantParams as VariantParams
 
     __version__: str
 
 _NAMES = {
     "types": ("GATES", "LSTMParams", "Carry"),
     "cell": ("init_params", "init_carry", "cell"),
+    "variants": ("Variant", "VariantParams"),
     "sequence": ("lstm",),
     "devices": ("over_devices",),
     "comparison": ("compare", "Comparison"),

@@ -38,11 +38,12 @@ Errata of the notes:
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
+from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.types import (
     Carry,
@@ -56,6 +57,7 @@ from jlstm.types import (
     check_number,
     check_params,
     check_size,
+    format_shape,
 )
 
 Flat = Float[Array, "*batch 4*hidden"]
@@ -155,24 +157,181 @@ def pushforward(jac: Jacobian, dz: Flat, dc_prev: State) -> tuple[State, State]:
     return dz_o * jac.h_zo + dc * jac.h_c, dc
 
 
-class Gates(NamedTuple):
-    """A gate arithmetic: all that tells one gated cell from another.
+Into = Callable[[Array, Array], Array]
+"""``product`` with the dtype of its factors settled: (rows, matrix) -> rows."""
 
-    A variant of the LSTM is its ``equations``, for reference, and two functions, ``forward`` and
-    ``jacobian``, for speed. One whose Jacobian is not elementwise brings its own linear pair as
-    well, with any pytree in place of ``Jacobian``.
+
+class Gates(Protocol):
+    """A gate arithmetic: all that tells one gated cell from another, and nothing of time.
+
+    ``sequence.py`` knows the products x·W and h'·U, time, chunks, masks and transforms, and asks
+    this for the rest. A value of it is hashable, as it is part of what a program is compiled for.
+    ``rest`` is always the weights without w_ih and w_hh; ``noise`` what ``noise`` gave for the
+    step, or None. Any leading axes: what is said to be for one step is also asked for many.
     """
 
-    equations: Callable[[Flat, State], tuple[State, State]] = equations
-    """(z, c') to (h, c), as plain as its paper."""
-    forward: Callable[[Flat, State], tuple[State, State, Any]] = forward
-    """(z, c') to (h, c, what ``jacobian`` needs to know)."""
-    jacobian: Callable[[Any, State, State], Any] = jacobian
-    """(what ``forward`` gave, c', c) to the local Jacobian."""
-    pullback: Callable[[Any, State, State], tuple[Flat, State]] = pullback
-    """(Jacobian, dh, dc) to (dz, dc'), linear in (dh, dc)."""
-    pushforward: Callable[[Any, Flat, State], tuple[State, State]] = pushforward
-    """(Jacobian, dz, dc') to (dh, dc), linear in (dz, dc')."""
+    @property
+    def random(self) -> bool:
+        """Whether it needs a key."""
+        ...
+
+    def check(self, params: Any) -> Any:
+        """The weights as JAX arrays; raise where they are of another kind or do not fit."""
+        ...
+
+    def flatten(self, params: Any) -> Any:
+        """The weights with the gate axis and the axis ``hidden`` as one."""
+        ...
+
+    def mask(self, keys: Array, output: int, dtype: Any) -> Array | None:
+        """What h' is multiplied with before h'·U, one for each sequence; None for nothing."""
+        ...
+
+    def noise(self, keys: Array, t: Array, hidden: int, output: int, dtype: Any) -> Any:
+        """The random masks of one step, made again wherever they are needed; None for none."""
+        ...
+
+    def inputs(self, rest: Any, x_part: Flat) -> Flat:
+        """What is known of z before h': x·W + b."""
+        ...
+
+    def equations(
+        self, rest: Any, z: Flat, h_part: Flat, prev: Carry, noise: Any, into: Into
+    ) -> Carry:
+        """(z, h'·U, carry') to the carry, as plain as its paper: what autodiff is given."""
+        ...
+
+    def forward(
+        self, rest: Any, z: Flat, h_part: Flat, prev: Carry, noise: Any, into: Into
+    ) -> tuple[Carry, Any]:
+        """The same the quick way, and what ``jacobian`` needs to know."""
+        ...
+
+    def jacobian(
+        self, rest: Any, saved: Any, before: Carry, after: Carry, noise: Any, into: Into
+    ) -> Any:
+        """The local derivative at given forward values."""
+        ...
+
+    def pullback(
+        self, rest: Any, jac: Any, d: Carry, into: Into
+    ) -> tuple[Any, Flat, tuple[State | None, State]]:
+        """Cotangents of the carry to (what ``gradient`` needs, that of h'·U, those of h' and c').
+
+        Here matrices in ``rest`` come transposed. The cotangent of h' is without what comes through
+        h'·U; None for zero.
+        """
+        ...
+
+    def pushforward(
+        self, rest: Any, jac: Any, known: Any, h_part: Flat, d_prev: Carry, into: Into
+    ) -> Carry:
+        """Tangents of (all that is known beforehand, h'·U, carry') to those of the carry."""
+        ...
+
+    def gradient(
+        self, rest: Any, jac: Any, before: Carry, out: Any, x_part: Callable[[], Flat], into: Into
+    ) -> tuple[Flat, Flat, Any]:
+        """What the pullback left, to cotangents of x·W, h'·U and ``rest``: all steps at once.
+
+        ``x_part()`` is x·W, for those who want it.
+        """
+        ...
+
+    def tangent(
+        self,
+        rest: Any,
+        d_rest: Any,
+        jac: Any,
+        before: Carry,
+        x_part: Callable[[], Flat],
+        dx_part: Flat,
+        dh_part: Flat,
+        into: Into,
+    ) -> Any:
+        """The transpose of ``gradient``: what is known of the tangent beforehand.
+
+        ``dh_part`` is h'·U̇ alone. What is None in ``d_rest`` does not move.
+        """
+        ...
+
+
+class _Plain(NamedTuple):
+    """The gate arithmetic of this file: the functions above, as ``sequence.py`` asks for them."""
+
+    random: bool = False
+
+    def check(self, params: Any) -> LSTMParams:
+        return check_params(params)
+
+    def flatten(self, params: LSTMParams) -> LSTMParams:
+        return flatten(params)
+
+    def mask(self, keys: Array, output: int, dtype: Any) -> None:
+        return None
+
+    def noise(self, keys: Array, t: Array, hidden: int, output: int, dtype: Any) -> None:
+        return None
+
+    def inputs(self, rest: LSTMParams, x_part: Flat) -> Flat:
+        return x_part if rest.b is None else x_part + rest.b
+
+    def equations(
+        self, rest: Any, z: Flat, h_part: Flat, prev: Carry, noise: None, into: Into
+    ) -> Carry:
+        return Carry(*equations(z + h_part, prev.c))
+
+    def forward(
+        self, rest: Any, z: Flat, h_part: Flat, prev: Carry, noise: None, into: Into
+    ) -> tuple[Carry, Activated]:
+        h, c, gates = forward(z + h_part, prev.c)
+        return Carry(h, c), gates
+
+    def jacobian(
+        self, rest: Any, saved: Activated, before: Carry, after: Carry, noise: None, into: Into
+    ) -> Jacobian:
+        return jacobian(saved, before.c, after.c)
+
+    def pullback(
+        self, rest: Any, jac: Jacobian, d: Carry, into: Into
+    ) -> tuple[Flat, Flat, tuple[None, State]]:
+        dz, dc_prev = pullback(jac, d.h, d.c)
+        return dz, dz, (None, dc_prev)
+
+    def pushforward(
+        self, rest: Any, jac: Jacobian, known: Flat, h_part: Flat, d_prev: Carry, into: Into
+    ) -> Carry:
+        return Carry(*pushforward(jac, known + h_part, d_prev.c))
+
+    def gradient(
+        self,
+        rest: LSTMParams,
+        jac: Jacobian,
+        before: Carry,
+        out: Flat,
+        x_part: Callable[[], Flat],
+        into: Into,
+    ) -> tuple[Flat, Flat, LSTMParams]:
+        b = None if rest.b is None else jnp.sum(out, axis=tuple(range(out.ndim - 1)))
+        return out, out, rest._replace(b=b)
+
+    def tangent(
+        self,
+        rest: LSTMParams,
+        d_rest: LSTMParams,
+        jac: Jacobian,
+        before: Carry,
+        x_part: Callable[[], Flat],
+        dx_part: Flat,
+        dh_part: Flat,
+        into: Into,
+    ) -> Flat:
+        known = dx_part + dh_part
+        return known if d_rest.b is None else known + d_rest.b
+
+
+PLAIN: Gates = _Plain()
+"""The plain LSTM."""
 
 
 def product(
@@ -196,8 +355,42 @@ def flatten(params: LSTMParams) -> LSTMParams:
     return flat
 
 
+def sequence_keys(key: PRNGKeyArray | None, batch: Sequence[int]) -> PRNGKeyArray:
+    """One key for each sequence, ``[*batch]``, from one key for all; or those given, checked.
+
+    What a sequence draws depends on its own key alone, so however the batch is cut, it stays.
+
+    Raises:
+        TypeError: no key of ``jax.random``.
+        ValueError: none came, or not one for each sequence.
+    """
+    if key is None:
+        raise ValueError(
+            "key: expected a key of jax.random, as gates is random, got None; "
+            "for evaluation, take gates.without_noise()"
+        )
+    dtype: Any = getattr(key, "dtype", jnp.float32)
+    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        check_key("key", key)
+        key = jax.random.wrap_key_data(jnp.asarray(key))
+    if key.shape == ():
+        return jax.random.split(key, tuple(batch))
+    if key.shape != tuple(batch):
+        raise ValueError(
+            f"key: expected one key, or one for each sequence, {format_shape(batch)}, "
+            f"got {format_shape(key.shape)}"
+        )
+    return key
+
+
 def cell(
-    params: LSTMParams, carry: Carry, x: Float[Array, "*batch input"]
+    params: Any,
+    carry: Carry,
+    x: Float[Array, "*batch input"],
+    *,
+    gates: Gates = PLAIN,
+    key: PRNGKeyArray | None = None,
+    t: int | Int[Array, ""] = 0,
 ) -> tuple[Carry, Float[Array, "*batch hidden"]]:
     """One step of the LSTM: equations (1) to (6), the pure function that ``lax.scan`` takes.
 
@@ -205,6 +398,10 @@ def cell(
         params: the weights, of one floating-point dtype.
         carry: h and c of the step before, ``[*batch, hidden]``, same dtype.
         x: the input of this step, ``[*batch, input]``, same dtype; any batch axes, or none.
+        gates: the cell, a value of ``Variant`` if it is not the plain one; with its own weights.
+        key: for a cell that is random: one key, or one for each sequence, ``[*batch]``.
+        t: the number of the step, for a cell that is random: the same key and number give what
+            ``lstm`` draws at that step.
 
     Returns:
         The new carry, and h once more as the step's output.
@@ -214,12 +411,23 @@ def cell(
         ValueError: a shape that does not fit; both name the argument, what was expected and what
             came.
     """
-    w_ih, w_hh, b = flatten(check_params(params))
-    x = check_array("x", x, ("...", w_ih.shape[0]), w_ih.dtype)
-    h_prev, c_prev = check_carry("carry", carry, x.shape[:-1], w_hh.shape[0], w_hh.dtype)
-    z = product(x, w_ih) + product(h_prev, w_hh)
-    z = z if b is None else z + b
-    h, c = equations(z, c_prev)
+    params = gates.check(params)
+    (inputs, *_), (output, _, hidden) = params.w_ih.shape, params.w_hh.shape
+    dtype = params.w_hh.dtype
+    x = check_array("x", x, ("...", inputs), dtype)
+    batch = x.shape[:-1]
+    carry = check_carry("carry", carry, batch, hidden, dtype, output)
+    rows = jax.tree.map(lambda a: a.reshape(math.prod(batch), a.shape[-1]), carry)
+    weights = gates.flatten(params)
+    rest, h_prev, noise = weights._replace(w_ih=None, w_hh=None), rows.h, None
+    if gates.random:
+        keys = sequence_keys(key, batch).reshape(math.prod(batch))
+        noise = gates.noise(keys, jnp.asarray(t), hidden, output, dtype)
+        mask = gates.mask(keys, output, dtype)
+        h_prev = h_prev if mask is None else h_prev * mask
+    z = gates.inputs(rest, product(x.reshape(math.prod(batch), inputs), weights.w_ih))
+    new = gates.equations(rest, z, product(h_prev, weights.w_hh), rows, noise, product)
+    h, c = (a.reshape(*batch, a.shape[-1]) for a in new)
     return Carry(h, c), h
 
 
@@ -256,18 +464,25 @@ def init_params(
     check_number("forget_bias", forget_bias)
     check_flag("bias", bias)
     dtype = check_float("dtype", dtype)
-    # Orthogonalisation is not defined in 16 bits: draw wide, round once.
-    wide = at_least_32_bits(dtype)
-
-    def per_gate(key: PRNGKeyArray, init: Any, shape: tuple[int, int]) -> Array:
-        gates = [init(k, shape, wide) for k in jax.random.split(key, 4)]
-        return jnp.stack(gates, axis=1).astype(dtype)
-
     key_ih, key_hh = jax.random.split(key)
-    w_ih = per_gate(key_ih, jax.nn.initializers.glorot_uniform(), (input_size, hidden_size))
-    w_hh = per_gate(key_hh, jax.nn.initializers.orthogonal(), (hidden_size, hidden_size))
+    w_ih = glorot_per_gate(key_ih, 4, (input_size, hidden_size), dtype)
+    w_hh = orthogonal_per_gate(key_hh, 4, (hidden_size, hidden_size), dtype)
     b = jnp.zeros((4, hidden_size), dtype).at[1].set(forget_bias) if bias else None
     return LSTMParams(w_ih, w_hh, b)
+
+
+def _per_gate(init: Any, key: PRNGKeyArray, count: int, shape: Any, dtype: Any) -> Array:
+    # Orthogonalisation is not defined in 16 bits: draw wide, round once.
+    wide = at_least_32_bits(dtype)
+    gates = [init(k, shape, wide) for k in jax.random.split(key, count)]
+    return jnp.stack(gates, axis=1).astype(dtype)
+
+
+glorot_per_gate = partial(_per_gate, jax.nn.initializers.glorot_uniform())
+"""(key, gates, (rows, columns), dtype) -> ``[rows, gates, columns]``, each gate on its own."""
+
+orthogonal_per_gate = partial(_per_gate, jax.nn.initializers.orthogonal())
+"""The same with orthogonal matrices, or as near to it as their shape allows."""
 
 
 def init_carry(

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from jlstm.cell import sequence_keys
 from jlstm.sequence import lstm
 from jlstm.types import Carry, LSTMParams, check_array, check_function
 
@@ -55,6 +56,7 @@ def over_devices(layer: Layer = lstm, devices: Sequence[jax.Device] | None = Non
         lengths: Any = None,
         resets: Any = None,
         reset_to: Carry | None = None,
+        key: PRNGKeyArray | None = None,
         **options: Any,
     ) -> tuple[Carry, Array]:
         check_array("xs", xs, ("time", "batch", "...", "input"))
@@ -66,8 +68,10 @@ def over_devices(layer: Layer = lstm, devices: Sequence[jax.Device] | None = Non
         def part(params: Any, carry: Any, xs: Any, masks: Any) -> Any:
             return layer(params, carry, xs, **masks, **options)
 
-        specs = {"lengths": batch, "resets": steps, "reset_to": batch}
-        masks = {"lengths": lengths, "resets": resets, "reset_to": reset_to}
+        # One key for each sequence, so that it draws the same wherever it lies.
+        keys = None if key is None else sequence_keys(key, xs.shape[1:-1])
+        specs = {"lengths": batch, "resets": steps, "reset_to": batch, "key": batch}
+        masks = {"lengths": lengths, "resets": resets, "reset_to": reset_to, "key": keys}
         masks = {name: mask for name, mask in masks.items() if mask is not None}
         run: Callable[..., tuple[Carry, Array]] = jax.shard_map(
             part,

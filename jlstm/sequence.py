@@ -30,18 +30,16 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Bool, DTypeLike, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import Gates, flatten, init_carry, product
+from jlstm.cell import PLAIN, Gates, product, sequence_keys
 from jlstm.types import (
     Carry,
-    LSTMParams,
     check_array,
     check_carry,
     check_choice,
     check_flag,
     check_float,
-    check_params,
     check_size,
 )
 
@@ -71,6 +69,17 @@ class Steps(NamedTuple):
     """False at padding, where the carry stays as it is."""
     keep: Bool[Array, "time batch 1"] | None
     """False where the carry is replaced by ``reset_to`` before the step; True at padding."""
+    t: Int[Array, " time"] | None
+    """The number of the step, from which a random gate arithmetic makes its masks."""
+
+
+class Chance(NamedTuple):
+    """All that is random, for gate arithmetics that are; the same at every step."""
+
+    keys: PRNGKeyArray
+    """One for each sequence, ``[batch]``."""
+    mask: Float[Array, "batch hidden"] | None
+    """What h' is multiplied with on its way into h'·U."""
 
 
 def _select(mask: Array | None, yes: Any, no: Any) -> Any:
@@ -81,52 +90,83 @@ def _select(mask: Array | None, yes: Any, no: Any) -> Any:
 # One step
 
 
-def _preact(plan: Plan, weights: LSTMParams, xs: Array) -> Array:
+def _preact(plan: Plan, weights: Any, xs: Array) -> Array:
     """The part of z that needs no h: x·W + b, for one step or for many."""
-    z = product(xs, weights.w_ih, plan.compute_dtype)
-    return z if weights.b is None else z + weights.b
+    x_part = product(xs, weights.w_ih, plan.compute_dtype)
+    return plan.gates.inputs(_rest(weights), x_part)
+
+
+def _recurrent(plan: Plan, weights: Any, chance: Chance | None, h: Array) -> Array:
+    """h'·U, for one step or for many."""
+    return product(_drop(chance, h), weights.w_hh, plan.compute_dtype)
 
 
 def _step(
     plan: Plan,
     gates: Callable[..., Any],
-    w_hh: Array,
+    weights: Any,
     reset_to: Carry,
+    chance: Chance | None,
     carry: Carry,
-    t: tuple[Array, Any, Any],
-) -> tuple[Carry, Any]:
-    """One step from x·W + b on: the new carry, and whatever the gate arithmetic gives beside."""
-    z, valid, keep = t
+    t: Any,
+) -> Any:
+    """One step from x·W + b on: what the gate arithmetic makes of it."""
+    z, valid, keep, number = t
     prev = _select(keep, carry, reset_to)
-    h, c, *beside = gates(z + product(prev.h, w_hh, plan.compute_dtype), prev.c)
-    return _select(valid, Carry(h, c), carry), beside
+    noise = _noise(plan, chance, number, prev)
+    h_part = _recurrent(plan, weights, chance, prev.h)
+    new, saved = gates(_rest(weights), z, h_part, prev, noise, _into(plan))
+    return _select(valid, new, carry), saved
+
+
+def _rest(weights: Any) -> Any:
+    """The weights that are the gate arithmetic's own."""
+    return weights._replace(w_ih=None, w_hh=None)
+
+
+def _into(plan: Plan) -> Callable[[Array, Array], Array]:
+    return partial(product, dtype=plan.compute_dtype)
+
+
+def _drop(chance: Chance | None, h: Array) -> Array:
+    return h if chance is None or chance.mask is None else h * chance.mask
+
+
+def _noise(plan: Plan, chance: Chance | None, number: Array | None, carry: Carry) -> Any:
+    """The masks of one step, or of as many as there are numbers."""
+    if chance is None or number is None:
+        return None
+    output, hidden = carry.h.shape[-1], carry.c.shape[-1]
+    noise = partial(plan.gates.noise, hidden=hidden, output=output, dtype=carry.h.dtype)
+    return (jax.vmap(noise, (None, 0)) if jnp.ndim(number) else noise)(chance.keys, number)
 
 
 # One chunk
 
 
 def _forward(
-    plan: Plan, weights: LSTMParams, carry: Carry, steps: Steps, reset_to: Carry
+    plan: Plan, weights: Any, carry: Carry, steps: Steps, reset_to: Carry, chance: Chance | None
 ) -> tuple[Carry, Carry, Any]:
     """The carry after the chunk, the carries after each step, and what the gates saved."""
     zs = _preact(plan, weights, steps.xs)
 
     def step(carry: Carry, t: Any) -> tuple[Carry, Any]:
-        new, (saved,) = _step(plan, plan.gates.forward, weights.w_hh, reset_to, carry, t)
+        new, saved = _step(plan, plan.gates.forward, weights, reset_to, chance, carry, t)
         return new, (new, saved)
 
     carry, (after, saved) = lax.scan(
-        step, carry, (zs, steps.valid, steps.keep), reverse=plan.reverse, unroll=plan.unroll
+        step, carry, (zs, *steps[1:]), reverse=plan.reverse, unroll=plan.unroll
     )
     return carry, after, saved
 
 
 def _recall(
     plan: Plan,
-    weights: LSTMParams,
+    weights: Any,
     carry: Carry,
     steps: Steps,
     reset_to: Carry,
+    chance: Chance | None,
     *,
     after: Carry | None,
     saved: Any,
@@ -137,66 +177,79 @@ def _recall(
     without it the chunk is walked through once more.
     """
     if after is None:
-        _, after, saved = _forward(plan, weights, carry, steps, reset_to)
+        _, after, saved = _forward(plan, weights, carry, steps, reset_to, chance)
 
     def shift(first: Array, rest: Array) -> Array:
         parts = [rest[1:], first[None]] if plan.reverse else [first[None], rest[:-1]]
         return jnp.concatenate(parts)
 
     before = _select(steps.keep, jax.tree.map(shift, carry, after), reset_to)
+    rest, noise = _rest(weights), _noise(plan, chance, steps.t, before)
     if saved is None:
-        z = _preact(plan, weights, steps.xs) + product(before.h, weights.w_hh, plan.compute_dtype)
-        _, _, saved = plan.gates.forward(z, before.c)
-    return before, plan.gates.jacobian(saved, before.c, after.c)
+        parts = _preact(plan, weights, steps.xs), _recurrent(plan, weights, chance, before.h)
+        _, saved = plan.gates.forward(rest, *parts, before, noise, _into(plan))
+    return before, plan.gates.jacobian(rest, saved, before, after, noise, _into(plan))
 
 
 def _backward(
     plan: Plan,
-    transposed: LSTMParams,
+    weights: Any,
+    transposed: Any,
     steps: Steps,
     before: Carry,
     jac: Any,
     d: tuple[Carry, Carry],
     dhs: Array,
-) -> tuple[LSTMParams, tuple[Carry, Carry], Array]:
+    chance: Chance | None,
+) -> tuple[Any, tuple[Carry, Carry], Array]:
     """Back-propagation through the chunk: cotangents of weights, (carry, reset_to) and xs.
 
     ``transposed`` holds Wᵀ and Uᵀ as matrices of their own: on CPU a product with a matrix that is
     only read as transposed takes up to three times as long, and here it would do so at every step.
     """
-    xs, valid, keep = steps
-    into = partial(product, dtype=plan.compute_dtype)
+    into = _into(plan)
 
-    def step(d: tuple[Carry, Carry], t: Any) -> tuple[tuple[Carry, Carry], Array]:
+    def step(d: tuple[Carry, Carry], t: Any) -> tuple[tuple[Carry, Carry], Any]:
         (dh, dc), d_reset = d
         jac, dh_loss, valid, keep = t
         dh = dh + dh_loss
-        dz, dc_prev = plan.gates.pullback(jac, dh, dc)
-        d_prev = Carry(into(dz, transposed.w_hh), dc_prev)
-        dz = _select(valid, dz, jnp.zeros_like(dz))
+        out, dh_part, (dh_prev, dc_prev) = plan.gates.pullback(
+            _rest(transposed), jac, Carry(dh, dc), into
+        )
+        dh_through = _drop(chance, into(dh_part, transposed.w_hh))
+        d_prev = Carry(dh_through if dh_prev is None else dh_prev + dh_through, dc_prev)
+        out = _select(valid, out, jax.tree.map(jnp.zeros_like, out))
         d_prev = _select(valid, d_prev, Carry(dh, dc))
         if keep is not None:
             zero = jax.tree.map(jnp.zeros_like, d_prev)
             d_reset = jax.tree.map(jnp.add, d_reset, _select(keep, zero, d_prev))
             d_prev = _select(keep, d_prev, zero)
-        return (d_prev, d_reset), dz
+        return (d_prev, d_reset), out
 
-    d, dzs = lax.scan(
-        step, d, (jac, dhs, valid, keep), reverse=not plan.reverse, unroll=plan.unroll
+    d, outs = lax.scan(
+        step, d, (jac, dhs, steps.valid, steps.keep), reverse=not plan.reverse, unroll=plan.unroll
     )
 
-    # All steps at once; dW and dU are one product, [x, h']ᵀ·dz.
+    # All steps at once; dW and dU are one product, [x, h']ᵀ·dz, where both have the same dz.
+    x_part = partial(product, steps.xs, weights.w_ih, plan.compute_dtype)
+    dx_part, dh_part, d_rest = plan.gates.gradient(_rest(weights), jac, before, outs, x_part, into)
+
     def rows(a: Array) -> Array:
         return a.reshape(a.shape[0] * a.shape[1], a.shape[2])
 
-    inputs = rows(jnp.concatenate([xs, before.h], axis=-1))
-    # The barrier makes XLA write the transposed matrix down, for the reason given above.
-    inputs_t = lax.optimization_barrier(inputs.T)  # type: ignore[no-untyped-call]
-    dw = into(inputs_t, rows(dzs))
-    dw_ih, dw_hh = jnp.split(dw, [xs.shape[-1]])
-    db = None if transposed.b is None else jnp.sum(dzs, axis=(0, 1))
-    dxs = into(dzs, transposed.w_ih)
-    return LSTMParams(dw_ih, dw_hh, db), d, dxs
+    def outer(a: Array, dz: Array) -> Array:
+        # The barrier makes XLA write the transposed matrix down, for the reason given above.
+        a_t = lax.optimization_barrier(rows(a).T)  # type: ignore[no-untyped-call]
+        return into(a_t, rows(dz))
+
+    xs, hs = steps.xs, _drop(chance, before.h)
+    if dx_part is dh_part:
+        dw = outer(jnp.concatenate([xs, hs], axis=-1), dx_part)
+        dw_ih, dw_hh = jnp.split(dw, [xs.shape[-1]])
+    else:
+        dw_ih, dw_hh = outer(xs, dx_part), outer(hs, dh_part)
+    dxs = into(dx_part, transposed.w_ih)
+    return d_rest._replace(w_ih=dw_ih, w_hh=dw_hh), d, dxs
 
 
 def _each(walk: Walk, carry: Any, chunks: Any, *, reverse: bool) -> tuple[Any, Any]:
@@ -213,51 +266,63 @@ def _each(walk: Walk, carry: Any, chunks: Any, *, reverse: bool) -> tuple[Any, A
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _vjp(
-    plan: Plan, weights: LSTMParams, carry: Carry, chunks: Steps, reset_to: Carry
+    plan: Plan,
+    weights: Any,
+    carry: Carry,
+    chunks: Steps,
+    reset_to: Carry,
+    chance: Chance | None,
 ) -> tuple[Carry, Array]:
     """Chunk after chunk; its reverse-mode derivative is ``_backward``, chunk after chunk."""
     if _is_light(chunks.xs, weights.w_ih):
         steps = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), chunks)
-        carry, hs = _plain(plan, weights, carry, steps, reset_to)
+        carry, hs = _plain(plan, weights, carry, steps, reset_to, chance)
         return carry, hs.reshape(*chunks.xs.shape[:-1], hs.shape[-1])
 
     def walk(carry: Carry, steps: Steps) -> tuple[Carry, Array]:
-        carry, after, _ = _forward(plan, weights, carry, steps, reset_to)
+        carry, after, _ = _forward(plan, weights, carry, steps, reset_to, chance)
         return carry, after.h
 
     return _each(walk, carry, chunks, reverse=plan.reverse)
 
 
 def _vjp_fwd(
-    plan: Plan, weights: LSTMParams, carry: Carry, chunks: Steps, reset_to: Carry
+    plan: Plan,
+    weights: Any,
+    carry: Carry,
+    chunks: Steps,
+    reset_to: Carry,
+    chance: Chance | None,
 ) -> tuple[tuple[Carry, Array], Any]:
     def walk(first: Carry, steps: Steps) -> tuple[Carry, Any]:
-        carry, after, saved = _forward(plan, weights, first, steps, reset_to)
+        carry, after, saved = _forward(plan, weights, first, steps, reset_to, chance)
         kept = {"gates": (after.c, saved), "carry": (after.c, None), "chunks": (None, None)}
         return carry, (after.h, (first, *kept[plan.residuals]))
 
     carry, (hs, kept) = _each(walk, carry, chunks, reverse=plan.reverse)
-    return (carry, hs), (weights, reset_to, chunks, hs, kept)
+    return (carry, hs), (weights, reset_to, chance, chunks, hs, kept)
 
 
 def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[Carry, Array]) -> tuple[Any, ...]:
-    weights, reset_to, chunks, hs, kept = residuals
+    weights, reset_to, chance, chunks, hs, kept = residuals
     d_carry, dhs = cotangents
-    transposed = LSTMParams(weights.w_ih.T, weights.w_hh.T, weights.b)
+    transposed = jax.tree.map(lambda w: w.T if w.ndim == 2 else w, weights)
 
     def walk(sums: Any, t: Any) -> tuple[Any, Array]:
         d_weights, d = sums
         steps, hs, (first, cs, saved), dhs = t
         after = None if cs is None else Carry(hs, cs)
-        before, jac = _recall(plan, weights, first, steps, reset_to, after=after, saved=saved)
-        more, d, dxs = _backward(plan, transposed, steps, before, jac, d, dhs)
+        before, jac = _recall(
+            plan, weights, first, steps, reset_to, chance, after=after, saved=saved
+        )
+        more, d, dxs = _backward(plan, weights, transposed, steps, before, jac, d, dhs, chance)
         return (jax.tree.map(jnp.add, d_weights, more), d), dxs
 
     d_weights, d_reset = jax.tree.map(jnp.zeros_like, (weights, reset_to))
     (d_weights, (d_carry, d_reset)), dxs = _each(
         walk, (d_weights, (d_carry, d_reset)), (chunks, hs, kept, dhs), reverse=not plan.reverse
     )
-    return d_weights, d_carry, Steps(dxs, None, None), d_reset
+    return d_weights, d_carry, Steps(dxs, None, None, None), d_reset, None
 
 
 _vjp.defvjp(_vjp_fwd, _vjp_bwd)
@@ -265,10 +330,15 @@ _vjp.defvjp(_vjp_fwd, _vjp_bwd)
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _jvp(
-    plan: Plan, weights: LSTMParams, carry: Carry, steps: Steps, reset_to: Carry
+    plan: Plan,
+    weights: Any,
+    carry: Carry,
+    steps: Steps,
+    reset_to: Carry,
+    chance: Chance | None,
 ) -> tuple[Carry, Array]:
     """The chunk, whose tangent is ``_jvp_rule``: linear, so that JAX can transpose it as well."""
-    carry, after, _ = _forward(plan, weights, carry, steps, reset_to)
+    carry, after, _ = _forward(plan, weights, carry, steps, reset_to, chance)
     return carry, after.h
 
 
@@ -281,11 +351,11 @@ def _jvp_rule(plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
     What stands in brackets is known before the walk through time. Above all Ẇ and U̇ stay outside
     it, so that the transpose of this rule finds dW and dU as one product each, not step by step.
     """
-    weights, carry, steps, reset_to = primals
-    d_weights, d_carry, d_steps, d_reset = tangents
+    weights, carry, steps, reset_to, chance = primals
+    d_weights, d_carry, d_steps, d_reset, _ = tangents
     d_carry = jax.tree.map(_dense, d_carry, carry)
     d_reset = jax.tree.map(_dense, d_reset, reset_to)
-    into = partial(product, dtype=plan.compute_dtype)
+    into = _into(plan)
 
     carry, after, saved = _forward(plan, *primals)
     # The names by which `_rule` says what may be kept for a backward pass.
@@ -294,21 +364,29 @@ def _jvp_rule(plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
         saved = None
     before, jac = _recall(plan, *primals, after=after, saved=saved)
 
-    terms = (
-        (d_steps.xs, weights.w_ih),
-        (steps.xs, d_weights.w_ih),
-        (before.h, d_weights.w_hh),
-    )
     zero = jnp.zeros((*steps.xs.shape[:-1], weights.w_hh.shape[-1]), weights.w_hh.dtype)
-    known = sum((into(x, w) for x, w in terms if not _is_zero(x) and not _is_zero(w)), start=zero)
-    if d_weights.b is not None and not _is_zero(d_weights.b):
-        known = known + d_weights.b
+
+    def linear(*terms: tuple[Any, Any]) -> Array:
+        moving = (into(x, w) for x, w in terms if not _is_zero(x) and not _is_zero(w))
+        return sum(moving, start=zero)
+
+    known = plan.gates.tangent(
+        _rest(weights),
+        jax.tree.map(lambda d: None if _is_zero(d) else d, _rest(d_weights), is_leaf=_is_zero),
+        jac,
+        before,
+        partial(product, steps.xs, weights.w_ih, plan.compute_dtype),
+        linear((d_steps.xs, weights.w_ih), (steps.xs, d_weights.w_ih)),
+        linear((_drop(chance, before.h), d_weights.w_hh)),
+        into,
+    )
 
     def step(d: Carry, t: Any) -> tuple[Carry, Array]:
         jac, known, valid, keep = t
         d_prev = _select(keep, d, d_reset)
-        dz = known + into(d_prev.h, weights.w_hh)
-        new = _select(valid, Carry(*plan.gates.pushforward(jac, dz, d_prev.c)), d)
+        h_part = into(_drop(chance, d_prev.h), weights.w_hh)
+        new = plan.gates.pushforward(_rest(weights), jac, known, h_part, d_prev, into)
+        new = _select(valid, new, d)
         return new, new.h
 
     d_after = lax.scan(
@@ -334,19 +412,27 @@ def _dense(tangent: Any, primal: Array) -> Array:
 
 
 def _plain(
-    plan: Plan, weights: LSTMParams, carry: Carry, steps: Steps, reset_to: Carry
+    plan: Plan,
+    weights: Any,
+    carry: Carry,
+    steps: Steps,
+    reset_to: Carry,
+    chance: Chance | None,
 ) -> tuple[Carry, Array]:
     """The plain scan of the cell, left to JAX: the reference."""
 
+    def equations(*arguments: Any) -> tuple[Carry, None]:
+        return plan.gates.equations(*arguments), None
+
     def step(carry: Carry, t: Any) -> tuple[Carry, Array]:
-        x, valid, keep = t
-        t = (_preact(plan, weights, x), valid, keep)
-        new, _ = _step(plan, plan.gates.equations, weights.w_hh, reset_to, carry, t)
+        x, *masks = t
+        t = (_preact(plan, weights, x), *masks)
+        new, _ = _step(plan, equations, weights, reset_to, chance, carry, t)
         return new, new.h
 
     if plan.residuals == "carry":
         step = jax.checkpoint(step, prevent_cse=False)
-    return lax.scan(step, carry, steps, reverse=plan.reverse, unroll=plan.unroll)
+    return lax.scan(step, carry, tuple(steps), reverse=plan.reverse, unroll=plan.unroll)
 
 
 def _rule(plan: Plan) -> Callable[..., tuple[Carry, Array]]:
@@ -365,10 +451,10 @@ def _rule(plan: Plan) -> Callable[..., tuple[Carry, Array]]:
                 rule = jax.checkpoint(rule, prevent_cse=False)
 
     def rules(
-        weights: LSTMParams, carry: Carry, chunks: Steps, reset_to: Carry
+        weights: Any, carry: Carry, chunks: Steps, reset_to: Carry, chance: Chance | None
     ) -> tuple[Carry, Array]:
         def walk(carry: Carry, steps: Steps) -> tuple[Carry, Array]:
-            return rule(weights, carry, steps, reset_to)
+            return rule(weights, carry, steps, reset_to, chance)
 
         return _each(walk, carry, chunks, reverse=plan.reverse)
 
@@ -380,16 +466,25 @@ def _rule(plan: Plan) -> Callable[..., tuple[Carry, Array]]:
 
 @partial(jax.jit, static_argnums=0)
 def _scan(
-    plan: Plan, weights: LSTMParams, carry: Carry, steps: Steps, reset_to: Carry
+    plan: Plan,
+    weights: Any,
+    carry: Carry,
+    steps: Steps,
+    reset_to: Carry,
+    keys: PRNGKeyArray | None,
 ) -> tuple[Carry, Array]:
     """All whole chunks; what is left over where the chunk does not divide the time comes alone."""
     rule = _rule(plan)
+    chance = None
+    if keys is not None:
+        output, dtype = weights.w_hh.shape[0], weights.w_hh.dtype
+        chance = Chance(keys, plan.gates.mask(keys, output, dtype))
 
     def walk(carry: Carry, start: int, count: int, chunk: int) -> tuple[Carry, Array]:
         def cut(a: Array) -> Array:
             return a[start : start + count * chunk].reshape(count, chunk, *a.shape[1:])
 
-        carry, hs = rule(weights, carry, jax.tree.map(cut, steps), reset_to)
+        carry, hs = rule(weights, carry, jax.tree.map(cut, steps), reset_to, chance)
         return carry, hs.reshape(count * chunk, *hs.shape[2:])
 
     time = steps.xs.shape[0]
@@ -456,10 +551,12 @@ def _is_light(xs: Float[Array, "... batch input"], w_ih: Float[Array, "input gat
 
 
 def lstm(
-    params: LSTMParams,
+    params: Any,
     carry: Carry | None,
     xs: Float[Array, "time *batch input"],
     *,
+    gates: Gates = PLAIN,
+    key: PRNGKeyArray | None = None,
     lengths: Int[Array, "*batch"] | None = None,
     resets: Bool[Array, "time *batch"] | None = None,
     reset_to: Carry | None = None,
@@ -476,6 +573,8 @@ def lstm(
         params: the weights, of one floating-point dtype, which is that of the whole computation.
         carry: h and c before the first step, ``[*batch, hidden]``; None for zeros.
         xs: the inputs, ``[time, *batch, input]``; any number of batch axes, or none.
+        gates: the cell, a value of ``Variant`` if it is not the plain one; with its own weights.
+        key: for a cell that is random: one key, or one for each sequence, ``[*batch]``.
         lengths: steps that count in each sequence, int ``[*batch]``. At steps t ≥ length the carry
             stays as it is and the output is 0, so the carry returned is the one after the last step
             that counts, and length 0 returns the carry given; what xs holds there has no influence,
@@ -512,16 +611,17 @@ def lstm(
         ValueError: a shape that does not fit, an unknown option or a length out of range; both name
             the argument, what was expected and what came.
     """
-    params = check_params(params)
-    inputs, hidden, dtype = params.w_ih.shape[0], params.w_hh.shape[0], params.w_hh.dtype
+    params = gates.check(params)
+    inputs, dtype = params.w_ih.shape[0], params.w_hh.dtype
+    output, hidden = params.w_hh.shape[0], params.w_hh.shape[-1]
     xs = check_array("xs", xs, ("time", "...", inputs), dtype)
     time, *batch = xs.shape[:-1]
-    if carry is None:
-        carry = init_carry(batch, hidden, dtype)
-    carry = check_carry("carry", carry, batch, hidden, dtype)
+    zeros = Carry(jnp.zeros((*batch, output), dtype), jnp.zeros((*batch, hidden), dtype))
+    carry = zeros if carry is None else check_carry("carry", carry, batch, hidden, dtype, output)
     if reset_to is None:
-        reset_to = init_carry(batch, hidden, dtype)
-    reset_to = check_carry("reset_to", reset_to, batch, hidden, dtype)
+        reset_to = zeros
+    reset_to = check_carry("reset_to", reset_to, batch, hidden, dtype, output)
+    keys = sequence_keys(key, batch) if gates.random else None
     valid = None if lengths is None else _valid(lengths, time, batch)
     keep = None
     if resets is not None:
@@ -542,7 +642,7 @@ def lstm(
     if derivative == "autodiff" and residuals != "chunks":
         chunk = time
     plan = Plan(
-        gates=Gates(),
+        gates=gates,
         derivative=derivative,
         residuals=residuals,
         chunk=max(1, min(chunk, time)),
@@ -562,17 +662,18 @@ def lstm(
     def merge_mask(mask: Array | None) -> Array | None:
         return None if mask is None else merge(mask[..., None], 1)
 
+    number = None if keys is None else jnp.arange(time)
     arrays = _vary_alike(
         (
-            flatten(params),
+            gates.flatten(params),
             jax.tree.map(partial(merge, lead=0), carry),
-            Steps(merge(xs, 1), merge_mask(valid), merge_mask(keep)),
+            Steps(merge(xs, 1), merge_mask(valid), merge_mask(keep), number),
             jax.tree.map(partial(merge, lead=0), reset_to),
         )
     )
-    merged, hs = _scan(plan, *arrays)
-    hs = hs.reshape(time, *batch, hidden)
-    carry = Carry(*(a.reshape(*batch, hidden) for a in merged))
+    merged, hs = _scan(plan, *arrays, None if keys is None else keys.reshape(math.prod(batch)))
+    hs = hs.reshape(time, *batch, output)
+    carry = Carry(*(a.reshape(*batch, a.shape[-1]) for a in merged))
     return carry, _select(mask, hs, jnp.zeros_like(hs))
 
 

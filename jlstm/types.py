@@ -169,11 +169,20 @@ def check_params(params: Any) -> LSTMParams:
     return LSTMParams(w_ih, w_hh, b)
 
 
-def check_carry(name: str, carry: Any, batch: Sequence[int], hidden: int, dtype: Any) -> Carry:
-    """``carry`` as JAX arrays; raise unless it is a Carry of ``[*batch, hidden]`` and ``dtype``."""
+def check_carry(
+    name: str,
+    carry: Any,
+    batch: Sequence[int],
+    hidden: int,
+    dtype: Any,
+    output: int | None = None,
+) -> Carry:
+    """``carry`` as JAX arrays; raise unless it is a Carry of ``[*batch, hidden]`` and ``dtype``.
+
+    ``output`` is the size of h where it is not that of c.
+    """
     if not isinstance(carry, Carry):
         raise TypeError(f"{name}: expected Carry, got {type(carry).__name__}")
-    shape = (*batch, hidden)
-    h = check_array(f"{name}.h", carry.h, shape, dtype)
-    c = check_array(f"{name}.c", carry.c, shape, dtype)
+    h = check_array(f"{name}.h", carry.h, (*batch, hidden if output is None else output), dtype)
+    c = check_array(f"{name}.c", carry.c, (*batch, hidden), dtype)
     return Carry(h, c)

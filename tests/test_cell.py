@@ -8,7 +8,7 @@ import pytest
 from witness import random_problem
 
 import jlstm
-from jlstm.cell import Gates, equations, forward, jacobian, pullback, pushforward
+from jlstm.cell import equations, forward, jacobian, pullback, pushforward
 
 # Sums of a few float64 terms, each good to 2e-16.
 ROUNDING = 1e-14
@@ -71,10 +71,6 @@ def test_pushforward_is_the_transpose_of_pullback(batch):
     inner = sum(jnp.vdot(a, b) for a, b in zip(pullback(jac, *u), v, strict=True))
     outer = sum(jnp.vdot(a, b) for a, b in zip(u, pushforward(jac, *v), strict=True))
     np.testing.assert_allclose(inner, outer, rtol=ROUNDING)
-
-
-def test_the_plain_cell_is_the_default_gate_arithmetic():
-    assert Gates() == (equations, forward, jacobian, pullback, pushforward)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])

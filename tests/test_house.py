@@ -27,7 +27,9 @@ ORDER = (
     "extras",
     "files",
     "types",
+    "activations",
     "cell",
+    "variants",
     "sequence",
     "devices",
     "comparison",
@@ -37,7 +39,7 @@ ORDER = (
     "plots",
     "cli",
 )
-CORE = ("types", "cell", "sequence", "devices")
+CORE = ("types", "activations", "cell", "variants", "sequence", "devices")
 CORE_MAY_IMPORT = {"jax", "jaxtyping", "numpy", *sys.stdlib_module_names}
 
 

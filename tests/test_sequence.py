@@ -23,7 +23,6 @@ from witness import (
 
 import jlstm
 from jlstm import sequence
-from jlstm.cell import Gates, Jacobian
 from jlstm.sequence import choose_chunk, choose_unroll
 
 DERIVATIVES = get_args(sequence.Derivative)
@@ -733,48 +732,6 @@ class TestChooseChunk:
 
 def test_steps_compiled_as_one_depend_on_the_backend():
     assert [choose_unroll(backend) for backend in ("cpu", "gpu", "tpu")] == [1, 8, 1]
-
-
-# A variant is its equations and two functions
-
-
-def coupled_equations(z, c_prev):
-    """An LSTM whose forget gate is what the input gate leaves: f = 1 − i (Greff et al. 2015)."""
-    z_i, _, z_g, z_o = jnp.split(z, 4, axis=-1)
-    i = jax.nn.sigmoid(z_i)
-    c = i * jnp.tanh(z_g) + (1 - i) * c_prev
-    return jax.nn.sigmoid(z_o) * jnp.tanh(c), c
-
-
-def coupled_forward(z, c_prev):
-    z_i, _, z_g, z_o = jnp.split(z, 4, axis=-1)
-    i, g, o = jax.nn.sigmoid(z_i), jnp.tanh(z_g), jax.nn.sigmoid(z_o)
-    c = i * g + (1 - i) * c_prev
-    return o * jnp.tanh(c), c, (i, g, o)
-
-
-def coupled_jacobian(gates, c_prev, c):
-    i, g, o = gates
-    return Jacobian(
-        c_zi=(g - c_prev) * i * (1 - i),
-        c_zf=jnp.zeros_like(i),
-        c_zg=i * (1 - g**2),
-        h_zo=jnp.tanh(c) * o * (1 - o),
-        h_c=o * (1 - jnp.tanh(c) ** 2),
-        c_c=1 - i,
-    )
-
-
-@pytest.mark.parametrize("derivative", ["vjp", "jvp"])
-@pytest.mark.parametrize("residuals", RESIDUALS)
-def test_a_variant_is_two_functions_beside_its_equations(derivative, residuals, monkeypatch):
-    coupled = Gates(coupled_equations, coupled_forward, coupled_jacobian)
-    monkeypatch.setattr(sequence, "Gates", lambda: coupled)
-    problem = random_problem(**MASKS)
-    expected = run_jlstm(problem, derivative="autodiff")
-    assert relative_error(expected["hs"], run_oracle(problem)["hs"]) > 0.01
-    options = {"derivative": derivative, "residuals": residuals, "chunk": 3}
-    assert_agree(run_jlstm(problem, **options), expected, ROUNDING)
 
 
 # Bad input
