@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from jlstm.comparison import Comparison as Comparison
     from jlstm.comparison import compare as compare
     from jlstm.devices import over_devices as over_devices
+    from jlstm.layers import Stack as Stack
+    from jlstm.layers import init_stack as init_stack
+    from jlstm.layers import stack as stack
     from jlstm.sequence import lstm as lstm
     from jlstm.types import GATES as GATES
     from jlstm.types import Carry as Carry
@@ -30,6 +33,7 @@ _NAMES = {
     "cell": ("init_params", "init_carry", "cell"),
     "variants": ("Variant", "VariantParams"),
     "sequence": ("lstm",),
+    "layers": ("Stack", "init_stack", "stack"),
     "devices": ("over_devices",),
     "comparison": ("compare", "Comparison"),
 }

@@ -38,6 +38,7 @@ Errata of the notes:
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -256,7 +257,8 @@ class Gates(Protocol):
         ...
 
 
-class _Plain(NamedTuple):
+@dataclass(frozen=True)
+class _Plain:
     """The gate arithmetic of this file: the functions above, as ``sequence.py`` asks for them."""
 
     random: bool = False
@@ -366,8 +368,8 @@ def sequence_keys(key: PRNGKeyArray | None, batch: Sequence[int]) -> PRNGKeyArra
     """
     if key is None:
         raise ValueError(
-            "key: expected a key of jax.random, as gates is random, got None; "
-            "for evaluation, take gates.without_noise()"
+            "key: expected a key of jax.random, for what is random here, got None; "
+            "for evaluation, take without_noise() of the gates or the stack"
         )
     dtype: Any = getattr(key, "dtype", jnp.float32)
     if not jnp.issubdtype(dtype, jax.dtypes.prng_key):

@@ -622,7 +622,7 @@ def lstm(
         reset_to = zeros
     reset_to = check_carry("reset_to", reset_to, batch, hidden, dtype, output)
     keys = sequence_keys(key, batch) if gates.random else None
-    valid = None if lengths is None else _valid(lengths, time, batch)
+    valid = None if lengths is None else valid_steps(lengths, time, batch)
     keep = None
     if resets is not None:
         keep = ~check_array("resets", resets, (time, *batch), jnp.bool_)
@@ -698,7 +698,7 @@ def _varying(a: Array) -> frozenset[str]:
     return axes
 
 
-def _valid(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time *batch"]:
+def valid_steps(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time *batch"]:
     """True at the steps that count."""
     array = check_array("lengths", lengths, batch)
     if not jnp.issubdtype(array.dtype, jnp.integer):

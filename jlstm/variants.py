@@ -379,20 +379,20 @@ class Variant:
         """What h' is multiplied with before h'·U, one for each sequence."""
         if not self.state_dropout:
             return None
-        return _dropout(_fold(keys, 2**32 - 1), self.state_dropout, output, dtype)
+        return dropout_mask(fold_keys(keys, 2**32 - 1), self.state_dropout, output, dtype)
 
     def noise(self, keys: Array, t: Array, hidden: int, output: int, dtype: Any) -> Noise:
         """The random masks of step t."""
-        keys = _fold(keys, t)
+        keys = fold_keys(keys, t)
 
         def keep(n: int, rate: float, size: int) -> State | None:
-            return _kept(_fold(keys, n), rate, size).astype(dtype) if rate else None
+            return _kept(fold_keys(keys, n), rate, size).astype(dtype) if rate else None
 
         rate = self.recurrent_dropout
         return Noise(
             h=keep(0, self.zoneout_h, output),
             c=keep(1, self.zoneout_c, hidden),
-            g=_dropout(_fold(keys, 2), rate, hidden, dtype) if rate else None,
+            g=dropout_mask(fold_keys(keys, 2), rate, hidden, dtype) if rate else None,
         )
 
     # Forward
@@ -706,17 +706,19 @@ def _rows(a: Array) -> Array:
     return a.reshape(-1, a.shape[-1])
 
 
-def _fold(keys: PRNGKeyArray, number: Any) -> PRNGKeyArray:
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+def fold_keys(keys: PRNGKeyArray, number: Any) -> PRNGKeyArray:
+    """Another key for each sequence, ``[*batch]``."""
+    folded = jax.vmap(jax.random.fold_in, (0, None))(keys.reshape(-1), number)
+    return folded.reshape(keys.shape)
 
 
 def _kept(keys: PRNGKeyArray, rate: float, size: int) -> Array:
-    """True with probability ``rate``, ``[batch, size]``; in float32, whatever is switched on."""
-    return jax.vmap(lambda key: jax.random.bernoulli(key, jnp.float32(rate), (size,)))(keys)
+    """True with probability ``rate``, ``[*batch, size]``; in float32, whatever is switched on."""
+    draw = partial(jax.random.bernoulli, p=jnp.float32(rate), shape=(size,))
+    return jax.vmap(draw)(keys.reshape(-1)).reshape(*keys.shape, size)
 
 
-def _dropout(keys: PRNGKeyArray, rate: float, size: int, dtype: Any) -> Array:
-    """0 with probability ``rate``, else what makes the mean 1."""
-    return jnp.where(
-        _kept(keys, rate, size), jnp.zeros((), dtype), jnp.asarray(1 / (1 - rate), dtype)
-    )
+def dropout_mask(keys: PRNGKeyArray, rate: float, size: int, dtype: Any) -> Array:
+    """0 with probability ``rate``, else what makes the mean 1; ``[*batch, size]``."""
+    dropped = _kept(keys, rate, size)
+    return jnp.where(dropped, jnp.zeros((), dtype), jnp.asarray(1 / (1 - rate), dtype))

@@ -31,6 +31,7 @@ ORDER = (
     "cell",
     "variants",
     "sequence",
+    "layers",
     "devices",
     "comparison",
     "models",
@@ -39,7 +40,7 @@ ORDER = (
     "plots",
     "cli",
 )
-CORE = ("types", "activations", "cell", "variants", "sequence", "devices")
+CORE = ("types", "activations", "cell", "variants", "sequence", "layers", "devices")
 CORE_MAY_IMPORT = {"jax", "jaxtyping", "numpy", *sys.stdlib_module_names}
 
 

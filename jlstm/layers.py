@@ -1,0 +1,463 @@
+"""Stacks of LSTM layers: depth, two directions, connections between layers, dropout, pooling.
+
+A stack is a layer of layers: like ``lstm`` it takes (params, carry, xs) and gives (carry, hs), its
+parameters and its carry being tuples with one entry for each layer. With x⁰ = xs and hˡ the outputs
+of layer l, the layer above reads
+
+    chain: xˡ = hˡ        residual: xˡ = hˡ + xˡ⁻¹ (l ≥ 2)        skip: xˡ = [hˡ, xs]
+
+and the stack gives xᴸ of the last layer, or for skip all of them side by side. (Residual: Wu et al.
+2016; skip: Graves 2013.) In a layer of two directions hˡ is both side by side, forward first
+(Schuster & Paliwal 1997).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
+
+from jlstm.cell import PLAIN, Gates, init_params, sequence_keys
+from jlstm.sequence import lstm, valid_steps
+from jlstm.types import (
+    Carry,
+    check_array,
+    check_choice,
+    check_flag,
+    check_function,
+    check_key,
+    check_number,
+    check_size,
+)
+from jlstm.variants import Variant, dropout_mask, fold_keys
+
+Connections = Literal["chain", "residual", "skip"]
+
+
+class LayerParams(NamedTuple):
+    """The weights of one layer of a stack."""
+
+    forward: Any
+    """``LSTMParams``, or the ``VariantParams`` of its gates."""
+    backward: Any = None
+    """The same for the direction from the end to the start; None where there is none."""
+    start: Any = None
+    """The learned carry before the first step, ``[hidden]``, one for each direction; or None."""
+
+
+class Cell(NamedTuple):
+    """One layer of a ``Stack``."""
+
+    size: int
+    """Units of c."""
+    output: int | None
+    """Units of h, where there is a projection."""
+    gates: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """What a stack is made of: all but its weights.
+
+    Args:
+        sizes: the units of c of each layer, from the first; one int for a single layer.
+        output_sizes: the units of h of each layer, where it has a projection (which only a
+            ``Variant`` has); one for all layers, or one for each; None for none.
+        gates: the cell of all layers, or one for each.
+        bidirectional: whether each layer also walks from the end to the start.
+        connections: what a layer hands to the next; see the module.
+        learned_carry: whether the carry before the first step is a parameter, for each layer and
+            direction. It is also what a reset puts in place.
+        input_dropout: the part of xs that is dropped.
+        dropout: the part of what is handed from layer to layer that is dropped.
+        output_dropout: the part of the outputs that is dropped.
+        variational: whether what is dropped stays the same for a whole sequence (Gal & Ghahramani
+            2016), or is drawn anew at every step.
+        deterministic: True for evaluation, see ``without_noise``.
+
+    Raises:
+        TypeError: an option of another type.
+        ValueError: a size below 1 or a rate outside 0 … 1; as many sizes, output sizes or gates as
+            there are not layers; a projection of plain gates; residual connections between layers
+            of different outputs.
+    """
+
+    sizes: int | Sequence[int]
+    output_sizes: int | Sequence[int | None] | None = None
+    gates: Gates | Sequence[Gates] = PLAIN
+    bidirectional: bool = False
+    connections: Connections = "chain"
+    learned_carry: bool = False
+    input_dropout: float = 0.0
+    dropout: float = 0.0
+    output_dropout: float = 0.0
+    variational: bool = True
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        # One entry for each layer, in tuples: what was given may be one for all, or a list.
+        sizes = self.sizes if isinstance(self.sizes, Sequence) else (self.sizes,)
+        if not sizes:
+            raise ValueError("sizes: expected at least one layer, got none")
+        for n in sizes:
+            check_size("sizes", n)
+
+        def each(name: str, single: bool) -> tuple[Any, ...]:
+            value = getattr(self, name)
+            value = (value,) * len(sizes) if single else tuple(value)
+            if len(value) != len(sizes):
+                raise ValueError(
+                    f"{name}: expected one for each of {len(sizes)} layers, got {len(value)}"
+                )
+            return value
+
+        outputs = each("output_sizes", not isinstance(self.output_sizes, Sequence))
+        gates = each("gates", not isinstance(self.gates, Sequence))
+        for name, value in (("sizes", tuple(sizes)), ("output_sizes", outputs), ("gates", gates)):
+            object.__setattr__(self, name, value)
+        for n, cell in zip(outputs, gates, strict=True):
+            if n is not None:
+                check_size("output_sizes", n)
+                if not isinstance(cell, Variant):
+                    raise ValueError(
+                        "output_sizes: expected None for plain gates, which have no projection; "
+                        f"take gates=Variant(); got {n}"
+                    )
+        for name in ("bidirectional", "learned_carry", "variational", "deterministic"):
+            check_flag(name, getattr(self, name))
+        for name in ("input_dropout", "dropout", "output_dropout"):
+            check_number(name, getattr(self, name), least=0, below=1)
+        check_choice("connections", self.connections, get_args(Connections))
+        if self.connections == "residual" and len(set(self.outputs)) > 1:
+            raise ValueError(
+                f"connections: expected layers of one output size for 'residual', "
+                f"got {list(self.outputs)}"
+            )
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """What each layer is made of."""
+        columns: Any = (self.sizes, self.output_sizes, self.gates)
+        return tuple(Cell(*cell) for cell in zip(*columns, strict=True))
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The features that each layer gives, both directions together."""
+        ways = 2 if self.bidirectional else 1
+        return tuple(ways * (c.size if c.output is None else c.output) for c in self.cells)
+
+    @property
+    def output_size(self) -> int:
+        """The features that the stack gives."""
+        return sum(self.outputs) if self.connections == "skip" else self.outputs[-1]
+
+    @property
+    def random(self) -> bool:
+        """Whether it needs a key."""
+        rates = (self.input_dropout, self.dropout, self.output_dropout)
+        random = any(rates) or any(cell.gates.random for cell in self.cells)
+        return random and not self.deterministic
+
+    def without_noise(self) -> "Stack":
+        """The same stack for evaluation: nothing dropped, zoneout by its mean."""
+        gates = (cell.gates for cell in self.cells)
+        quiet = tuple(g.without_noise() if isinstance(g, Variant) else g for g in gates)
+        return replace(self, gates=quiet, deterministic=True)
+
+
+def init_stack(
+    key: PRNGKeyArray,
+    input_size: int,
+    config: Stack,
+    *,
+    forget_bias: float = 1.0,
+    bias: bool = True,
+    dtype: DTypeLike = jnp.float32,
+) -> tuple[LayerParams, ...]:
+    """Fresh weights for a stack, each layer and direction drawn on its own; learned carries at 0.
+
+    Args:
+        key: a key of ``jax.random``.
+        input_size: features of xs, at least 1.
+        config: the stack.
+        forget_bias: as for ``init_params``, and so the rest.
+        bias: False for none.
+        dtype: of all weights.
+
+    Raises:
+        TypeError: an argument of another type, or a dtype that is not floating-point.
+        ValueError: a size below 1, or a bias that is not finite.
+    """
+    check_key("key", key)
+    check_size("input_size", input_size)
+    _check_config(config)
+    options: dict[str, Any] = {"forget_bias": forget_bias, "bias": bias, "dtype": dtype}
+
+    def init(key: PRNGKeyArray, cell: Cell, width: int) -> Any:
+        if isinstance(cell.gates, Variant):
+            return cell.gates.init(key, width, cell.size, output_size=cell.output, **options)
+        return init_params(key, width, cell.size, **options)
+
+    layers, width, directions = [], input_size, 2 if config.bidirectional else 1
+    for n, cell in enumerate(config.cells):
+        keys = jax.random.split(jax.random.fold_in(key, n), directions)
+        ways = [init(k, cell, width) for k in keys]
+        zeros = tuple(
+            Carry(jnp.zeros(w.w_hh.shape[0], dtype), jnp.zeros(w.w_hh.shape[-1], dtype))
+            for w in ways
+        )
+        backward = ways[1] if config.bidirectional else None
+        layers.append(LayerParams(ways[0], backward, zeros if config.learned_carry else None))
+        width = config.outputs[n] + (input_size if config.connections == "skip" else 0)
+    return tuple(layers)
+
+
+def stack(
+    config: Stack,
+    params: Sequence[LayerParams],
+    carry: Any,
+    xs: Float[Array, "time *batch input"],
+    *,
+    lengths: Int[Array, "*batch"] | None = None,
+    resets: Bool[Array, "time *batch"] | None = None,
+    key: PRNGKeyArray | None = None,
+    layer: Callable[..., tuple[Carry, Array]] = lstm,
+    **options: Any,
+) -> tuple[Any, Float[Array, "time *batch output"]]:
+    """Layer upon layer. ``partial(stack, config)`` goes wherever ``lstm`` goes.
+
+    Args:
+        config: the stack.
+        params: its weights, from ``init_stack``.
+        carry: what a call before returned, so that a sequence may come in pieces; None for the
+            start. A tuple with a ``Carry`` for each layer; with a pair of them, forward and
+            backward, where it is bidirectional. (There only the forward one knows of the pieces
+            before: what comes after a piece is not known yet.)
+        xs: the inputs, ``[time, *batch, input]``.
+        lengths: as for ``lstm``; the backward direction starts at the last step that counts.
+        resets: as for ``lstm``: True where a sequence starts anew. The backward direction is reset
+            on the other side of the same border.
+        key: for dropout and random cells: one key, or one for each sequence, ``[*batch]``.
+        layer: what runs one layer.
+        options: of ``lstm``, for all layers: ``derivative``, ``residuals``, ``chunk``…
+
+    Returns:
+        The carry after the last step, in the form described, and the outputs, 0 at padding.
+
+    Raises:
+        TypeError, ValueError: as for ``lstm``, with the number of the layer, from 0; and for params
+            or a carry that are not those of so many layers.
+    """
+    _check_config(config)
+    check_function("layer", layer)
+    depth = len(config.cells)
+    _check_layers("params", params, depth, LayerParams)
+    if carry is not None:
+        _check_layers("carry", carry, depth, tuple if config.bidirectional else Carry)
+    xs = check_array("xs", xs, ("time", "...", "input"))
+    time, *batch = xs.shape[:-1]
+    keys = sequence_keys(key, batch) if config.random else None
+    resets_back = None
+    if resets is not None:
+        resets = check_array("resets", resets, (time, *batch), jnp.bool_)
+        # What starts anew at t + 1 has nothing to tell the steps up to t.
+        resets_back = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+
+    # What is random has a number in the stack, by which its keys differ from all others.
+    def drop(number: int, rate: float, a: Array) -> Array:
+        if keys is None or not rate:
+            return a
+        return _drop(fold_keys(keys, number), a, rate, config.variational)
+
+    def walk(n: int, back: bool, weights: Any, carry: Any, start: Any, xs: Array) -> Any:
+        cell = config.cells[n].gates
+        own: dict[str, Any] = {"resets": resets_back if back else resets, "reverse": back}
+        if cell.random and keys is not None:
+            own["key"] = fold_keys(keys, 3 * n + back)
+        if start:
+            start = jax.tree.map(lambda a: jnp.broadcast_to(a, (*batch, *a.shape)), start)
+            own["reset_to"], carry = start, start if carry is None else carry
+        try:
+            return layer(weights, carry, xs, gates=cell, lengths=lengths, **own, **options)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"layer {n}: {error}") from error
+
+    inputs = x = drop(3 * depth, config.input_dropout, xs)
+    carries, outs = [], []
+    for n, one in enumerate(params):
+        before = (None, None) if carry is None else carry[n]
+        if config.bidirectional:
+            ways = zip((False, True), one[:2], before, one.start or (None, None), strict=True)
+            (first, hs), (second, hs_back) = (walk(n, *way, x) for way in ways)
+            hs = jnp.concatenate([hs, hs_back], axis=-1)
+            carries.append((first, second))
+        else:
+            before = None if carry is None else carry[n]
+            after, hs = walk(n, False, one.forward, before, one.start and one.start[0], x)
+            carries.append(after)
+        if config.connections == "residual" and n:
+            hs = hs + x
+        outs.append(hs)
+        x = drop(3 * n + 2, config.dropout, hs)
+        if config.connections == "skip":
+            x = jnp.concatenate([x, inputs], axis=-1)
+    out = jnp.concatenate(outs, axis=-1) if config.connections == "skip" else outs[-1]
+    return tuple(carries), drop(3 * depth + 1, config.output_dropout, out)
+
+
+# Beside the stack: weights dropped before it, another order of axes around it, pooling after it.
+
+
+def drop_weights(key: PRNGKeyArray, params: Any, rate: float) -> Any:
+    """The same weights with a part of the recurrent ones set to 0 and the rest scaled up.
+
+    What is dropped is dropped for all sequences and steps (weight drop, Merity et al. 2018), so it
+    is done once, before the layer or stack is called.
+
+    Args:
+        key: a key of ``jax.random``; another at every training step.
+        params: of a layer or a stack: every ``w_hh`` in it.
+        rate: the part that is dropped.
+
+    Raises:
+        TypeError: no key, or no number.
+        ValueError: a rate outside 0 … 1, or no recurrent weights.
+    """
+    check_key("key", key)
+    check_number("rate", rate, least=0, below=1)
+
+    def is_recurrent(path: Any) -> bool:
+        return getattr(path[-1], "name", None) == "w_hh" if path else False
+
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    if not any(is_recurrent(path) for path, _ in leaves):
+        raise ValueError("params: expected weights of a layer or a stack, got none named w_hh")
+
+    def dropped(n: int, path: Any, w: Array) -> Array:
+        if not is_recurrent(path) or not rate:
+            return w
+        kept = jax.random.bernoulli(jax.random.fold_in(key, n), jnp.float32(1 - rate), w.shape)
+        return jnp.where(kept, w / (1 - rate), jnp.zeros_like(w))
+
+    return jax.tree.unflatten(tree, [dropped(n, *leaf) for n, leaf in enumerate(leaves)])
+
+
+def batch_major(layer: Callable[..., tuple[Any, Array]] = lstm) -> Callable[..., Any]:
+    """``layer`` for xs ``[*batch, time, input]``, giving hs and taking resets in that order, too.
+
+    Two transpositions, one on the way in and one on the way out, however deep the layer is.
+
+    Args:
+        layer: ``lstm``, or what takes the arguments that it takes, such as ``partial(stack, …)``.
+
+    Raises:
+        TypeError: ``layer`` is no function; (when called) xs or resets is no array.
+        ValueError: (when called) xs has no batch axis or no time axis.
+    """
+    check_function("layer", layer)
+
+    def run(params: Any, carry: Any, xs: Array, *, resets: Any = None, **options: Any) -> Any:
+        xs = check_array("xs", xs, ("batch", "...", "time", "input"))
+        if resets is not None:
+            resets = jnp.moveaxis(check_array("resets", resets, xs.shape[:-1], jnp.bool_), -1, 0)
+        carry, hs = layer(params, carry, jnp.moveaxis(xs, -2, 0), resets=resets, **options)
+        return carry, jnp.moveaxis(hs, 0, -2)
+
+    return run
+
+
+def last(
+    hs: Float[Array, "time *batch output"],
+    lengths: Int[Array, "*batch"] | None = None,
+    *,
+    bidirectional: bool = False,
+) -> Float[Array, "*batch output"]:
+    """The outputs at the last step that counts; 0 for a sequence of no steps.
+
+    Args:
+        hs: what a layer or stack gave.
+        lengths: steps that count; None for all.
+        bidirectional: whether the second half of the features walks from the end to the start, so
+            that its last step is the first.
+
+    Raises:
+        TypeError, ValueError: arrays of another dtype or shape, a length out of range.
+    """
+    hs, mask = _steps(hs, lengths)
+    time, *batch = hs.shape[:-1]
+    count = jnp.full(batch, time) if lengths is None else jnp.sum(mask[..., 0], axis=0)
+    at = jnp.maximum(count - 1, 0)[None, ..., None]
+    if not time:
+        return jnp.zeros(hs.shape[1:], hs.dtype)
+    ends = jnp.take_along_axis(hs, at, axis=0)[0]
+    if bidirectional:
+        half = hs.shape[-1] // 2
+        ends = jnp.concatenate([ends[..., :half], hs[0, ..., half:]], axis=-1)
+    return jnp.where(count[..., None] > 0, ends, jnp.zeros_like(ends))
+
+
+def mean(
+    hs: Float[Array, "time *batch output"], lengths: Int[Array, "*batch"] | None = None
+) -> Float[Array, "*batch output"]:
+    """The mean over the steps that count; 0 for a sequence of no steps. As for ``last``."""
+    hs, mask = _steps(hs, lengths)
+    total = jnp.sum(jnp.where(mask, hs, jnp.zeros_like(hs)), axis=0)
+    count = jnp.sum(mask, axis=0, dtype=hs.dtype)
+    return total / jnp.maximum(count, jnp.ones_like(count))
+
+
+def maximum(
+    hs: Float[Array, "time *batch output"], lengths: Int[Array, "*batch"] | None = None
+) -> Float[Array, "*batch output"]:
+    """The maximum over the steps that count; 0 for a sequence of no steps. As for ``last``."""
+    hs, mask = _steps(hs, lengths)
+    if not hs.shape[0]:
+        return jnp.zeros(hs.shape[1:], hs.dtype)
+    most = jnp.max(jnp.where(mask, hs, jnp.full_like(hs, -jnp.inf)), axis=0)
+    return jnp.where(jnp.any(mask, axis=0), most, jnp.zeros_like(most))
+
+
+# Small parts
+
+
+def _steps(hs: Any, lengths: Any) -> tuple[Array, Array]:
+    """hs, and a mask of the steps that count, ``[time, *batch, 1]``."""
+    hs = check_array("hs", hs, ("time", "...", "output"))
+    time, *batch = hs.shape[:-1]
+    if lengths is None:
+        return hs, jnp.ones((time, *batch, 1), jnp.bool_)
+    return hs, valid_steps(lengths, time, batch)[..., None]
+
+
+def _drop(keys: PRNGKeyArray, a: Array, rate: float, variational: bool) -> Array:
+    """Features dropped: the same at all steps, or others at each."""
+    size, dtype = a.shape[-1], a.dtype
+    if variational:
+        return a * dropout_mask(keys, rate, size, dtype)
+
+    # Under checkpoint the masks are drawn again for the backward pass rather than kept.
+    @jax.checkpoint
+    def per_step(keys: PRNGKeyArray, a: Array) -> Array:
+        numbers = jnp.arange(a.shape[0])
+        return a * jax.vmap(lambda t: dropout_mask(fold_keys(keys, t), rate, size, dtype))(numbers)
+
+    dropped: Array = per_step(keys, a)
+    return dropped
+
+
+def _check_config(config: Any) -> None:
+    if not isinstance(config, Stack):
+        raise TypeError(f"config: expected Stack, got {type(config).__name__}")
+
+
+def _check_layers(name: str, value: Any, depth: int, kind: type) -> None:
+    if not isinstance(value, tuple | list) or isinstance(value, Carry | LayerParams):
+        raise TypeError(f"{name}: expected a tuple of {depth} layers, got {type(value).__name__}")
+    if len(value) != depth:
+        raise ValueError(f"{name}: expected one for each of {depth} layers, got {len(value)}")
+    for n, one in enumerate(value):
+        if not isinstance(one, kind) or (kind is tuple and isinstance(one, Carry)):
+            wanted = "a pair of Carry" if kind is tuple else kind.__name__
+            raise TypeError(f"{name}[{n}]: expected {wanted}, got {type(one).__name__}")
