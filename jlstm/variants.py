@@ -475,16 +475,22 @@ class Variant:
         """The elementwise part, from z to m."""
         z_i, *z_f, z_g, z_o = self._split(z)
         c_prev = prev.c
-        if rest.peepholes is not None:
+        # As in cell.forward: one wide pass of σ, over all of z unless peepholes come in between.
+        if rest.peepholes is None:
+            i, *forget, _, o = self._split(self.gate(self._clip(z)))
+        else:
             p_i, *p_f, p_o = self._peepholes(rest)
-            z_i = z_i + p_i * c_prev
-            z_f = [a + p * c_prev for a, p in zip(z_f, p_f, strict=True)]
-        i, g = self.gate(self._clip(z_i)), self.candidate(self._clip(z_g))
-        f = 1 - i if self.coupled else self.gate(self._clip(z_f[0]))
+            seen = [a + p * c_prev for a, p in zip((z_i, *z_f), (p_i, *p_f), strict=True)]
+            early = jnp.concatenate(seen, axis=-1)
+            z_i, *z_f = jnp.split(early, len(seen), axis=-1)
+            i, *forget = jnp.split(self.gate(self._clip(early)), len(seen), axis=-1)
+        f = 1 - i if self.coupled else forget[0]
+        g = self.candidate(self._clip(z_g))
         u = f * c_prev + i * _times(noise.g if noise else None, g)
         v = u if self.cell_clip is None else jnp.clip(u, -self.cell_clip, self.cell_clip)
-        z_o = z_o if rest.peepholes is None else z_o + p_o * v
-        o = self.gate(self._clip(z_o))
+        if rest.peepholes is not None:
+            z_o = z_o + p_o * v
+            o = self.gate(self._clip(z_o))
         n = normalise(v, self.epsilon) if self.layer_norm else None
         y_in = v if n is None else rest.gain_c * n.n + rest.shift_c
         y = self.output(y_in)
