@@ -6,12 +6,15 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from rich.console import Console
 
 from jlstm.comparison import Timing
-from tests.benchmarks import harness, precision, programs, report, scaling
+from tests.benchmarks import harness, precision, programs, report, scaling, variants
 from tests.benchmarks.__main__ import main, parse_names, parse_shapes
 from tests.benchmarks.contestants import CONTESTANTS, PLAIN, Contestant, Shape, ours
 
@@ -53,6 +56,8 @@ def _small():
     patch = pytest.MonkeyPatch()
     patch.setattr(programs, "MATRIX", 8)
     patch.setattr(harness, "TURN", 1e-4)
+    few = (variants.PLAIN, "coupled gates", variants.HALF, "zoneout")
+    patch.setattr(variants, "VARIANTS", {name: variants.VARIANTS[name] for name in few})
     yield
     patch.undo()
 
@@ -67,9 +72,9 @@ def run():
     ]
     series = scaling.measure("T", [TINY, TINY._replace(time=9)], 1e-3)
     rounded = precision.measure([TINY], 1e-3)
-    return report.Report(
-        harness.describe_machine(), 1e-3, 0, tuple(cases), scaling=(series,), precision=rounded
-    )
+    varied = variants.measure([TINY], 1e-3)
+    machine = harness.describe_machine()
+    return report.Report(machine, 1e-3, 0, tuple(cases), (series,), rounded, varied)
 
 
 def test_everybody_who_is_there_takes_part_and_agrees(run):
@@ -84,7 +89,7 @@ def test_everybody_who_is_there_takes_part_and_agrees(run):
 def test_the_report_has_its_fields(run):
     told = json.loads(json.dumps(run.to_dict(), allow_nan=False))
     fields = {"machine", "seconds", "seed", "cases", "means", "losses", "scaling", "precision"}
-    assert fields == set(told)
+    assert fields | {"variants"} == set(told)
     assert {"processor", "cores", "versions", "threads", "environment"} <= set(told["machine"])
     assert told["cases"][0]["shape"] == TINY._asdict()
     row = told["cases"][1]["results"][0]
@@ -128,8 +133,41 @@ def test_the_report_says_how_precise_it_is(run):
     assert all(1e-5 < error < 0.1 for error in narrow["errors"].values())
 
 
+def test_the_report_says_what_a_variant_costs_and_why(run):
+    (point,) = json.loads(json.dumps(run.to_dict(), allow_nan=False))["variants"]
+    assert point["shape"] == TINY._asdict()
+    plain, coupled, half, zoneout = point["rows"]
+    assert plain["times_plain_cell"] == 1
+    assert all(row["times_as_fast_as_autodiff"] > 0 for row in point["rows"])
+    # Three products of 4 or 3 gates; with half the outputs U is half as large, and P beside it.
+    time, batch, inputs, hidden = TINY
+    rows = 6 * time * batch
+    assert plain["products"] == rows * 4 * hidden * (inputs + hidden)
+    assert coupled["products"] == rows * 3 * hidden * (inputs + hidden)
+    output = hidden // 2
+    assert half["products"] == rows * hidden * (4 * (inputs + output) + output)
+    assert [row["draws"] for row in (plain, coupled, half)] == [0, 0, 0]
+    # Two masks, forward and backward.
+    assert zoneout["draws"] == 4
+    assert zoneout["per_unit"] > coupled["per_unit"] > 10
+
+
+def test_what_is_computed_one_by_one_is_counted():
+    def work(a, w):
+        def step(a, _):
+            return jnp.tanh(a @ w) + 1, None
+
+        return lax.scan(step, a, length=5)[0]
+
+    jaxpr = jax.make_jaxpr(work)(jnp.ones((2, 3)), jnp.ones((3, 3)))
+    assert variants.arithmetic(jaxpr) == (5 * 2 * 2 * 3 * 3, 5 * 2 * (2 * 3), 0)
+    drawn = jax.make_jaxpr(lambda key: jax.random.bernoulli(key, shape=(7,)))(jax.random.key(0))
+    assert variants.arithmetic(drawn)[2] == 7
+
+
 def test_what_was_not_asked_for_is_empty_in_the_report():
     told = report.Report(harness.describe_machine(), 1.0, 0, (MADE_UP,)).to_dict()
+    assert told["variants"] == []
     assert told["scaling"] == []
     assert told["precision"] is None
 
@@ -364,6 +402,7 @@ def test_everything_is_printed(run):
     assert "scaling in T" in told
     assert "longest compilation over T / shortest: jlstm " in told
     assert "precision" in told
+    assert "coupled gates" in told
     assert "…" not in told
 
 
@@ -415,6 +454,6 @@ def test_the_help_describes_what_can_be_asked_for(capsys):
         main(["--help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    for flag in ("--shapes", "--kinds", "--scaling", "--precision", "--json"):
+    for flag in ("--shapes", "--kinds", "--scaling", "--precision", "--variants", "--json"):
         assert flag in told
     assert "bfloat16" in told

@@ -62,6 +62,14 @@ class BenchmarkConfig:
             "errors against float64 and the time of the gradient."
         ),
     ] = False
+    variants: Annotated[
+        bool,
+        FLAG,
+        Parameter(
+            help="Then also the gradient of every variant of the cell beside the plain one, at "
+            "three shapes, with the arithmetic that explains its time."
+        ),
+    ] = False
     seed: Annotated[CountOrZero, Parameter(help="Of the random weights and data.")] = 0
     json: Annotated[
         Path | None, Parameter(help="Write everything measured to this .json file.")
@@ -79,7 +87,7 @@ def benchmark(
 
     from jlstm.devices import count_cores
     from jlstm.train.records import write_json
-    from tests.benchmarks import harness, precision, programs, report, scaling
+    from tests.benchmarks import harness, precision, programs, report, scaling, variants
     from tests.benchmarks.contestants import CONTESTANTS
 
     shapes = parse_shapes(config.shapes)
@@ -120,8 +128,14 @@ def benchmark(
                 precision.SHAPES, config.seconds, seed=config.seed, tell=status.update
             )
             report.show_precision(rounded, console)
+        varied: Any = ()
+        if config.variants:
+            varied = variants.measure(
+                variants.SHAPES, config.seconds, seed=config.seed, tell=status.update
+            )
+            report.show_variants(varied, console)
     found = report.Report(
-        machine, config.seconds, config.seed, tuple(cases), tuple(scaled), rounded
+        machine, config.seconds, config.seed, tuple(cases), tuple(scaled), rounded, varied
     )
     if config.json is not None:
         write_json(config.json, found.to_dict())

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from jlstm.comparison import Timing, plain
 from jlstm.plots import BLUE, GREY, RED, new_figure, save
-from tests.benchmarks import precision, scaling
+from tests.benchmarks import precision, scaling, variants
 from tests.benchmarks.contestants import PLAIN, Shape
-from tests.benchmarks.harness import BUSY, Case, Machine, Result
+from tests.benchmarks.harness import BUSY, Case, Machine, Point, Result
 from tests.benchmarks.precision import Precision
 from tests.benchmarks.programs import Kind
 from tests.benchmarks.scaling import Series
@@ -36,6 +36,8 @@ class Report:
     """Empty where it was not asked for."""
     precision: Precision | None = None
     """None where it was not asked for."""
+    variants: "tuple[Point[variants.Row], ...]" = ()
+    """Empty where it was not asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it and what follows from it, for JSON; a number that is not finite is None."""
@@ -61,6 +63,7 @@ class Report:
                 "losses": [loss._asdict() for loss in losses(self.cases)],
                 "scaling": [_series_dict(series) for series in self.scaling],
                 "precision": self.precision and _precision_dict(self.precision),
+                "variants": [_variants_dict(point) for point in self.variants],
             }
         )
 
@@ -87,6 +90,18 @@ def _precision_dict(found: Precision) -> dict[str, Any]:
         rows = [asdict(r) | {"times_float32": precision.speedup(point, r)} for r in point.rows]
         points.append(asdict(point) | {"shape": point.shape._asdict(), "rows": rows})
     return asdict(found) | {"points": points}
+
+
+def _variants_dict(point: Point[variants.Row]) -> dict[str, Any]:
+    rows = [
+        asdict(row)
+        | {
+            "times_plain_cell": variants.slowdown(point, row),
+            "times_as_fast_as_autodiff": variants.gain(row),
+        }
+        for row in point.rows
+    ]
+    return asdict(point) | {"shape": point.shape._asdict(), "rows": rows}
 
 
 def best(case: Case, family: str) -> Result | None:
@@ -190,6 +205,8 @@ def show(report: Report, console: Console) -> None:
         show_series(series, console)
     if report.precision is not None:
         show_precision(report.precision, console)
+    if report.variants:
+        show_variants(report.variants, console)
 
 
 def show_machine(machine: Machine, console: Console) -> None:
@@ -385,6 +402,43 @@ def show_precision(found: Precision, console: Console) -> None:
     _show_others(_most_others(found.points), console)
 
 
+def show_variants(points: Sequence[Point[variants.Row]], console: Console) -> None:
+    """One table: a line for each variant at each shape."""
+    console.print(
+        "\n[bold]variants[/bold]  gradient; products against the plain cell's, results and "
+        "random numbers for every unit and step",
+        highlight=False,
+    )
+    table = _table(
+        "(T,B,D,H)\n",
+        "\n",
+        "median\nms",
+        "quartiles\nms",
+        "×\nplain cell",
+        "× as fast\nas autodiff",
+        "products\n× plain",
+        "results\nper unit",
+        "random\nper unit",
+        left=2,
+    )
+    for point in points:
+        plain_cell = point.rows[0]
+        for row in point.rows:
+            table.add_row(
+                str(point.shape) if row is plain_cell else "",
+                row.name,
+                _digits(1e3 * row.seconds.median),
+                _quartiles(row.seconds, 1e3),
+                f"{variants.slowdown(point, row):.2f}",
+                f"{variants.gain(row):.2f}",
+                f"{row.products / plain_cell.products:.2f}",
+                _digits(row.per_unit),
+                f"{row.draws:.3g}",
+            )
+    console.print(table)
+    _show_others(_most_others(points), console)
+
+
 def _table(*headers: str, left: int = 1) -> Table:
     """An empty one; so many columns are words, the others numbers."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
@@ -393,7 +447,7 @@ def _table(*headers: str, left: int = 1) -> Table:
     return table
 
 
-def _most_others(points: Sequence[scaling.Point] | Sequence[precision.Point]) -> float | None:
+def _most_others(points: Sequence[Point[Any]]) -> float | None:
     return max((point.others for point in points if point.others is not None), default=None)
 
 
