@@ -73,8 +73,12 @@ def run():
     series = scaling.measure("T", [TINY, TINY._replace(time=9)], 1e-3)
     rounded = precision.measure([TINY], 1e-3)
     varied = variants.measure([TINY], 1e-3)
+    with pytest.MonkeyPatch.context() as patch:  # each is two programs to compile per variant
+        few = {kind: variants.DERIVATIVES[kind] for kind in ("gradient", "ensemble")}
+        patch.setattr(variants, "DERIVATIVES", few)
+        memory = variants.measure_memory(TINY)
     machine = harness.describe_machine()
-    return report.Report(machine, 1e-3, 0, tuple(cases), (series,), rounded, varied)
+    return report.Report(machine, 1e-3, 0, tuple(cases), (series,), rounded, varied, memory)
 
 
 def test_everybody_who_is_there_takes_part_and_agrees(run):
@@ -89,7 +93,7 @@ def test_everybody_who_is_there_takes_part_and_agrees(run):
 def test_the_report_has_its_fields(run):
     told = json.loads(json.dumps(run.to_dict(), allow_nan=False))
     fields = {"machine", "seconds", "seed", "cases", "means", "losses", "scaling", "precision"}
-    assert fields | {"variants"} == set(told)
+    assert fields | {"variants", "memory"} == set(told)
     assert {"processor", "cores", "versions", "threads", "environment"} <= set(told["machine"])
     assert told["cases"][0]["shape"] == TINY._asdict()
     row = told["cases"][1]["results"][0]
@@ -150,6 +154,35 @@ def test_the_report_says_what_a_variant_costs_and_why(run):
     # Two masks, forward and backward.
     assert zoneout["draws"] == 4
     assert zoneout["per_unit"] > coupled["per_unit"] > 10
+
+
+def test_the_report_says_how_much_memory_each_derivative_takes(run):
+    told = json.loads(json.dumps(run.to_dict(), allow_nan=False))["memory"]
+    assert [row["name"] for row in told] == list(variants.VARIANTS)
+    kinds = {"gradient", "ensemble"}
+    for row in told:
+        assert set(row["by_hand"]) == set(row["by_autodiff"]) == kinds
+        assert min(*row["by_hand"].values(), *row["by_autodiff"].values()) >= 0
+        assert row["by_hand"]["ensemble"] > row["by_hand"]["gradient"] > 0
+
+
+def test_every_kind_of_derivative_is_what_it_says():
+    problem = programs.make_problem(TINY)
+    point = problem.params, problem.carry, problem.xs
+    layer = ours(TINY, derivative="autodiff")
+
+    def shapes(kind):
+        out = jax.eval_shape(variants.DERIVATIVES[kind](layer.apply), *point)
+        return jax.tree.map(lambda a: a.shape, out)
+
+    like = jax.tree.map(lambda a: a.shape, point)
+    assert shapes("gradient") == like
+    assert shapes("Hessian · v") == (like, like)
+    primal, tangent = shapes("jvp")
+    assert primal == tangent == (like[1], (TINY.time, TINY.batch, TINY.hidden))
+    n, batch = variants.ENSEMBLE, TINY.batch
+    assert shapes("ensemble").w_hh == (n, *like[0].w_hh)
+    assert shapes("per example").w_hh == (batch, *like[0].w_hh)
 
 
 def test_what_is_computed_one_by_one_is_counted():

@@ -67,7 +67,8 @@ class BenchmarkConfig:
         FLAG,
         Parameter(
             help="Then also the gradient of every variant of the cell beside the plain one, at "
-            "three shapes, with the arithmetic that explains its time."
+            "three shapes, with the arithmetic that explains its time; and the memory of each kind "
+            "of derivative."
         ),
     ] = False
     seed: Annotated[CountOrZero, Parameter(help="Of the random weights and data.")] = 0
@@ -129,13 +130,25 @@ def benchmark(
             )
             report.show_precision(rounded, console)
         varied: Any = ()
+        remembered: Any = ()
         if config.variants:
             varied = variants.measure(
                 variants.SHAPES, config.seconds, seed=config.seed, tell=status.update
             )
             report.show_variants(varied, console)
+            remembered = variants.measure_memory(
+                variants.MEMORY_SHAPE, seed=config.seed, tell=status.update
+            )
+            report.show_memory(remembered, console)
     found = report.Report(
-        machine, config.seconds, config.seed, tuple(cases), tuple(scaled), rounded, varied
+        machine,
+        config.seconds,
+        config.seed,
+        tuple(cases),
+        scaling=tuple(scaled),
+        precision=rounded,
+        variants=varied,
+        memory=remembered,
     )
     if config.json is not None:
         write_json(config.json, found.to_dict())

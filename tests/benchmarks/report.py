@@ -38,6 +38,8 @@ class Report:
     """None where it was not asked for."""
     variants: "tuple[Point[variants.Row], ...]" = ()
     """Empty where it was not asked for."""
+    memory: "tuple[variants.Memory, ...]" = ()
+    """Of the variants."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it and what follows from it, for JSON; a number that is not finite is None."""
@@ -207,6 +209,7 @@ def show(report: Report, console: Console) -> None:
         show_precision(report.precision, console)
     if report.variants:
         show_variants(report.variants, console)
+        show_memory(report.memory, console)
 
 
 def show_machine(machine: Machine, console: Console) -> None:
@@ -437,6 +440,21 @@ def show_variants(points: Sequence[Point[variants.Row]], console: Console) -> No
             )
     console.print(table)
     _show_others(_most_others(points), console)
+
+
+def show_memory(found: Sequence[variants.Memory], console: Console) -> None:
+    """One table: a line for each variant, a column for each kind of derivative."""
+    console.print(
+        f"\n[bold]memory of the variants[/bold]  temporary MB at {variants.MEMORY_SHAPE}, "
+        "by hand / by autodiff",
+        highlight=False,
+    )
+    kinds = list(found[0].by_hand)
+    table = _table("", *kinds)
+    for row in found:
+        pairs = ((row.by_hand[kind], row.by_autodiff[kind]) for kind in kinds)
+        table.add_row(row.name, *(f"{_megabytes(a)} / {_megabytes(b)}" for a, b in pairs))
+    console.print(table)
 
 
 def _table(*headers: str, left: int = 1) -> Table:

@@ -4,6 +4,9 @@ The work is the gradient of ``programs``, with weights of the variant's own. A v
 two explanations, both counted in the program that is handed to XLA: matrix products, and what is
 computed number by number, of which ``per_unit`` says how many results there are for every unit and
 step. Beside stands the same cell with its derivative left to autodiff of the plain scan.
+
+``measure_memory`` compiles every kind of derivative of every variant, by hand and by autodiff, and
+reads how many temporary bytes each needs; nothing is run.
 """
 
 import math
@@ -13,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
 import jlstm
@@ -22,6 +26,10 @@ from jlstm.comparison import Timing, timing
 from tests.benchmarks.contestants import Layer, Shape, ours
 from tests.benchmarks.harness import Point, time_under_load
 from tests.benchmarks.programs import Problem, jax_program, make_problem
+
+MEMORY_SHAPE = Shape(256, 16, 32, 64)
+ENSEMBLE = 4
+"""How many sets of weights are differentiated at once."""
 
 SHAPES = (Shape(128, 32, 128, 128), Shape(256, 16, 32, 64), Shape(512, 64, 64, 256))
 
@@ -179,3 +187,91 @@ def slowdown(point: Point[Row], row: Row) -> float:
 def gain(row: Row) -> float:
     """How many times as fast as autodiff of the same cell."""
     return row.autodiff_seconds.median / row.seconds.median
+
+
+# Memory, of every kind of derivative
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Temporary bytes of one variant, for each kind of derivative."""
+
+    name: str
+    by_hand: Mapping[str, int]
+    by_autodiff: Mapping[str, int]
+
+
+def measure_memory(
+    shape: Shape, *, seed: int = 0, tell: Callable[[str], None] = lambda _: None
+) -> tuple[Memory, ...]:
+    """Every variant in turn."""
+    problem = make_problem(shape, seed)
+    found = []
+    for name, gates in VARIANTS.items():
+        fitted = fit(problem, shape.hidden // 2) if name == HALF else problem
+        by_rule: dict[str, dict[str, int]] = {"hand": {}, "autodiff": {}}
+        for kind, make in DERIVATIVES.items():
+            tell(f"variants {shape}: memory of {name}, {kind}")
+            for rule, taken in by_rule.items():
+                hand = "jvp" if kind == "jvp" else "vjp"
+                derivative = hand if rule == "hand" else "autodiff"
+                layer = layer_of(shape, gates, fitted, derivative=derivative)
+                taken[kind] = temp_bytes(make(layer.apply), layer.load(fitted.params), fitted)
+        found.append(Memory(name, by_rule["hand"], by_rule["autodiff"]))
+    return tuple(found)
+
+
+def temp_bytes(function: Callable[..., Any], weights: Any, problem: Problem) -> int:
+    """What the compiled program needs beside its arguments and results."""
+    program = jax.jit(function).lower(weights, problem.carry, problem.xs).compile()
+    count: int = program.memory_analysis().temp_size_in_bytes
+    return count
+
+
+def loss_of(apply: Callable[..., Any]) -> Callable[..., jax.Array]:
+    """The mean square of all that is returned."""
+
+    def loss(weights: Any, carry: Carry, xs: jax.Array) -> jax.Array:
+        after, hs = apply(weights, carry, xs)
+        return jnp.mean(hs**2) + jnp.mean(after.c**2)
+
+    return loss
+
+
+def gradient(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """Reverse mode, of everything."""
+    return jax.grad(loss_of(apply), (0, 1, 2))
+
+
+def jvp(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """Forward mode, in the direction of the arguments themselves."""
+    return lambda *point: jax.jvp(apply, point, point)
+
+
+def hessian_vector(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """A Hessian-vector product, forward over reverse."""
+    return lambda *point: jax.jvp(gradient(apply), point, point)
+
+
+def ensemble(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """The gradient for ``ENSEMBLE`` sets of weights at once."""
+
+    def together(weights: Any, carry: Carry, xs: jax.Array) -> Any:
+        many = jax.tree.map(lambda w: jnp.stack([w] * ENSEMBLE), weights)
+        return jax.vmap(jax.grad(loss_of(apply)), (0, None, None))(many, carry, xs)
+
+    return together
+
+
+def per_example(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """A gradient of the weights for each sequence of the batch."""
+    return jax.vmap(jax.grad(loss_of(apply)), (None, 0, 1))
+
+
+DERIVATIVES = {
+    "gradient": gradient,
+    "jvp": jvp,
+    "Hessian · v": hessian_vector,
+    "ensemble": ensemble,
+    "per example": per_example,
+}
