@@ -15,10 +15,10 @@ notes; their a is called g here::
 
 The linear map x·W + h'·U + b is the same for every gated cell, and nearly all of the arithmetic:
 it belongs to ``sequence.py``. What makes this cell an LSTM is the gate arithmetic (z, c') → (h, c),
-and that is here, as a few plain functions gathered in ``Gates``. It is elementwise over units, so
-its local Jacobian is six vectors, and a derivative in either direction is a few multiply-adds with
-them. They depend on forward values alone: ``jacobian`` finds them for many time steps at once, and
-only ``pullback`` (or ``pushforward``) has to walk through time.
+and that is here, as a few plain functions; ``PLAIN`` hands them over. It is elementwise over units,
+so its local Jacobian is six vectors, and a derivative in either direction is a few multiply-adds
+with them. They depend on forward values alone: ``jacobian`` finds them for many time steps at once,
+and only ``pullback`` (or ``pushforward``) has to walk through time.
 
 Errata of the notes:
 
@@ -40,12 +40,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
+from jlstm.gates import Flat, Gates, Into, State, check_gates, sequence_keys
 from jlstm.types import (
     Carry,
     LSTMParams,
@@ -58,12 +59,7 @@ from jlstm.types import (
     check_number,
     check_params,
     check_size,
-    format_shape,
 )
-
-Flat = Float[Array, "*batch 4*hidden"]
-"""The four gates' values side by side: faster than a gate axis inside the loop over time."""
-State = Float[Array, "*batch hidden"]
 
 
 class Jacobian(NamedTuple):
@@ -156,105 +152,6 @@ def pushforward(jac: Jacobian, dz: Flat, dc_prev: State) -> tuple[State, State]:
     dz_i, dz_f, dz_g, dz_o = jnp.split(dz, 4, axis=-1)
     dc = dc_prev * jac.c_c + dz_i * jac.c_zi + dz_f * jac.c_zf + dz_g * jac.c_zg
     return dz_o * jac.h_zo + dc * jac.h_c, dc
-
-
-Into = Callable[[Array, Array], Array]
-"""``product`` with the dtype of its factors settled: (rows, matrix) -> rows."""
-
-
-class Gates(Protocol):
-    """A gate arithmetic: all that tells one gated cell from another, and nothing of time.
-
-    ``sequence.py`` knows the products x·W and h'·U, time, chunks, masks and transforms, and asks
-    this for the rest. A value of it is hashable, as it is part of what a program is compiled for.
-    ``rest`` is always the weights without w_ih and w_hh; ``noise`` what ``noise`` gave for the
-    step, or None. Any leading axes: what is said to be for one step is also asked for many.
-    """
-
-    @property
-    def random(self) -> bool:
-        """Whether it needs a key."""
-        ...
-
-    def check(self, params: Any) -> Any:
-        """The weights as JAX arrays; raise where they are of another kind or do not fit."""
-        ...
-
-    def flatten(self, params: Any) -> Any:
-        """The weights with the gate axis and the axis ``hidden`` as one."""
-        ...
-
-    def mask(self, keys: Array, output: int, dtype: Any) -> Array | None:
-        """What h' is multiplied with before h'·U, one for each sequence; None for nothing."""
-        ...
-
-    def noise(self, keys: Array, t: Array, hidden: int, output: int, dtype: Any) -> Any:
-        """The random masks of one step, made again wherever they are needed; None for none."""
-        ...
-
-    def inputs(self, rest: Any, x_part: Flat) -> Flat:
-        """What is known of z before h': x·W + b."""
-        ...
-
-    def equations(
-        self, rest: Any, z: Flat, h_part: Flat, prev: Carry, noise: Any, into: Into
-    ) -> Carry:
-        """(z, h'·U, carry') to the carry, as plain as its paper: what autodiff is given."""
-        ...
-
-    def forward(
-        self, rest: Any, z: Flat, h_part: Flat, prev: Carry, noise: Any, into: Into
-    ) -> tuple[Carry, Any]:
-        """The same the quick way, and what ``jacobian`` needs to know."""
-        ...
-
-    def jacobian(
-        self, rest: Any, saved: Any, before: Carry, after: Carry, noise: Any, into: Into
-    ) -> Any:
-        """The local derivative at given forward values."""
-        ...
-
-    def pullback(
-        self, rest: Any, jac: Any, d: Carry, into: Into
-    ) -> tuple[Any, Flat, tuple[State | None, State]]:
-        """Cotangents of the carry to (what ``gradient`` needs, that of h'·U, those of h' and c').
-
-        Here matrices in ``rest`` come transposed. The cotangent of h' is without what comes through
-        h'·U; None for zero.
-        """
-        ...
-
-    def pushforward(
-        self, rest: Any, jac: Any, known: Any, h_part: Flat, d_prev: Carry, into: Into
-    ) -> Carry:
-        """Tangents of (all that is known beforehand, h'·U, carry') to those of the carry."""
-        ...
-
-    def gradient(
-        self, rest: Any, jac: Any, before: Carry, out: Any, x_part: Callable[[], Flat], into: Into
-    ) -> tuple[Flat, Flat, Any]:
-        """What the pullback left, to cotangents of x·W, h'·U and ``rest``: all steps at once.
-
-        ``x_part()`` is x·W, for those who want it.
-        """
-        ...
-
-    def tangent(
-        self,
-        rest: Any,
-        d_rest: Any,
-        jac: Any,
-        before: Carry,
-        x_part: Callable[[], Flat],
-        dx_part: Flat,
-        dh_part: Flat,
-        into: Into,
-    ) -> Any:
-        """The transpose of ``gradient``: what is known of the tangent beforehand.
-
-        ``dh_part`` is h'·U̇ alone. What is None in ``d_rest`` does not move.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -357,34 +254,6 @@ def flatten(params: LSTMParams) -> LSTMParams:
     return flat
 
 
-def sequence_keys(key: PRNGKeyArray | None, batch: Sequence[int]) -> PRNGKeyArray:
-    """One key for each sequence, ``[*batch]``, from one key for all; or those given, checked.
-
-    What a sequence draws depends on its own key alone, so however the batch is cut, it stays.
-
-    Raises:
-        TypeError: no key of ``jax.random``.
-        ValueError: none came, or not one for each sequence.
-    """
-    if key is None:
-        raise ValueError(
-            "key: expected a key of jax.random, for what is random here, got None; "
-            "for evaluation, take without_noise() of the gates or the stack"
-        )
-    dtype: Any = getattr(key, "dtype", jnp.float32)
-    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        check_key("key", key)
-        key = jax.random.wrap_key_data(jnp.asarray(key))
-    if key.shape == ():
-        return jax.random.split(key, tuple(batch))
-    if key.shape != tuple(batch):
-        raise ValueError(
-            f"key: expected one key, or one for each sequence, {format_shape(batch)}, "
-            f"got {format_shape(key.shape)}"
-        )
-    return key
-
-
 def cell(
     params: Any,
     carry: Carry,
@@ -413,7 +282,7 @@ def cell(
         ValueError: a shape that does not fit; both name the argument, what was expected and what
             came.
     """
-    params = gates.check(params)
+    params = check_gates(gates).check(params)
     (inputs, *_), (output, _, hidden) = params.w_ih.shape, params.w_hh.shape
     dtype = params.w_hh.dtype
     x = check_array("x", x, ("...", inputs), dtype)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jlstm.cell import sequence_keys
+from jlstm.gates import sequence_keys
 from jlstm.sequence import lstm
 from jlstm.types import Carry, LSTMParams, check_array, check_function
 

@@ -19,10 +19,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, Gates, init_params, sequence_keys
+from jlstm.cell import PLAIN, init_params
+from jlstm.gates import Gates, check_gates, sequence_keys
 from jlstm.sequence import lstm, valid_steps
 from jlstm.types import (
     Carry,
+    at_least_32_bits,
     check_array,
     check_choice,
     check_flag,
@@ -55,6 +57,11 @@ class Cell(NamedTuple):
     output: int | None
     """Units of h, where there is a projection."""
     gates: Any
+
+
+def _quiet(cell: Cell) -> Cell:
+    gates = cell.gates
+    return cell._replace(gates=gates.without_noise() if isinstance(gates, Variant) else gates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +125,7 @@ class Stack:
         for name, value in (("sizes", tuple(sizes)), ("output_sizes", outputs), ("gates", gates)):
             object.__setattr__(self, name, value)
         for n, cell in zip(outputs, gates, strict=True):
+            check_gates(cell)
             if n is not None:
                 check_size("output_sizes", n)
                 if not isinstance(cell, Variant):
@@ -140,7 +148,8 @@ class Stack:
     def cells(self) -> tuple[Cell, ...]:
         """What each layer is made of."""
         columns: Any = (self.sizes, self.output_sizes, self.gates)
-        return tuple(Cell(*cell) for cell in zip(*columns, strict=True))
+        cells = (Cell(*cell) for cell in zip(*columns, strict=True))
+        return tuple(map(_quiet, cells)) if self.deterministic else tuple(cells)
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -156,15 +165,14 @@ class Stack:
     @property
     def random(self) -> bool:
         """Whether it needs a key."""
-        rates = (self.input_dropout, self.dropout, self.output_dropout)
+        between = self.dropout if len(self.cells) > 1 else 0.0
+        rates = (self.input_dropout, between, self.output_dropout)
         random = any(rates) or any(cell.gates.random for cell in self.cells)
         return random and not self.deterministic
 
     def without_noise(self) -> "Stack":
         """The same stack for evaluation: nothing dropped, zoneout by its mean."""
-        gates = (cell.gates for cell in self.cells)
-        quiet = tuple(g.without_noise() if isinstance(g, Variant) else g for g in gates)
-        return replace(self, gates=quiet, deterministic=True)
+        return replace(self, deterministic=True)
 
 
 def init_stack(
@@ -233,15 +241,16 @@ def stack(
         params: its weights, from ``init_stack``.
         carry: what a call before returned, so that a sequence may come in pieces; None for the
             start. A tuple with a ``Carry`` for each layer; with a pair of them, forward and
-            backward, where it is bidirectional. (There only the forward one knows of the pieces
-            before: what comes after a piece is not known yet.)
+            backward, where it is bidirectional. (Pieces are for one direction: the backward one
+            of a pair is where that walk begins, and nobody knows it before what follows.)
         xs: the inputs, ``[time, *batch, input]``.
         lengths: as for ``lstm``; the backward direction starts at the last step that counts.
         resets: as for ``lstm``: True where a sequence starts anew. The backward direction is reset
             on the other side of the same border.
         key: for dropout and random cells: one key, or one for each sequence, ``[*batch]``.
         layer: what runs one layer.
-        options: of ``lstm``, for all layers: ``derivative``, ``residuals``, ``chunk``…
+        options: of ``lstm``, for all layers: ``derivative``, ``residuals``, ``chunk``… (gates,
+            reverse and reset_to are the stack's own.)
 
     Returns:
         The carry after the last step, in the form described, and the outputs, 0 at padding.
@@ -253,7 +262,11 @@ def stack(
     _check_config(config)
     check_function("layer", layer)
     depth = len(config.cells)
+    for name in {"gates", "reverse", "reset_to"} & set(options):
+        raise TypeError(f"{name}: expected it in config, which says it for each layer")
     _check_layers("params", params, depth, LayerParams)
+    for n, one in enumerate(params):
+        _check_layer(n, one, config)
     if carry is not None:
         _check_layers("carry", carry, depth, tuple if config.bidirectional else Carry)
     xs = check_array("xs", xs, ("time", "...", "input"))
@@ -262,6 +275,8 @@ def stack(
     resets_back = None
     if resets is not None:
         resets = check_array("resets", resets, (time, *batch), jnp.bool_)
+        if lengths is not None:  # at padding nothing starts
+            resets = resets & valid_steps(lengths, time, batch)
         # What starts anew at t + 1 has nothing to tell the steps up to t.
         resets_back = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
 
@@ -282,7 +297,9 @@ def stack(
         try:
             return layer(weights, carry, xs, gates=cell, lengths=lengths, **own, **options)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"layer {n}: {error}") from error
+            if type(error) in (TypeError, ValueError):  # ours; JAX's own are not made of a string
+                raise type(error)(f"layer {n}: {error}") from error
+            raise
 
     inputs = x = drop(3 * depth, config.input_dropout, xs)
     carries, outs = [], []
@@ -368,33 +385,72 @@ def batch_major(layer: Callable[..., tuple[Any, Array]] = lstm) -> Callable[...,
     return run
 
 
+def init_stack_carry(
+    config: Stack, params: Sequence[LayerParams], batch_shape: int | Sequence[int]
+) -> Any:
+    """The carry of a stack before the first step: what was learned, or zeros; as ``stack`` has it.
+
+    Args:
+        config: the stack.
+        params: the weights of the stack.
+        batch_shape: the batch axes, ``()`` for a single sequence; one int stands for one axis.
+
+    Raises:
+        TypeError: params that are not those of a stack, or a size that is no int.
+        ValueError: a negative batch size.
+    """
+    _check_config(config)
+    _check_layers("params", params, len(config.cells), LayerParams)
+    batch = tuple(batch_shape) if isinstance(batch_shape, Sequence) else (batch_shape,)
+    for n in batch:
+        check_size("batch_shape", n, least=0)
+
+    def start(weights: Any, learned: Carry | None) -> Carry:
+        if learned is None:
+            output, _, hidden = weights.w_hh.shape
+            dtype = weights.w_hh.dtype
+            learned = Carry(jnp.zeros(output, dtype), jnp.zeros(hidden, dtype))
+        return Carry(*(jnp.broadcast_to(a, (*batch, *a.shape)) for a in learned))
+
+    def layer(one: LayerParams) -> Any:
+        ways = [one.forward] if one.backward is None else [one.forward, one.backward]
+        learned = one.start or [None] * len(ways)
+        carries = tuple(map(start, ways, learned))
+        return carries if len(ways) == 2 else carries[0]
+
+    return tuple(layer(one) for one in params)
+
+
 def last(
     hs: Float[Array, "time *batch output"],
     lengths: Int[Array, "*batch"] | None = None,
-    *,
-    bidirectional: bool = False,
+    config: Stack | None = None,
 ) -> Float[Array, "*batch output"]:
     """The outputs at the last step that counts; 0 for a sequence of no steps.
 
     Args:
         hs: what a layer or stack gave.
         lengths: steps that count; None for all.
-        bidirectional: whether the second half of the features walks from the end to the start, so
-            that its last step is the first.
+        config: the stack that gave hs, if it is bidirectional: the last step of what walks from the
+            end to the start is the first.
 
     Raises:
-        TypeError, ValueError: arrays of another dtype or shape, a length out of range.
+        TypeError, ValueError: arrays of another dtype or shape, a length out of range; hs that the
+            stack does not give.
     """
     hs, mask = _steps(hs, lengths)
-    time, *batch = hs.shape[:-1]
-    count = jnp.full(batch, time) if lengths is None else jnp.sum(mask[..., 0], axis=0)
-    at = jnp.maximum(count - 1, 0)[None, ..., None]
-    if not time:
+    if config is not None:
+        _check_config(config)
+        check_array("hs", hs, ("time", "...", config.output_size))
+    if not hs.shape[0]:
         return jnp.zeros(hs.shape[1:], hs.dtype)
+    count = jnp.sum(mask[..., 0], axis=0)
+    at = jnp.maximum(count - 1, 0)[None, ..., None]
     ends = jnp.take_along_axis(hs, at, axis=0)[0]
-    if bidirectional:
-        half = hs.shape[-1] // 2
-        ends = jnp.concatenate([ends[..., :half], hs[0, ..., half:]], axis=-1)
+    if config is not None and config.bidirectional:
+        widths = config.outputs if config.connections == "skip" else config.outputs[-1:]
+        backward = jnp.concatenate([jnp.arange(n) >= n // 2 for n in widths])
+        ends = jnp.where(backward, hs[0], ends)
     return jnp.where(count[..., None] > 0, ends, jnp.zeros_like(ends))
 
 
@@ -403,9 +459,10 @@ def mean(
 ) -> Float[Array, "*batch output"]:
     """The mean over the steps that count; 0 for a sequence of no steps. As for ``last``."""
     hs, mask = _steps(hs, lengths)
-    total = jnp.sum(jnp.where(mask, hs, jnp.zeros_like(hs)), axis=0)
-    count = jnp.sum(mask, axis=0, dtype=hs.dtype)
-    return total / jnp.maximum(count, jnp.ones_like(count))
+    wide = at_least_32_bits(hs.dtype)  # 65,504 is the largest float16
+    total = jnp.sum(jnp.where(mask, hs, jnp.zeros_like(hs)), axis=0, dtype=wide)
+    count = jnp.sum(mask, axis=0, dtype=wide)
+    return (total / jnp.maximum(count, jnp.ones_like(count))).astype(hs.dtype)
 
 
 def maximum(
@@ -461,3 +518,21 @@ def _check_layers(name: str, value: Any, depth: int, kind: type) -> None:
         if not isinstance(one, kind) or (kind is tuple and isinstance(one, Carry)):
             wanted = "a pair of Carry" if kind is tuple else kind.__name__
             raise TypeError(f"{name}[{n}]: expected {wanted}, got {type(one).__name__}")
+        if kind is tuple and len(value[n]) != 2:
+            raise ValueError(f"{name}[{n}]: expected a pair of Carry, got {len(value[n])} of them")
+
+
+def _check_layer(n: int, one: LayerParams, config: Stack) -> None:
+    """Raise unless the weights are those of layer n of this stack, as far as one can see."""
+    for field, wanted in (("backward", config.bidirectional), ("start", config.learned_carry)):
+        if (getattr(one, field) is not None) != wanted:
+            said = ("None", "weights")
+            raise ValueError(
+                f"params[{n}].{field}: expected {said[wanted]} by config, got {said[not wanted]}"
+            )
+    cell = config.cells[n]
+    for field in ("forward", "backward"):
+        w_hh = getattr(getattr(one, field), "w_hh", None)
+        if w_hh is not None:
+            output = cell.size if cell.output is None else cell.output
+            check_array(f"params[{n}].{field}.w_hh", w_hh, (output, "gates", cell.size))

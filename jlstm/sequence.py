@@ -32,7 +32,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, Gates, product, sequence_keys
+from jlstm.cell import PLAIN, product
+from jlstm.gates import Gates, check_gates, sequence_keys
 from jlstm.types import (
     Carry,
     check_array,
@@ -611,7 +612,7 @@ def lstm(
         ValueError: a shape that does not fit, an unknown option or a length out of range; both name
             the argument, what was expected and what came.
     """
-    params = gates.check(params)
+    params = check_gates(gates).check(params)
     inputs, dtype = params.w_ih.shape[0], params.w_hh.dtype
     output, hidden = params.w_hh.shape[0], params.w_hh.shape[-1]
     xs = check_array("xs", xs, ("time", "...", inputs), dtype)

@@ -40,7 +40,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from jlstm.activations import Activation, sigmoid, tanh
-from jlstm.cell import Flat, Into, State, glorot_per_gate, orthogonal_per_gate
+from jlstm.cell import glorot_per_gate, orthogonal_per_gate
+from jlstm.gates import Flat, Into, State
 from jlstm.types import (
     Carry,
     check_array,

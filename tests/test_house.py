@@ -28,6 +28,7 @@ ORDER = (
     "files",
     "types",
     "activations",
+    "gates",
     "cell",
     "variants",
     "sequence",
@@ -40,7 +41,7 @@ ORDER = (
     "plots",
     "cli",
 )
-CORE = ("types", "activations", "cell", "variants", "sequence", "layers", "devices")
+CORE = ("types", "activations", "gates", "cell", "variants", "sequence", "layers", "devices")
 CORE_MAY_IMPORT = {"jax", "jaxtyping", "numpy", *sys.stdlib_module_names}
 
 

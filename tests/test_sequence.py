@@ -767,6 +767,8 @@ class TestBadArguments:
                 ValueError,
                 r"resets: expected shape \[7, 3\], got \[7",
             ),
+            ({"gates": "peephole"}, TypeError, "gates: expected a gate arithmetic, such as Var"),
+            ({"gates": jlstm.Variant}, TypeError, "gates: expected a gate arithmetic, such as "),
             ({"reverse": 1}, TypeError, "reverse: expected a bool, got int 1"),
             ({"derivative": "grad"}, ValueError, "derivative: expected one of 'vjp', 'jvp', 'auto"),
             ({"residuals": "all"}, ValueError, "residuals: expected one of 'gates', 'carry', 'chu"),

@@ -1,4 +1,4 @@
-"""Write torch_lstm.npz: results and gradients of ``torch.nn.LSTM``, in float64, in jlstm's layout.
+"""Write results and gradients of ``torch.nn.LSTM``, in float64, in jlstm's layout.
 
 To run it, in an environment of its own (any CPU build of torch will do):
 
@@ -6,10 +6,17 @@ To run it, in an environment of its own (any CPU build of torch will do):
     torch-env/bin/pip install torch==2.13.0 numpy
     torch-env/bin/python tests/golden/make_torch.py
 
-Keys are ``case/name``. Inputs are ``w_ih [input, 4, hidden]``, ``w_hh [hidden, 4, hidden]``,
-``b [4, hidden]`` (absent without bias), ``h0, c0 [*batch, hidden]``, ``xs [time, *batch, input]``,
-``lengths [batch]`` (absent where all are full), ``reverse`` (a bool), and the cotangents ``dhs, dh,
-dc``. Results are ``hs, h, c`` and the gradients ``dw_ih, dw_hh, db, dh0, dc0, dxs``.
+torch_lstm.npz is one layer in one direction; torch_stacks.npz is all that torch builds of them:
+layers upon layers, both directions, projections. Keys are ``case/name``. Inputs are ``w_ih [input,
+4, hidden]``, ``w_hh [hidden, 4, hidden]``, ``b [4, hidden]`` (absent without bias), ``h0, c0
+[*batch, hidden]``, ``xs [time, *batch, input]``, ``lengths [batch]`` (absent where all are full),
+``reverse`` (a bool), and the cotangents ``dhs, dh, dc``. Results are ``hs, h, c`` and the gradients
+``dw_ih, dw_hh, db, dh0, dc0, dxs``.
+
+In a stack h0, c0, h, c and their cotangents have torch's leading axis, an entry for each layer and
+in it for each direction, and weights are named with both: ``1.backward.w_ih``, whose gradient is
+``d1.backward.w_ih``. With a projection h has ``output`` features, and its weight is ``w_hr [hidden,
+output]``, torch's transposed.
 
 torch keeps a weight as ``[4 · hidden, input]``, gates i, f, g, o stacked in that order, and adds
 two biases; jlstm's b is their sum, whose gradient is that of either. torch cannot run in reverse
@@ -17,6 +24,8 @@ only, so a reverse case is the second direction of a bidirectional LSTM, with no
 first. Sequences of several lengths go through ``pack_padded_sequence``, which knows no length 0.
 """
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +36,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 Array = npt.NDArray[Any]
 
-PATH = Path(__file__).with_name("torch_lstm.npz")
+FOLDER = Path(__file__).parent
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"time": 7, "batch": (3,), "input_size": 5, "hidden_size": 4},
@@ -62,11 +71,126 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 
+# All that torch combines: each option alone and with the others. All sizes of a case differ.
+STACKS: dict[str, dict[str, Any]] = {
+    "two_layers": {"time": 6, "batch": (3,), "input_size": 5, "hidden_size": 4},
+    "three_layers_lengths": {
+        "layers": 3,
+        "time": 7,
+        "batch": (4,),
+        "input_size": 2,
+        "hidden_size": 3,
+        "lengths": (2, 6, 1, 5),
+    },
+    "bidirectional": {
+        "time": 5,
+        "batch": (2,),
+        "input_size": 3,
+        "hidden_size": 4,
+        "bidirectional": True,
+    },
+    "bidirectional_no_batch_axis_no_bias": {
+        "time": 6,
+        "batch": (),
+        "input_size": 2,
+        "hidden_size": 3,
+        "bias": False,
+        "bidirectional": True,
+    },
+    "three_layers_bidirectional_lengths": {
+        "layers": 3,
+        "time": 6,
+        "batch": (4,),
+        "input_size": 2,
+        "hidden_size": 3,
+        "lengths": (3, 1, 6, 4),
+        "bidirectional": True,
+    },
+    "one_layer_projection": {
+        "layers": 1,
+        "time": 7,
+        "batch": (3,),
+        "input_size": 2,
+        "hidden_size": 5,
+        "output_size": 4,
+    },
+    "three_layers_projection_no_bias": {
+        "layers": 3,
+        "time": 5,
+        "batch": (2,),
+        "input_size": 6,
+        "hidden_size": 4,
+        "output_size": 3,
+        "bias": False,
+    },
+    "projection_lengths": {
+        "time": 6,
+        "batch": (4,),
+        "input_size": 3,
+        "hidden_size": 5,
+        "output_size": 2,
+        "lengths": (1, 4, 5, 2),
+    },
+    "bidirectional_projection_lengths": {
+        "time": 6,
+        "batch": (3,),
+        "input_size": 2,
+        "hidden_size": 4,
+        "output_size": 3,
+        "lengths": (4, 6, 2),
+        "bidirectional": True,
+    },
+}
+
 
 def from_torch(weight: torch.Tensor) -> Array:
     """``[4 · hidden, n]`` as ``[n, 4, hidden]``, and ``[4 · hidden]`` as ``[4, hidden]``."""
     stacked = weight.detach().numpy()
     return np.moveaxis(stacked.reshape(4, -1, *stacked.shape[1:]), (0, 1), (-2, -1)).copy()
+
+
+def run_torch(
+    lstm: torch.nn.LSTM, xs: torch.Tensor, h0: torch.Tensor, c0: torch.Tensor, lengths: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """hs, h and c of all layers and directions; packed where there are lengths."""
+    if lengths is None:
+        hs, (h, c) = lstm(xs, (h0, c0))
+        return hs, h, c
+    packed = pack_padded_sequence(xs, torch.tensor(lengths), enforce_sorted=False)
+    packed_hs, (h, c) = lstm(packed, (h0, c0))
+    hs, _ = pad_packed_sequence(packed_hs, total_length=len(xs))
+    return hs, h, c
+
+
+def weights_of(lstm: torch.nn.LSTM, suffix: str) -> dict[str, Array]:
+    """One layer's weights in one direction, with their gradients, which torch has found by now."""
+    weights = {
+        "w_ih": getattr(lstm, f"weight_ih{suffix}"),
+        "w_hh": getattr(lstm, f"weight_hh{suffix}"),
+    }
+    named = {name: from_torch(weight) for name, weight in weights.items()}
+    named |= {f"d{name}": from_torch(weight.grad) for name, weight in weights.items()}
+    if lstm.bias:
+        b_ih, b_hh = getattr(lstm, f"bias_ih{suffix}"), getattr(lstm, f"bias_hh{suffix}")
+        torch.testing.assert_close(b_ih.grad, b_hh.grad, rtol=0, atol=1e-13)
+        named |= {"b": from_torch(b_ih + b_hh), "db": from_torch(b_ih.grad)}
+    if lstm.proj_size:
+        w_hr = getattr(lstm, f"weight_hr{suffix}")
+        named |= {"w_hr": w_hr.detach().numpy().T.copy(), "dw_hr": w_hr.grad.numpy().T.copy()}
+    return named
+
+
+def normal_from(seed: int) -> Callable[..., torch.Tensor]:
+    """What draws normal entries of a shape."""
+    draw = np.random.default_rng(seed)
+    return lambda *shape: torch.from_numpy(draw.standard_normal(shape))
+
+
+def fill(lstm: torch.nn.LSTM, normal: Callable[..., torch.Tensor]) -> None:
+    """Draw all weights; of scale 0.6, which keeps the gates off their linear range."""
+    with torch.no_grad():
+        for _, parameter in sorted(lstm.named_parameters()):
+            parameter.copy_(0.6 * normal(*parameter.shape))
 
 
 def run_case(
@@ -81,42 +205,20 @@ def run_case(
     reverse: bool = False,
 ) -> dict[str, Array]:
     """Draw one case, run it forward and backward in torch, and return all of it by name."""
-    draw = np.random.default_rng(seed)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.from_numpy(draw.standard_normal(shape))
-
+    normal = normal_from(seed)
     lstm = torch.nn.LSTM(input_size, hidden_size, bias=bias, bidirectional=reverse).double()
-    with torch.no_grad():
-        for _, parameter in sorted(lstm.named_parameters()):
-            parameter.copy_(0.6 * normal(*parameter.shape))
-
+    fill(lstm, normal)
     directions, ours = (2, slice(1, 2)) if reverse else (1, slice(0, 1))
     xs = normal(time, *batch, input_size).requires_grad_()
     h0 = normal(directions, *batch, hidden_size).requires_grad_()
     c0 = normal(directions, *batch, hidden_size).requires_grad_()
-    if lengths is None:
-        both_hs, (h, c) = lstm(xs, (h0, c0))
-    else:
-        packed = pack_padded_sequence(xs, torch.tensor(lengths), enforce_sorted=False)
-        packed_hs, (h, c) = lstm(packed, (h0, c0))
-        both_hs, _ = pad_packed_sequence(packed_hs, total_length=time)
-    hs, h, c = both_hs[..., -hidden_size:], h[ours][0], c[ours][0]
+    both_hs, both_h, both_c = run_torch(lstm, xs, h0, c0, lengths)
+    hs, h, c = both_hs[..., -hidden_size:], both_h[ours][0], both_c[ours][0]
 
     dhs, dh, dc = normal(*hs.shape), normal(*h.shape), normal(*c.shape)
     torch.autograd.backward((hs, h, c), (dhs, dh, dc))
 
-    suffix = "_reverse" if reverse else ""
-    weights = {
-        "w_ih": getattr(lstm, f"weight_ih_l0{suffix}"),
-        "w_hh": getattr(lstm, f"weight_hh_l0{suffix}"),
-    }
-    case = {name: from_torch(weight) for name, weight in weights.items()}
-    case |= {f"d{name}": from_torch(weight.grad) for name, weight in weights.items()}
-    if bias:
-        b_ih, b_hh = getattr(lstm, f"bias_ih_l0{suffix}"), getattr(lstm, f"bias_hh_l0{suffix}")
-        torch.testing.assert_close(b_ih.grad, b_hh.grad, rtol=0, atol=1e-14)
-        case |= {"b": from_torch(b_ih + b_hh), "db": from_torch(b_ih.grad)}
+    case = weights_of(lstm, "_l0_reverse" if reverse else "_l0")
     tensors = {"xs": xs, "dxs": xs.grad, "hs": hs, "h": h, "c": c, "dhs": dhs, "dh": dh, "dc": dc}
     tensors |= {"h0": h0[ours][0], "dh0": h0.grad[ours][0]}
     tensors |= {"c0": c0[ours][0], "dc0": c0.grad[ours][0]}
@@ -127,15 +229,65 @@ def run_case(
     return case
 
 
-def generate() -> dict[str, Array]:
-    """All cases, keyed ``case/name``; the seed of a case is its place in the list."""
+def run_stack(
+    seed: int,
+    *,
+    time: int,
+    batch: tuple[int, ...],
+    input_size: int,
+    hidden_size: int,
+    output_size: int = 0,
+    layers: int = 2,
+    bias: bool = True,
+    lengths: tuple[int, ...] | None = None,
+    bidirectional: bool = False,
+) -> dict[str, Array]:
+    """The same for a stack; ``output_size`` is that of the projection, 0 for none."""
+    normal = normal_from(seed)
+    lstm = torch.nn.LSTM(
+        input_size,
+        hidden_size,
+        num_layers=layers,
+        bias=bias,
+        bidirectional=bidirectional,
+        proj_size=output_size,
+    ).double()
+    fill(lstm, normal)
+    walks = layers * (2 if bidirectional else 1)
+    xs = normal(time, *batch, input_size).requires_grad_()
+    h0 = normal(walks, *batch, output_size or hidden_size).requires_grad_()
+    c0 = normal(walks, *batch, hidden_size).requires_grad_()
+    results = run_torch(lstm, xs, h0, c0, lengths)
+    cotangents = tuple(normal(*result.shape) for result in results)
+    torch.autograd.backward(results, cotangents)
+
+    directions = {"forward": "", "backward": "_reverse"} if bidirectional else {"forward": ""}
+    case = {}
+    for layer, (direction, suffix) in itertools.product(range(layers), directions.items()):
+        for name, weight in weights_of(lstm, f"_l{layer}{suffix}").items():
+            d, plain = ("d", name[1:]) if name.startswith("d") else ("", name)
+            case[f"{d}{layer}.{direction}.{plain}"] = weight
+    tensors = {"xs": xs, "h0": h0, "c0": c0, "dxs": xs.grad, "dh0": h0.grad, "dc0": c0.grad}
+    tensors |= dict(zip(("hs", "h", "c"), results, strict=True))
+    tensors |= dict(zip(("dhs", "dh", "dc"), cotangents, strict=True))
+    case |= {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    if lengths is not None:
+        case["lengths"] = np.array(lengths)
+    return case
+
+
+def generate(file: str) -> dict[str, Array]:
+    """All cases of a file, keyed ``case/name``; the seed of a case is its place in the list."""
+    run, cases = {"torch_lstm": (run_case, CASES), "torch_stacks": (run_stack, STACKS)}[file]
     return {
         f"{name}/{leaf}": array
-        for seed, (name, sizes) in enumerate(CASES.items())
-        for leaf, array in run_case(seed, **sizes).items()
+        for seed, (name, sizes) in enumerate(cases.items())
+        for leaf, array in run(seed, **sizes).items()
     }
 
 
 if __name__ == "__main__":
-    np.savez_compressed(PATH, **generate())
-    print(f"{PATH}: {PATH.stat().st_size} bytes, torch {torch.__version__}")
+    for file in ("torch_lstm", "torch_stacks"):
+        path = FOLDER / f"{file}.npz"
+        np.savez_compressed(path, **generate(file))
+        print(f"{path}: {path.stat().st_size} bytes, torch {torch.__version__}")
