@@ -154,9 +154,13 @@ def _hard_sigmoid_slope(a: Array, v: Array, alpha: float, beta: float) -> Array:
 
 
 def _elu(a: Array, alpha: float) -> Array:
-    # The unused branch is kept from overflowing, whose derivative would be nan.
-    return jnp.where(a > 0, a, alpha * jnp.expm1(jnp.minimum(a, 0)))
+    return jnp.where(a > 0, a, alpha * jnp.expm1(_up_to_0(a)))
 
 
 def _elu_slope(a: Array, v: Array, alpha: float) -> Array:
-    return jnp.where(a > 0, jnp.ones_like(a), alpha * jnp.exp(jnp.minimum(a, 0)))
+    return jnp.where(a > 0, jnp.ones_like(a), alpha * jnp.exp(_up_to_0(a)))
+
+
+def _up_to_0(a: Array) -> Array:
+    """For a branch that is not taken above 0: kept from overflowing there, its derivative too."""
+    return jnp.where(a > 0, jnp.zeros_like(a), a)

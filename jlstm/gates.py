@@ -130,7 +130,9 @@ def check_gates(gates: Any) -> Gates:
 def sequence_keys(key: PRNGKeyArray | None, batch: Sequence[int]) -> PRNGKeyArray:
     """One key for each sequence, ``[*batch]``, from one key for all; or those given, checked.
 
-    What a sequence draws depends on its own key alone, so however the batch is cut, it stays.
+    What a sequence draws depends on its own key alone, so however the batch is cut, it stays. (That
+    is so for threefry, JAX's default; under ``vmap`` its rbg draws otherwise.) A key for a sequence
+    without batch axes is that sequence's own.
 
     Raises:
         TypeError: no key of ``jax.random``.

@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from jlstm.activations import Activation, sigmoid, tanh
@@ -235,21 +236,23 @@ class Variant:
             value = getattr(self, name)
             if not isinstance(value, Activation):
                 raise TypeError(f"{name}: expected an Activation, got {type(value).__name__}")
-        check_number("epsilon", self.epsilon, least=0)
         check_number("forget_offset", self.forget_offset)
         if self.coupled and self.forget_offset:
             raise ValueError(
                 "forget_offset: expected 0 where coupled=True, as there is no forget gate, "
                 f"got {self.forget_offset}"
             )
-        for name in ("preact_clip", "cell_clip", "projection_clip"):
+        for name in ("epsilon", "preact_clip", "cell_clip", "projection_clip"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name == "epsilon":
                 check_number(name, value, least=0)
                 if not value:
-                    raise ValueError(f"{name}: expected a positive number or None, got {value}")
+                    raise ValueError(f"{name}: expected a positive number, got {value}")
         for name in ("zoneout_h", "zoneout_c", "recurrent_dropout", "state_dropout"):
             check_number(name, getattr(self, name), least=0, below=1)
+        for name, value in vars(self).items():
+            if isinstance(value, np.number | int) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))  # a NumPy number has a dtype to mix in
 
     def without_noise(self) -> "Variant":
         """The same cell for evaluation: nothing dropped, zoneout by its mean."""

@@ -16,7 +16,15 @@ from witness import equations_of, relative_error
 import jlstm
 from jlstm import Carry, LSTMParams, Stack, Variant, VariantParams, init_stack, stack
 from jlstm.cell import PLAIN
-from jlstm.layers import LayerParams, batch_major, drop_weights, last, maximum, mean
+from jlstm.layers import (
+    LayerParams,
+    batch_major,
+    drop_weights,
+    init_stack_carry,
+    last,
+    maximum,
+    mean,
+)
 from jlstm.variants import dropout_mask
 
 # float64 rounds at 1.1e-16; a gradient here is a sum of some hundred terms through a few layers.
@@ -387,7 +395,8 @@ def seen_by(config, time=6, batch=5, width=8):
         keys.append(key)
         return Carry(xs[-1], xs[-1]), jnp.ones((time, batch, width))
 
-    params = (LayerParams(None),) * len(config.sizes)
+    back = () if config.bidirectional else None  # stubs need no weights
+    params = (LayerParams(None, back),) * len(config.sizes)
     xs = jnp.ones((time, batch, width))
     _, out = stack(config, params, None, xs, key=jax.random.key(1), layer=stub)
     return seen, np.asarray(out), keys

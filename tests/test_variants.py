@@ -1,9 +1,8 @@
 """Variants of the cell against a loop in NumPy and autodiff: each option, alone and with others."""
 
-import itertools
 from collections import Counter
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -12,319 +11,36 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from variant_witness import (
+    ALL,
+    CASES,
+    DIFFERENCES,
+    NAMES,
+    NOISE,
+    NORMED,
+    QUIET,
+    ROUNDING,
+    RULES,
+    SOME,
+    TOGETHER,
+    assert_trees_agree,
+    inner,
+    loop_of,
+    problem_of,
+    pulled_back,
+    pulling_back,
+    random_like,
+    slope_of,
+    tolerance_of,
+    variant_of,
+    witness,
+)
 from witness import equations_of, random_problem, relative_error
 
 import jlstm
-from jlstm import activations, sequence
-from jlstm.cell import PLAIN, product, sequence_keys
-from jlstm.variants import Variant, VariantParams
-
-# The witness: one step for one sequence, and a loop over both. Nothing but NumPy.
-
-FUNCTIONS = {
-    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
-    "tanh": np.tanh,
-    "hard_sigmoid": lambda a: np.clip(0.2 * a + 0.5, 0, 1),
-    "elu": lambda a: np.where(a > 0, a, np.expm1(np.minimum(a, 0))),
-    "softsign": lambda a: a / (1 + np.abs(a)),
-}
-
-DEFAULTS = {
-    "peepholes": False,
-    "coupled": False,
-    "layer_norm": False,
-    "epsilon": 1e-5,
-    "gate": "sigmoid",
-    "candidate": "tanh",
-    "output": "tanh",
-    "forget_offset": 0.0,
-    "preact_clip": np.inf,
-    "cell_clip": np.inf,
-    "projection_clip": np.inf,
-    "zoneout_h": 0.0,
-    "zoneout_c": 0.0,
-}
-
-
-def normal_of(a, epsilon):
-    return (a - a.mean()) / np.sqrt(a.var() + epsilon)
-
-
-def step_of(w, options, h, c, x, *, keep_h=None, keep_c=None, drop=1.0, hide=1.0):
-    """(h, c) after one step of one sequence; w is a dictionary of weights, [·, gates, hidden].
-
-    keep_h and keep_c say what zoneout keeps, drop and hide are factors; zoneout by its mean and
-    nothing dropped where they are not given.
-    """
-    o = DEFAULTS | options
-    sigma, phi, psi = (FUNCTIONS[o[role]] for role in ("gate", "candidate", "output"))
-    keep_h = o["zoneout_h"] if keep_h is None else keep_h
-    keep_c = o["zoneout_c"] if keep_c is None else keep_c
-    names = "igo" if o["coupled"] else "ifgo"
-    peep = dict.fromkeys("ifo", 0.0)
-    if o["peepholes"]:
-        peep |= dict(zip(names.replace("g", ""), w["peepholes"], strict=True))
-
-    def clip(a, limit):
-        return np.minimum(np.maximum(a, -o[limit]), o[limit])
-
-    x_part = np.einsum("k,kgn->gn", x, w["w_ih"])
-    h_part = np.einsum("k,kgn->gn", hide * h, w["w_hh"])
-    if o["layer_norm"]:
-        x_part = w["gain_x"] * normal_of(x_part, o["epsilon"])
-        h_part = w["gain_h"] * normal_of(h_part, o["epsilon"])
-    blocks = x_part + h_part + (0 if w["b"] is None else w["b"])
-    z = dict(zip(names, blocks, strict=True))
-    i = sigma(clip(z["i"] + peep["i"] * c, "preact_clip"))
-    if o["coupled"]:
-        f = 1 - i
-    else:
-        f = sigma(clip(z["f"] + peep["f"] * c + o["forget_offset"], "preact_clip"))
-    g = drop * phi(clip(z["g"], "preact_clip"))
-    v = clip(f * c + i * g, "cell_clip")
-    out = sigma(clip(z["o"] + peep["o"] * v, "preact_clip"))
-    n = v
-    if o["layer_norm"]:
-        n = w["gain_c"] * normal_of(v, o["epsilon"]) + w["shift_c"]
-    r = out * psi(n)
-    if w["w_hr"] is not None:
-        r = clip(r @ w["w_hr"], "projection_clip")
-    return keep_h * h + (1 - keep_h) * r, keep_c * c + (1 - keep_c) * v
-
-
-def loop_of(
-    w, options, h, c, xs, *, drawn=None, lengths=None, resets=None, reset_to=None, reverse=False
-):
-    """(h, c, hs), sequence by sequence; ``drawn(t, n)`` gives the masks of a step."""
-    h, c, (time, batch) = h.copy(), c.copy(), xs.shape[:2]
-    hs = np.zeros((time, *h.shape))
-    for n, t in itertools.product(range(batch), range(time)[:: -1 if reverse else 1]):
-        if lengths is not None and t >= lengths[n]:
-            continue
-        if resets is not None and resets[t, n]:
-            h[n], c[n] = reset_to[0][n], reset_to[1][n]
-        masks = drawn(t, n) if drawn else {}
-        h[n], c[n] = step_of(w, options, h[n], c[n], xs[t, n], **masks)
-        hs[t, n] = h[n]
-    return h, c, hs
-
-
-# Problems
-
-NOISE = {"zoneout_h": 0.3, "zoneout_c": 0.4, "recurrent_dropout": 0.25, "state_dropout": 0.35}
-CLIPS = {"preact_clip": 1.0, "cell_clip": 0.6}
-NAMES = {"gate": "hard_sigmoid", "candidate": "elu", "output": "softsign"}
-EVERYTHING = {
-    "peepholes": True,
-    "layer_norm": True,
-    "projection": True,
-    "projection_clip": 0.5,
-    "epsilon": 1e-3,
-    **NOISE,
-    **NAMES,
-}
-
-# "projection" is not an option of Variant: it is the weights that have one.
-CASES = {
-    "nothing": {},
-    "no bias": {"bias": False},
-    "peepholes": {"peepholes": True},
-    "coupled": {"coupled": True},
-    "coupled, peepholes": {"coupled": True, "peepholes": True},
-    "layer_norm": {"layer_norm": True},
-    "layer_norm, no bias": {"layer_norm": True, "bias": False, "epsilon": 0.1},
-    "activations": NAMES,
-    "forget_offset": {"forget_offset": 0.7},
-    "preact_clip": {"preact_clip": 0.8, "peepholes": True},
-    "cell_clip": {"cell_clip": 0.5, "peepholes": True},
-    "coupled, clips": {"coupled": True, **CLIPS},
-    "projection": {"projection": True},
-    "projection_clip": {"projection": True, "projection_clip": 0.3},
-    "zoneout_h": {"zoneout_h": 0.3},
-    "zoneout_c": {"zoneout_c": 0.4, "cell_clip": 0.5},
-    "zoneout's mean": {**NOISE, "deterministic": True, "projection": True},
-    "recurrent_dropout": {"recurrent_dropout": 0.25},
-    "state_dropout": {"state_dropout": 0.35},
-}
-ALL = {
-    "everything": {**EVERYTHING, "forget_offset": 0.5, "preact_clip": 2.0, "cell_clip": 1.0},
-    "everything, coupled": {**EVERYTHING, "coupled": True, **CLIPS},
-}
-TOGETHER = ALL["everything"]
-# What is drawn is most of a program to compile: for tests in which that plays no part, and a part.
-QUIET = TOGETHER | {"deterministic": True}
-SOME = {"peepholes": True, "projection": True, "zoneout_c": 0.4, "recurrent_dropout": 0.25}
-ALONE = pytest.mark.xfail(reason="a sequence without a batch axis splits the key that is its own")
-RULES = [*itertools.product(("vjp", "jvp"), ("gates", "carry", "chunks"))]
-
-# float64 rounds at 1.1e-16; a gradient here is a sum of some tens of terms through seven steps.
-ROUNDING = 1e-12
-# A normalised vector is a difference divided by its size, which costs it some digits more.
-NORMED = 1e-11
-# Central differences over 2e-6 are off by 1e-12 times the third derivative, and by the rounding of
-# values of about 30, which is 4e-15, over 2e-6.
-DIFFERENCES = 3e-7
-
-
-class Problem(NamedTuple):
-    """The arguments of ``lstm`` and the cotangents of its results."""
-
-    options: dict[str, Any]
-    gates: Variant
-    key: Any
-    point: tuple[Any, ...]  # params, carry, xs, reset_to
-    cotangents: tuple[Any, ...]  # carry, hs
-    masks: dict[str, Any]
-
-    def lstm(self, params, carry, xs, reset_to, key=None, **options):
-        key = self.key if key is None else key
-        common = {"gates": self.gates, "key": key, "reset_to": reset_to}
-        return jlstm.lstm(params, carry, xs, **common, **self.masks, **options)
-
-    def loss(self, *point, **options):
-        """A number that uses every result, nonlinearly."""
-        carry, hs = self.lstm(*point, **options)
-        (dh, dc), dhs = self.cotangents
-        return jnp.vdot(hs**3, dhs) + jnp.vdot(carry.h, dh) + jnp.vdot(carry.c**2, dc)
-
-
-def variant_of(options):
-    """The ``Variant`` that the options of a case describe."""
-    options = {k: v for k, v in options.items() if k not in ("projection", "bias")}
-    for role in ("gate", "candidate", "output"):
-        if role in options:
-            found = getattr(activations, options[role])
-            is_one = isinstance(found, activations.Activation)
-            options[role] = found if is_one else found()
-    return Variant(**options)
-
-
-def problem_of(
-    options,
-    seed=0,
-    *,
-    time=7,
-    batch=(8,),
-    inputs=5,
-    hidden=10,
-    output=6,
-    reverse=False,
-    masks=True,
-    dtype=np.float64,
-):
-    """Normal entries; all sizes differ, so that a transposed axis cannot go unnoticed."""
-    draw, gates = np.random.default_rng(seed), variant_of(options)
-
-    def normal(*shape, scale=1.0):
-        return jnp.asarray(scale * draw.standard_normal(shape), dtype)
-
-    output = output if options.get("projection") else None
-    params = gates.init(
-        jax.random.key(seed),
-        inputs,
-        hidden,
-        output_size=output,
-        bias=options.get("bias", True),
-        dtype=dtype,
-    )
-    params = jax.tree.map(lambda w: w + normal(*w.shape, scale=0.5), params)
-    state = (*batch, hidden if output is None else output), (*batch, hidden)
-
-    def carry():
-        return jlstm.Carry(*(normal(*shape) for shape in state))
-
-    lengths = draw.integers(0, time, endpoint=True, size=batch)
-    if lengths.size > 1:
-        lengths.reshape(-1)[[0, -1]] = time, 0
-    resets = draw.random((time, *batch)) < 0.3
-    return Problem(
-        options=options,
-        gates=gates,
-        key=jax.random.key(seed + 1) if gates.random else None,
-        point=(params, carry(), normal(time, *batch, inputs), carry()),
-        cotangents=(carry(), normal(time, *state[0])),
-        masks={"reverse": reverse} | ({"lengths": lengths, "resets": resets} if masks else {}),
-    )
-
-
-def drawn_by(problem):
-    """What the library draws for a step of a sequence, in the words of ``step_of``."""
-    gates, w = problem.gates, problem.point[0].w_hh
-    if not gates.random:
-        return None
-    time, batch = problem.point[2].shape[:2]
-    keys, sizes = sequence_keys(problem.key, (batch,)), (w.shape[-1], w.shape[0])
-    noise = [gates.noise(keys, jnp.asarray(t), *sizes, w.dtype) for t in range(time)]
-    hide = gates.mask(keys, w.shape[0], w.dtype)
-
-    def drawn(t, n):
-        masks = {"keep_h": noise[t].h, "keep_c": noise[t].c, "drop": noise[t].g, "hide": hide}
-        return {name: np.asarray(mask[n]) for name, mask in masks.items() if mask is not None}
-
-    return drawn
-
-
-def witness(problem):
-    """(params, carry, xs, reset_to) -> (carry, hs), by the NumPy loop."""
-    drawn = drawn_by(problem)
-
-    def run(params, carry, xs, reset_to):
-        more = {"drawn": drawn, "reset_to": reset_to, **problem.masks}
-        options = {k: v for k, v in problem.options.items() if k in DEFAULTS}
-        h, c, hs = loop_of(params._asdict(), options, *carry, xs, **more)
-        return jlstm.Carry(h, c), hs
-
-    return run
-
-
-def slope_of(run, problem, leaf, seed):
-    """(the slope of ⟨cotangents, run(point)⟩ along a random direction in one leaf, it)."""
-    leaves, tree = jax.tree.flatten(jax.tree.map(np.asarray, problem.point))
-    direction = np.random.default_rng(seed).standard_normal(leaves[leaf].shape)
-
-    def value(size):
-        moved = [a + size * direction if n == leaf else a for n, a in enumerate(leaves)]
-        results = jax.tree.leaves(run(*jax.tree.unflatten(tree, moved)))
-        return sum(map(np.vdot, results, jax.tree.leaves(problem.cotangents)))
-
-    return (value(1e-6) - value(-1e-6)) / 2e-6, direction
-
-
-def pulling_back(problem, **options):
-    """(point, cotangents) -> (results, gradients of the point), compiled."""
-
-    @jax.jit
-    def run(point, cotangents):
-        out, pull_back = jax.vjp(partial(problem.lstm, **options), *point)
-        return out, pull_back(cotangents)
-
-    return run
-
-
-def pulled_back(problem, **options):
-    """(results, gradients of the point)."""
-    return pulling_back(problem, **options)(problem.point, problem.cotangents)
-
-
-def random_like(seed, tree):
-    draw = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: jnp.asarray(draw.standard_normal(a.shape), a.dtype), tree)
-
-
-def assert_trees_agree(actual, expected, tolerance=ROUNDING):
-    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
-    errors = [relative_error(np.asarray(a), np.asarray(e)) for a, e in pairs]
-    assert all(error <= tolerance for error in errors), errors
-
-
-def inner(a, b):
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum(float(jnp.vdot(x, y)) for x, y in pairs)
-
-
-def tolerance_of(options):
-    return NORMED if options.get("layer_norm") else ROUNDING
-
+from jlstm import sequence
+from jlstm.cell import PLAIN, product
+from jlstm.variants import Variant
 
 # Values and gradients
 
@@ -570,7 +286,7 @@ def test_an_ensemble_by_vmap_is_a_loop(derivative):
 
 
 @pytest.mark.parametrize("derivative", ["vjp", "jvp"])
-@pytest.mark.parametrize("keys", [None, pytest.param((8,), marks=ALONE), (8, 1)])
+@pytest.mark.parametrize("keys", [None, (8,), (8, 1)])
 def test_per_example_gradients_add_up(derivative, keys):
     problem = problem_of(QUIET if keys is None else SOME, time=4, masks=False)
     params, carry, xs, _ = problem.point
@@ -629,172 +345,6 @@ def test_pushforward_is_the_transpose_of_pullback_and_tangent_of_gradient():
     np.testing.assert_allclose(inner(out, tangent), expected, rtol=ROUNDING)
 
 
-# Randomness
-
-# Where a count of random numbers is off by 5 standard errors, once in two million is by chance.
-Z = 5
-
-
-def masks_of(gates, seed=0, batch=40, hidden=300, output=200, t=5):
-    keys = jax.random.split(jax.random.key(seed), batch)
-    noise = gates.noise(keys, jnp.asarray(t), hidden, output, np.float64)
-    return {
-        "zoneout_h": noise.h,
-        "zoneout_c": noise.c,
-        "recurrent_dropout": noise.g,
-        "state_dropout": gates.mask(keys, output, np.float64),
-    }
-
-
-def test_masks_have_the_rates_asked_for():
-    for name, mask in masks_of(Variant(**NOISE)).items():
-        mask, rate = np.asarray(mask), NOISE[name]
-        dropped = "dropout" in name
-        assert set(np.unique(mask)) == {0, 1 / (1 - rate) if dropped else 1}
-        share = np.mean(mask == 0) if dropped else np.mean(mask)
-        assert abs(share - rate) < Z * np.sqrt(rate * (1 - rate) / mask.size), name
-        for axis in (0, 1):  # for each sequence and for each unit
-            shares = np.mean(mask != 0, axis=axis)
-            spread = np.sqrt(rate * (1 - rate) / mask.shape[axis])
-            assert np.all(abs(shares - (1 - rate if dropped else rate)) < Z * spread), name
-
-
-def test_masks_are_independent_of_each_other_and_from_step_to_step():
-    gates = Variant(**dict.fromkeys(NOISE, 0.5))
-    sizes = {"batch": 60, "hidden": 250, "output": 250}
-    some = [*masks_of(gates, **sizes).values(), *masks_of(gates, t=6, **sizes).values()]
-    some.pop()  # the mask on the state is the same at every step
-    flat = np.stack([np.ravel(mask) for mask in some])
-    np.testing.assert_array_less(np.abs(np.corrcoef(flat) - np.eye(7)), Z / np.sqrt(60 * 250))
-    a, b = masks_of(gates)["state_dropout"], masks_of(gates, t=6)["state_dropout"]
-    np.testing.assert_array_equal(a, b)
-    rows = np.corrcoef(np.asarray(some[0]))  # sequences
-    np.testing.assert_array_less(np.abs(rows - np.eye(60)), Z / np.sqrt(250))
-
-
-def test_the_expectation_over_masks_is_the_step_without_noise():
-    gates = Variant(zoneout_h=0.3, zoneout_c=0.4, recurrent_dropout=0.25)
-    many, hidden = 20_000, 3
-    params, carry, xs, _ = problem_of({}, time=1, batch=(1,), hidden=hidden, masks=False).point
-    params = VariantParams(*params)
-    carry = jlstm.Carry(*(jnp.broadcast_to(a, (many, hidden)) for a in carry))
-    x = jnp.broadcast_to(xs[0], (many, 5))
-    drawn, _ = jlstm.cell(params, carry, x, gates=gates, key=jax.random.key(5))
-    mean, _ = jlstm.cell(params, carry, x, gates=gates.without_noise())
-    error = np.abs(np.mean(drawn.c, axis=0) - mean.c[0])
-    assert np.all(error < Z * np.std(drawn.c, axis=0) / np.sqrt(many))
-    # h is no linear function of the mask on the candidate; of its own it is.
-    gates = Variant(zoneout_h=0.3)
-    drawn, _ = jlstm.cell(params, carry, x, gates=gates, key=jax.random.key(5))
-    mean, _ = jlstm.cell(params, carry, x, gates=gates.without_noise())
-    error = np.abs(np.mean(drawn.h, axis=0) - mean.h[0])
-    assert np.all(error < Z * np.std(drawn.h, axis=0) / np.sqrt(many))
-
-
-def test_without_noise_needs_no_key_and_nothing_else_changes():
-    gates = variant_of(TOGETHER)
-    assert gates.random
-    assert not gates.without_noise().random
-    assert gates.without_noise() == variant_of(QUIET)
-
-
-@pytest.mark.parametrize("name", NOISE)
-def test_each_rate_makes_it_random(name):
-    assert Variant(**{name: 0.1}).random
-    assert not Variant().random
-
-
-def test_the_same_key_draws_the_same_however_it_is_computed():
-    problem = problem_of(SOME | {"state_dropout": 0.35, "zoneout_h": 0.3}, batch=(4,))
-    params, carry, xs, reset_to = problem.point
-    expected = problem.lstm(*problem.point)
-    for options in (
-        {"chunk": 1},
-        {"chunk": 3, "derivative": "jvp"},
-        {"residuals": "chunks", "chunk": 2},
-        {"derivative": "autodiff"},
-        {"unroll": 3},
-    ):
-        assert_trees_agree(problem.lstm(*problem.point, **options), expected)
-    common = {"gates": problem.gates, "key": problem.key, "reset_to": reset_to}
-    cut = jax.jit(partial(jlstm.over_devices(), **common, **problem.masks, chunk=2))
-    assert_trees_agree(cut(params, carry, xs), expected)
-    other = problem.lstm(*problem.point, jax.random.key(99))
-    assert relative_error(np.asarray(other[1]), np.asarray(expected[1])) > 0.1
-
-
-def test_gradients_over_devices():
-    problem = problem_of(SOME | {"state_dropout": 0.35}, batch=(4,), time=4)
-
-    def gradient(layer):
-        def loss(params, xs):
-            carry, hs = layer(params, None, xs, gates=problem.gates, key=problem.key)
-            return jnp.sum(hs**3) + jnp.sum(carry.c**2)
-
-        return jax.jit(jax.grad(loss, (0, 1)))(problem.point[0], problem.point[2])
-
-    assert_trees_agree(gradient(jlstm.over_devices()), gradient(jlstm.lstm))
-
-
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
-def test_cell_step_by_step_is_lstm(batch):
-    problem = problem_of(TOGETHER, batch=batch, masks=False, time=4)
-    params, carry, xs, _ = problem.point
-    (last, hs), step = (
-        problem.lstm(*problem.point),
-        jax.jit(partial(jlstm.cell, gates=problem.gates)),
-    )
-    for t in range(4):
-        carry, h = step(params, carry, xs[t], key=problem.key, t=t)
-        assert_trees_agree(h, hs[t])
-    assert_trees_agree(carry, last)
-
-
-def test_a_sequence_draws_the_same_in_any_batch():
-    problem = problem_of(SOME | {"state_dropout": 0.35}, masks=False)
-    params, carry, xs, _ = problem.point
-    keys = jax.random.split(problem.key, 8)
-    (_, hs) = problem.lstm(params, carry, xs, None, keys)
-    # One key for all is split into these.
-    assert_trees_agree(problem.lstm(*problem.point)[1], hs, 0)
-    part = jax.tree.map(lambda a: a[5:6], carry)
-    assert_trees_agree(problem.lstm(params, part, xs[:, 5:6], None, keys[5:6])[1], hs[:, 5:6])
-
-
-@ALONE
-def test_a_sequence_draws_the_same_without_a_batch():
-    problem = problem_of(SOME, masks=False)
-    params, carry, xs, _ = problem.point
-    keys = jax.random.split(problem.key, 8)
-    (_, hs) = problem.lstm(params, carry, xs, None, keys)
-    alone = jax.tree.map(lambda a: a[5], carry)
-    assert_trees_agree(problem.lstm(params, alone, xs[:, 5], None, keys[5])[1], hs[:, 5])
-
-
-def test_either_kind_of_key():
-    problem = problem_of(SOME, masks=False)
-    old, new = (make(3) for make in (jax.random.PRNGKey, jax.random.key))
-    for key in (old, np.asarray(old)):
-        assert_trees_agree(problem.lstm(*problem.point, key), problem.lstm(*problem.point, new), 0)
-
-
-def kept_by(options, **how):
-    """The numbers that a backward pass keeps, without the integers that count the steps."""
-    problem = problem_of(options, time=12, masks=False)
-    _, pull_back = jax.vjp(partial(problem.lstm, chunk=4, **how), *problem.point)
-    leaves = [a for a in jax.tree.leaves(pull_back) if jnp.issubdtype(a.dtype, jnp.floating)]
-    return sum(a.size for a in leaves)
-
-
-@pytest.mark.parametrize("residuals", ["gates", "carry", "chunks"])
-def test_masks_are_drawn_again_rather_than_kept(residuals):
-    quiet = kept_by({}, residuals=residuals)
-    step_by_step = {"zoneout_h": 0.3, "zoneout_c": 0.4, "recurrent_dropout": 0.25}
-    assert kept_by(step_by_step, residuals=residuals) == quiet
-    # One mask for each of 8 sequences of 10 units.
-    assert kept_by({"state_dropout": 0.3}, residuals=residuals) == quiet + 8 * 10
-
-
 # The plain LSTM pays nothing
 
 
@@ -829,6 +379,18 @@ def test_the_plain_lstm_pays_nothing_for_the_options(residuals, counts):
     found = Counter(eqn.primitive.name for eqn in equations_of(program, ""))
     assert tuple(found[name] for name in TELLING) == counts
     assert not any("random" in name or "threefry" in name for name in found)
+
+
+@pytest.mark.parametrize(
+    "option", ["cell_clip", "preact_clip", "epsilon", "forget_offset", "zoneout_h", "zoneout_c"]
+)
+def test_numbers_of_numpy_do_not_mix_in_their_dtype(option):
+    value = np.float64(0.5)
+    gates = Variant(layer_norm=True, deterministic=True, **{option: value})
+    assert gates == Variant(layer_norm=True, deterministic=True, **{option: 0.5})
+    weights = gates.init(jax.random.key(0), 3, 2, dtype=jnp.float32)
+    _, hs = jlstm.lstm(weights, None, jnp.ones((4, 3), jnp.float32), gates=gates)
+    assert hs.dtype == jnp.float32
 
 
 def test_equal_variants_compile_once():
@@ -942,6 +504,7 @@ class TestInit:
             for name in ("gate", "candidate", "output")
         ],
         ({"epsilon": -1.0}, ValueError, "epsilon: expected a finite number of at least 0, got -1"),
+        ({"epsilon": 0}, ValueError, "epsilon: expected a positive number, got 0"),
         ({"epsilon": None}, TypeError, "epsilon: expected a number, got NoneType None"),
         ({"forget_offset": "1"}, TypeError, "forget_offset: expected a number, got str '1'"),
         ({"forget_offset": np.nan}, ValueError, "forget_offset: expected a finite number, got nan"),
@@ -954,7 +517,7 @@ class TestInit:
             ({f"{name}_clip": value}, error, f"{name}_clip: expected {message}")
             for name in ("preact", "cell", "projection")
             for value, error, message in [
-                (0, ValueError, "a positive number or None, got 0"),
+                (0, ValueError, "a positive number, got 0"),
                 (-1.0, ValueError, "a finite number of at least 0, got -1.0"),
                 (np.inf, ValueError, "a finite number of at least 0, got inf"),
                 ("1", TypeError, "a number, got str '1'"),
