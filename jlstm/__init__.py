@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from jlstm.devices import over_devices as over_devices
     from jlstm.layers import Stack as Stack
     from jlstm.layers import init_stack as init_stack
+    from jlstm.layers import init_stack_carry as init_stack_carry
     from jlstm.layers import stack as stack
     from jlstm.sequence import lstm as lstm
     from jlstm.types import GATES as GATES
@@ -33,7 +34,7 @@ _NAMES = {
     "cell": ("init_params", "init_carry", "cell"),
     "variants": ("Variant", "VariantParams"),
     "sequence": ("lstm",),
-    "layers": ("Stack", "init_stack", "stack"),
+    "layers": ("Stack", "init_stack", "init_stack_carry", "stack"),
     "devices": ("over_devices",),
     "comparison": ("compare", "Comparison"),
 }
