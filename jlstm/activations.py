@@ -43,7 +43,7 @@ sigmoid = Activation(jax.nn.sigmoid, lambda a, v: v * (1 - v))
 
 tanh = Activation(jnp.tanh, lambda a, v: 1 - v * v)
 
-relu = Activation(lambda a: jnp.maximum(a, 0), lambda a, v: _step(a > 0, a))
+relu = Activation(jax.nn.relu, lambda a, v: _step(a > 0, a))
 """max(0, a)."""
 
 softsign = Activation(lambda a: a / (1 + jnp.abs(a)), lambda a, v: (1 - jnp.abs(v)) ** 2)
@@ -146,7 +146,9 @@ def _scaled_tanh_slope(a: Array, v: Array, alpha: float, beta: float) -> Array:
 
 
 def _hard_sigmoid(a: Array, alpha: float, beta: float) -> Array:
-    return jnp.clip(alpha * a + beta, 0, 1)
+    v = alpha * a + beta
+    # Not jnp.clip, whose slope at the very ends is ½.
+    return jnp.where(v > 0, jnp.where(v < 1, v, jnp.ones_like(v)), jnp.zeros_like(v))
 
 
 def _hard_sigmoid_slope(a: Array, v: Array, alpha: float, beta: float) -> Array:

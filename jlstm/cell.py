@@ -261,7 +261,7 @@ def cell(
     *,
     gates: Gates = PLAIN,
     key: PRNGKeyArray | None = None,
-    t: int | Int[Array, ""] = 0,
+    t: int | Int[Array, ""] | None = None,
 ) -> tuple[Carry, Float[Array, "*batch hidden"]]:
     """One step of the LSTM: equations (1) to (6), the pure function that ``lax.scan`` takes.
 
@@ -279,8 +279,8 @@ def cell(
 
     Raises:
         TypeError: an argument of another type or dtype.
-        ValueError: a shape that does not fit; both name the argument, what was expected and what
-            came.
+        ValueError: a shape that does not fit, a key or t that is missing; both name the argument,
+            what was expected and what came.
     """
     params = check_gates(gates).check(params)
     (inputs, *_), (output, _, hidden) = params.w_ih.shape, params.w_hh.shape
@@ -293,6 +293,8 @@ def cell(
     rest, h_prev, noise = weights._replace(w_ih=None, w_hh=None), rows.h, None
     if gates.random:
         keys = sequence_keys(key, batch).reshape(math.prod(batch))
+        if t is None:
+            raise ValueError("t: expected the number of the step, as gates is random, got None")
         noise = gates.noise(keys, jnp.asarray(t), hidden, output, dtype)
         mask = gates.mask(keys, output, dtype)
         h_prev = h_prev if mask is None else h_prev * mask
@@ -357,7 +359,11 @@ orthogonal_per_gate = partial(_per_gate, jax.nn.initializers.orthogonal())
 
 
 def init_carry(
-    batch_shape: int | Sequence[int], hidden_size: int, dtype: DTypeLike = jnp.float32
+    batch_shape: int | Sequence[int],
+    hidden_size: int,
+    dtype: DTypeLike = jnp.float32,
+    *,
+    output_size: int | None = None,
 ) -> Carry:
     """The carry before the first step: zeros of shape ``[*batch_shape, hidden_size]``.
 
@@ -365,6 +371,7 @@ def init_carry(
         batch_shape: the batch axes, ``()`` for a single sequence; one int stands for one axis.
         hidden_size: units of h and c, at least 1.
         dtype: that of the parameters.
+        output_size: units of h, where a projection makes them others than those of c.
 
     Raises:
         TypeError: a size that is no int, or a dtype that is not floating-point.
@@ -374,5 +381,7 @@ def init_carry(
     for n in batch:
         check_size("batch_shape", n, least=0)
     check_size("hidden_size", hidden_size)
-    shape, dtype = (*batch, hidden_size), check_float("dtype", dtype)
-    return Carry(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+    output = hidden_size if output_size is None else output_size
+    check_size("output_size", output)
+    dtype = check_float("dtype", dtype)
+    return Carry(jnp.zeros((*batch, output), dtype), jnp.zeros((*batch, hidden_size), dtype))

@@ -1,14 +1,16 @@
 """Stacks of LSTM layers: depth, two directions, connections between layers, dropout, pooling.
 
 A stack is a layer of layers: like ``lstm`` it takes (params, carry, xs) and gives (carry, hs), its
-parameters and its carry being tuples with one entry for each layer. With x⁰ = xs and hˡ the outputs
-of layer l, the layer above reads
+parameters and its carry being tuples with one entry for each layer. With D for dropout, layer l
+gives yˡ from
 
-    chain: xˡ = hˡ        residual: xˡ = hˡ + xˡ⁻¹ (l ≥ 2)        skip: xˡ = [hˡ, xs]
+    chain:     y¹ = lstm(D(xs)),  yˡ = lstm(D(yˡ⁻¹))
+    residual:  y¹ = lstm(D(xs)),  yˡ = lstm(D(yˡ⁻¹)) + yˡ⁻¹
+    skip:      y¹ = lstm(D(xs)),  yˡ = lstm([D(yˡ⁻¹), D(xs)])
 
-and the stack gives xᴸ of the last layer, or for skip all of them side by side. (Residual: Wu et al.
-2016; skip: Graves 2013.) In a layer of two directions hˡ is both side by side, forward first
-(Schuster & Paliwal 1997).
+and the stack gives D(yᴸ) of the last layer, or for skip of all layers side by side. (Residual: Wu
+et al. 2016; skip: Graves 2013.) In a layer of two directions, what the LSTM gives is both side by
+side, forward first (Schuster & Paliwal 1997).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.cell import PLAIN, init_params
 from jlstm.gates import Gates, check_gates, sequence_keys
-from jlstm.sequence import lstm, valid_steps
+from jlstm.sequence import lstm, step_numbers, valid_steps
 from jlstm.types import (
     Carry,
     at_least_32_bits,
@@ -78,7 +80,8 @@ class Stack:
         learned_carry: whether the carry before the first step is a parameter, for each layer and
             direction. It is also what a reset puts in place.
         input_dropout: the part of xs that is dropped.
-        dropout: the part of what is handed from layer to layer that is dropped.
+        dropout: the part of what is handed from layer to layer that is dropped; nothing where there
+            is one layer.
         output_dropout: the part of the outputs that is dropped.
         variational: whether what is dropped stays the same for a whole sequence (Gal & Ghahramani
             2016), or is drawn anew at every step.
@@ -137,6 +140,7 @@ class Stack:
             check_flag(name, getattr(self, name))
         for name in ("input_dropout", "dropout", "output_dropout"):
             check_number(name, getattr(self, name), least=0, below=1)
+            object.__setattr__(self, name, float(getattr(self, name)))  # NumPy's have a dtype
         check_choice("connections", self.connections, get_args(Connections))
         if self.connections == "residual" and len(set(self.outputs)) > 1:
             raise ValueError(
@@ -231,6 +235,7 @@ def stack(
     lengths: Int[Array, "*batch"] | None = None,
     resets: Bool[Array, "time *batch"] | None = None,
     key: PRNGKeyArray | None = None,
+    t: int | Int[Array, ""] = 0,
     layer: Callable[..., tuple[Carry, Array]] = lstm,
     **options: Any,
 ) -> tuple[Any, Float[Array, "time *batch output"]]:
@@ -248,6 +253,8 @@ def stack(
         resets: as for ``lstm``: True where a sequence starts anew. The backward direction is reset
             on the other side of the same border.
         key: for dropout and random cells: one key, or one for each sequence, ``[*batch]``.
+        t: the number of the first step, from which what is random at every step is drawn: for
+            pieces of a sequence, how many steps came before.
         layer: what runs one layer.
         options: of ``lstm``, for all layers: ``derivative``, ``residuals``, ``chunk``… (gates,
             reverse and reset_to are the stack's own.)
@@ -284,13 +291,13 @@ def stack(
     def drop(number: int, rate: float, a: Array) -> Array:
         if keys is None or not rate:
             return a
-        return _drop(fold_keys(keys, number), a, rate, config.variational)
+        return _drop(fold_keys(keys, number), a, rate, None if config.variational else t)
 
     def walk(n: int, back: bool, weights: Any, carry: Any, start: Any, xs: Array) -> Any:
         cell = config.cells[n].gates
         own: dict[str, Any] = {"resets": resets_back if back else resets, "reverse": back}
         if cell.random and keys is not None:
-            own["key"] = fold_keys(keys, 3 * n + back)
+            own |= {"key": fold_keys(keys, 3 * n + back), "t": t}
         if start:
             start = jax.tree.map(lambda a: jnp.broadcast_to(a, (*batch, *a.shape)), start)
             own["reset_to"], carry = start, start if carry is None else carry
@@ -302,7 +309,8 @@ def stack(
             raise
 
     inputs = x = drop(3 * depth, config.input_dropout, xs)
-    carries, outs = [], []
+    carries: list[Any] = []
+    outs: list[Array] = []
     for n, one in enumerate(params):
         before = (None, None) if carry is None else carry[n]
         if config.bidirectional:
@@ -315,7 +323,7 @@ def stack(
             after, hs = walk(n, False, one.forward, before, one.start and one.start[0], x)
             carries.append(after)
         if config.connections == "residual" and n:
-            hs = hs + x
+            hs = hs + outs[-1]
         outs.append(hs)
         x = drop(3 * n + 2, config.dropout, hs)
         if config.connections == "skip":
@@ -331,7 +339,8 @@ def drop_weights(key: PRNGKeyArray, params: Any, rate: float) -> Any:
     """The same weights with a part of the recurrent ones set to 0 and the rest scaled up.
 
     What is dropped is dropped for all sequences and steps (weight drop, Merity et al. 2018), so it
-    is done once, before the layer or stack is called.
+    is done once, on the way into the layer or stack, inside the loss. What is trained, and what is
+    evaluated, are the weights themselves: do not put the result in their place.
 
     Args:
         key: a key of ``jax.random``; another at every training step.
@@ -349,6 +358,7 @@ def drop_weights(key: PRNGKeyArray, params: Any, rate: float) -> Any:
         return getattr(path[-1], "name", None) == "w_hh" if path else False
 
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    rate = float(rate)
     if not any(is_recurrent(path) for path, _ in leaves):
         raise ValueError("params: expected weights of a layer or a stack, got none named w_hh")
 
@@ -365,6 +375,7 @@ def batch_major(layer: Callable[..., tuple[Any, Array]] = lstm) -> Callable[...,
     """``layer`` for xs ``[*batch, time, input]``, giving hs and taking resets in that order, too.
 
     Two transpositions, one on the way in and one on the way out, however deep the layer is.
+    (``last``, ``mean`` and ``maximum`` want time first: pool inside ``layer``, or swap back.)
 
     Args:
         layer: ``lstm``, or what takes the arguments that it takes, such as ``partial(stack, …)``.
@@ -429,7 +440,7 @@ def last(
     """The outputs at the last step that counts; 0 for a sequence of no steps.
 
     Args:
-        hs: what a layer or stack gave.
+        hs: what a layer or stack gave, time first.
         lengths: steps that count; None for all.
         config: the stack that gave hs, if it is bidirectional: the last step of what walks from the
             end to the start is the first.
@@ -488,16 +499,16 @@ def _steps(hs: Any, lengths: Any) -> tuple[Array, Array]:
     return hs, valid_steps(lengths, time, batch)[..., None]
 
 
-def _drop(keys: PRNGKeyArray, a: Array, rate: float, variational: bool) -> Array:
-    """Features dropped: the same at all steps, or others at each."""
+def _drop(keys: PRNGKeyArray, a: Array, rate: float, first: Any) -> Array:
+    """Features dropped: others at each step, ``first`` being its number, or, if None, the same."""
     size, dtype = a.shape[-1], a.dtype
-    if variational:
+    if first is None:
         return a * dropout_mask(keys, rate, size, dtype)
 
     # Under checkpoint the masks are drawn again for the backward pass rather than kept.
     @jax.checkpoint
     def per_step(keys: PRNGKeyArray, a: Array) -> Array:
-        numbers = jnp.arange(a.shape[0])
+        numbers = step_numbers(a.shape[0], first)
         return a * jax.vmap(lambda t: dropout_mask(fold_keys(keys, t), rate, size, dtype))(numbers)
 
     dropped: Array = per_step(keys, a)

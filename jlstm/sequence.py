@@ -21,7 +21,7 @@ into the cache. This file reads from one step (``_step``) to one chunk (``_forwa
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -365,11 +365,10 @@ def _jvp_rule(plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
         saved = None
     before, jac = _recall(plan, *primals, after=after, saved=saved)
 
-    zero = jnp.zeros((*steps.xs.shape[:-1], weights.w_hh.shape[-1]), weights.w_hh.dtype)
-
     def linear(*terms: tuple[Any, Any]) -> Array:
-        moving = (into(x, w) for x, w in terms if not _is_zero(x) and not _is_zero(w))
-        return sum(moving, start=zero)
+        moving = [into(x, w) for x, w in terms if not _is_zero(x) and not _is_zero(w)]
+        shape, dtype = (*steps.xs.shape[:-1], weights.w_hh.shape[-1]), weights.w_hh.dtype
+        return reduce(jnp.add, moving) if moving else jnp.zeros(shape, dtype)
 
     known = plan.gates.tangent(
         _rest(weights),
@@ -558,6 +557,7 @@ def lstm(
     *,
     gates: Gates = PLAIN,
     key: PRNGKeyArray | None = None,
+    t: int | Int[Array, ""] = 0,
     lengths: Int[Array, "*batch"] | None = None,
     resets: Bool[Array, "time *batch"] | None = None,
     reset_to: Carry | None = None,
@@ -576,6 +576,8 @@ def lstm(
         xs: the inputs, ``[time, *batch, input]``; any number of batch axes, or none.
         gates: the cell, a value of ``Variant`` if it is not the plain one; with its own weights.
         key: for a cell that is random: one key, or one for each sequence, ``[*batch]``.
+        t: for a cell that is random: the number of the step xs begins with, from which its masks
+            are drawn. For pieces of a sequence, how many steps came before.
         lengths: steps that count in each sequence, int ``[*batch]``. At steps t ≥ length the carry
             stays as it is and the output is 0, so the carry returned is the one after the last step
             that counts, and length 0 returns the carry given; what xs holds there has no influence,
@@ -593,8 +595,9 @@ def lstm(
             ``linearize`` and ``hessian``, and for reverse mode by transposition. ``"autodiff"``:
             the plain scan, for reference.
         residuals: what the forward pass keeps for the backward pass. ``"gates"``: gates and c of
-            every step, the fastest. ``"carry"``: h and c of every step. ``"chunks"``: h and c
-            between chunks, for very long sequences. What is not kept is computed again.
+            every step (of a ``Variant``, z and c), as a rule the fastest. ``"carry"``: h and c of
+            every step. ``"chunks"``: h and c between chunks, for very long sequences. What is not
+            kept is computed again.
         chunk: steps in a chunk; None for ``choose_chunk``. ``"autodiff"`` is cut into chunks only
             for residuals="chunks".
         unroll: steps of the inner loop that are compiled as one; None for ``choose_unroll``.
@@ -663,7 +666,7 @@ def lstm(
     def merge_mask(mask: Array | None) -> Array | None:
         return None if mask is None else merge(mask[..., None], 1)
 
-    number = None if keys is None else jnp.arange(time)
+    number = None if keys is None else step_numbers(time, t)
     arrays = _vary_alike(
         (
             gates.flatten(params),
@@ -676,6 +679,11 @@ def lstm(
     hs = hs.reshape(time, *batch, output)
     carry = Carry(*(a.reshape(*batch, a.shape[-1]) for a in merged))
     return carry, _select(mask, hs, jnp.zeros_like(hs))
+
+
+def step_numbers(time: int, first: int | Int[Array, ""]) -> Int[Array, " time"]:
+    """Numbers from ``first`` on."""
+    return jnp.arange(time) + jnp.asarray(first, jnp.arange(0).dtype)
 
 
 def _vary_alike(arrays: Any) -> Any:

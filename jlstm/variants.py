@@ -3,31 +3,37 @@
 In the notation of ``cell.py``, with h', c' those of the step before; what is not asked for falls
 away, and what is left with no option at all is equations (1) to (6)::
 
-    z   = N(x·W) + N(h'·U) + b                                   N: layer normalisation
-    i   = σ(κ(z_i + p_i ⊙ c'))                                   p: peepholes, κ: clipping
-    f   = σ(κ(z_f + p_f ⊙ c' + offset)), or 1 − i                coupled gates
-    g   = d ⊙ φ(κ(z_g))                                          d: recurrent dropout
-    v   = κ(f ⊙ c' + i ⊙ g)                                      κ: cell clipping
+    z   = N(x·W) + N((s ⊙ h')·U) + b             N: layer normalisation, s: state dropout
+    i   = σ(κ(z_i + p_i ⊙ c'))                   p: peepholes, κ: clipping
+    f   = σ(κ(z_f + p_f ⊙ c' + offset)), or 1 − i              coupled gates
+    g   = d ⊙ φ(κ(z_g))                          d: recurrent dropout
+    v   = κ(f ⊙ c' + i ⊙ g)                      κ: cell clipping
     o   = σ(κ(z_o + p_o ⊙ v))
     m   = o ⊙ ψ(N(v))
-    r   = κ(m·P), or m                                           P: recurrent projection
-    c   = ζ_c ⊙ c' + (1 − ζ_c) ⊙ v                               ζ: zoneout
+    r   = κ(m·P), or m                           P: recurrent projection
+    c   = ζ_c ⊙ c' + (1 − ζ_c) ⊙ v               ζ: zoneout
     h   = ζ_h ⊙ h' + (1 − ζ_h) ⊙ r
 
-σ, φ and ψ are any activations, the first for the gates. The hand-derived backward pass is that of
-the plain cell, the local Jacobian holding what each option puts into it: with A a gate's slope
-times what it multiplies, ∂v/∂z_i = A_i, ∂v/∂z_f = A_f, ∂v/∂z_g = A_g, ∂m/∂z_o = A_o,
-∂v/∂c' = f + A_i·p_i + A_f·p_f and ∂m/∂v = o·ψ' + A_o·p_o. Normalisation, projection and zoneout are
-linear maps around that. The weights' own gradients are sums over all steps, found after the walk::
+σ, φ and ψ are any activations, the first for the gates. N takes a vector to mean 0 and variance 1,
+times a gain, and N(v) has a shift as well. The hand-derived backward pass is that of the plain
+cell, the local Jacobian holding what each option puts into it. Slopes being 0 where something is
+clipped::
+
+    ∂v/∂z_i = σ'·g = A_i    ∂v/∂z_f = σ'·c' = A_f    ∂v/∂z_g = d·φ'·i    ∂m/∂z_o = σ'·ψ = A_o
+    ∂v/∂c' = f + A_i·p_i + A_f·p_f               ∂m/∂v = o·ψ' + A_o·p_o
+
+with A_i = σ'·(g − c') for coupled gates. Projection and zoneout are linear maps around that, and so
+is the derivative of N, which stands between v and o·ψ'. The weights' own gradients are sums over
+all steps, found after the walk::
 
     dp_i = Σ dz_i ⊙ c'    dp_f = Σ dz_f ⊙ c'    dp_o = Σ dz_o ⊙ v    dP = Σ mᵀ·dr
 
 Sources: peepholes, Gers & Schmidhuber 2000, "Recurrent nets that time and count"; coupled gates,
 Greff et al. 2017, "LSTM: a search space odyssey"; layer normalisation, Ba et al. 2016, equations
 (20) to (22), with one bias b where they write three that are added up; projection and the clipping
-of cell and projection, Sak et al. 2014; clipping of preactivations, ONNX; zoneout, Krueger et al.
-2017; recurrent dropout without memory loss, Semeniuta et al. 2016; one mask per sequence on the
-state, Gal & Ghahramani 2016.
+of the cell, Sak et al. 2014; clipping of the projection, TensorFlow; of preactivations, ONNX;
+zoneout, Krueger et al. 2017; recurrent dropout without memory loss, Semeniuta et al. 2016; one mask
+per sequence on the state, which a reset leaves as it is, Gal & Ghahramani 2016.
 """
 
 from collections.abc import Callable
@@ -44,7 +50,9 @@ from jlstm.activations import Activation, sigmoid, tanh
 from jlstm.cell import glorot_per_gate, orthogonal_per_gate
 from jlstm.gates import Flat, Into, State
 from jlstm.types import (
+    GATES,
     Carry,
+    at_least_32_bits,
     check_array,
     check_flag,
     check_float,
@@ -57,7 +65,8 @@ from jlstm.types import (
 class VariantParams(NamedTuple):
     """The weights of a variant; None for those that it does not have.
 
-    ``gates`` is 4, in the order of ``GATES``, or 3 where the forget gate is coupled: i, g, o.
+    ``gates`` is 4, in the order of ``GATES``, or 3 where the forget gate is coupled: i, g, o (see
+    ``Variant.gate_names``).
     ``output`` is the size of h: ``hidden``, or less with a projection.
     """
 
@@ -103,19 +112,21 @@ class Normed(NamedTuple):
     n: Array
     """(a − mean)·rate."""
     rate: Array
-    """1/√(variance + ε), the last axis 1."""
+    """1/√(variance + ε), the last axis 1; in at least 32 bits."""
 
     def linear(self, d: Array) -> Array:
         """The derivative of n with respect to a, applied to d; symmetric, so both ways the same."""
-        mean = partial(jnp.mean, axis=-1, keepdims=True)
-        return self.rate * (d - mean(d) - self.n * mean(self.n * d))
+        mean, n = partial(jnp.mean, axis=-1, keepdims=True), self.n.astype(self.rate.dtype)
+        wide = d.astype(n.dtype)
+        return (self.rate * (wide - mean(wide) - n * mean(n * wide))).astype(d.dtype)
 
 
 def normalise(a: Array, epsilon: float) -> Normed:
-    """Layer normalisation over the last axis (Ba et al. 2016)."""
-    centred = a - jnp.mean(a, axis=-1, keepdims=True)
+    """Layer normalisation over the last axis (Ba et al. 2016); squares of 16 bits overflow."""
+    wide = a.astype(at_least_32_bits(a.dtype))
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     rate = jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
-    return Normed(centred * rate, rate)
+    return Normed((centred * rate).astype(a.dtype), rate)
 
 
 class Saved(NamedTuple):
@@ -147,27 +158,33 @@ class Values(NamedTuple):
 
 
 class Local(NamedTuple):
-    """The local derivative, in the terms of the module's equations."""
+    """The local derivative, in the terms of the module's equations; ∂v/∂z_i is v_zi."""
 
     v_zi: State
     v_zf: Any
+    """None for coupled gates."""
     v_zg: State
     m_zo: State
     m_v: State
+    """Without the part that goes through N(v)."""
     v_c: State
+    """∂v/∂c'."""
     v: Any
-    """For the peepholes' gradient."""
+    """The cell, for the peepholes' gradient."""
     m: Any
-    """For the projection's."""
+    """What is projected, for the projection's gradient."""
     open: Any
     """1 where the projection is not clipped, else 0."""
     keep_h: Any
-    """ζ_h and ζ_c where they are random."""
+    """ζ_h where it is random."""
     keep_c: Any
+    """ζ_c where it is random."""
     norm_h: Any
+    """``Normed`` of h'·U."""
     norm_c: Any
+    """``Normed`` of v."""
     m_n: Any
-    """∂m/∂n, n being the normalised v with its gain and shift."""
+    """∂m/∂N(v), that is, o·ψ'."""
 
 
 class Left(NamedTuple):
@@ -235,7 +252,10 @@ class Variant:
         for name in ("gate", "candidate", "output"):
             value = getattr(self, name)
             if not isinstance(value, Activation):
-                raise TypeError(f"{name}: expected an Activation, got {type(value).__name__}")
+                raise TypeError(
+                    f"{name}: expected an Activation of jlstm.activations, where activation(f) "
+                    f"makes one of any function; got {type(value).__name__}"
+                )
         check_number("forget_offset", self.forget_offset)
         if self.coupled and self.forget_offset:
             raise ValueError(
@@ -259,9 +279,14 @@ class Variant:
         return replace(self, deterministic=True)
 
     @property
+    def gate_names(self) -> tuple[str, ...]:
+        """The order of the gate axis: ``GATES``, without f where it is coupled to i."""
+        return tuple(name for name in GATES if not (self.coupled and name == "f"))
+
+    @property
     def gates(self) -> int:
         """How many blocks z has: 4, or 3 where f is coupled to i."""
-        return 3 if self.coupled else 4
+        return len(self.gate_names)
 
     @property
     def random(self) -> bool:
@@ -425,16 +450,16 @@ class Variant:
         """(z, h'·U, carry') to the carry: the module's equations, one by one."""
         sigma, phi, psi = self.gate, self.candidate, self.output
 
-        def clip(a: State, limit: float | None) -> State:
-            return a if limit is None else jnp.clip(a, -limit, limit)
-
         def peep(n: int, c: State) -> State | float:
             return 0.0 if rest.peepholes is None else self._peepholes(rest)[n] * c
 
+        def norm(a: Array) -> Array:
+            wide = a.astype(at_least_32_bits(a.dtype))
+            mean, variance = jnp.mean(wide, -1, keepdims=True), jnp.var(wide, -1, keepdims=True)
+            return ((wide - mean) / jnp.sqrt(variance + self.epsilon)).astype(a.dtype)
+
         if self.layer_norm:
-            mean = jnp.mean(h_part, axis=-1, keepdims=True)
-            variance = jnp.var(h_part, axis=-1, keepdims=True)
-            h_part = rest.gain_h * (h_part - mean) / jnp.sqrt(variance + self.epsilon)
+            h_part = rest.gain_h * norm(h_part)
         blocks = jnp.split(z + h_part, self.gates, axis=-1)
         z_i, z_g, z_o = blocks[0], blocks[-2], blocks[-1]
         i = sigma(clip(z_i + peep(0, prev.c), self.preact_clip))
@@ -446,8 +471,7 @@ class Variant:
         o = sigma(clip(z_o + peep(-1, v), self.preact_clip))
         n = v
         if self.layer_norm:
-            mean, variance = jnp.mean(v, -1, keepdims=True), jnp.var(v, -1, keepdims=True)
-            n = rest.gain_c * (v - mean) / jnp.sqrt(variance + self.epsilon) + rest.shift_c
+            n = rest.gain_c * norm(v) + rest.shift_c
         r = o * psi(n)
         if rest.w_hr is not None:
             r = clip(into(r, rest.w_hr), self.projection_clip)
@@ -469,8 +493,7 @@ class Variant:
         r = values.m
         if rest.w_hr is not None:
             r = into(r, rest.w_hr)
-            if self.projection_clip is not None:
-                r = jnp.clip(r, -self.projection_clip, self.projection_clip)
+            r = clip(r, self.projection_clip)
         zeta_h, zeta_c = self._zeta(noise)
         carry = Carry(_mix(zeta_h, prev.h, r), _mix(zeta_c, prev.c, values.v))
         return carry, Saved(z, h_part if self.layer_norm else None)
@@ -491,7 +514,7 @@ class Variant:
         f = 1 - i if self.coupled else forget[0]
         g = self.candidate(self._clip(z_g))
         u = f * c_prev + i * _times(noise.g if noise else None, g)
-        v = u if self.cell_clip is None else jnp.clip(u, -self.cell_clip, self.cell_clip)
+        v = clip(u, self.cell_clip)
         if rest.peepholes is not None:
             z_o = z_o + p_o * v
             o = self.gate(self._clip(z_o))
@@ -675,8 +698,7 @@ class Variant:
         return jnp.split(rest.peepholes, self.gates - 1, axis=-1)
 
     def _clip(self, a: State) -> State:
-        limit = self.preact_clip
-        return a if limit is None else jnp.clip(a, -limit, limit)
+        return clip(a, self.preact_clip)
 
     def _zeta(self, source: Any) -> tuple[Any, Any]:
         """ζ_h and ζ_c: the masks that were drawn, or the rates, which are their means."""
@@ -707,9 +729,17 @@ def _times(mask: Array | None, a: Array) -> Array:
     return a if mask is None else mask * a
 
 
+def clip(a: Array, limit: float | None) -> Array:
+    """Kept within ±limit, if there is one; with slope 1 on the limit, where jnp.clip has ½."""
+    if limit is None:
+        return a
+    over, under = jnp.full_like(a, limit), jnp.full_like(a, -limit)
+    return jnp.where(a > limit, over, jnp.where(a < -limit, under, a))
+
+
 def _inside(a: Array, limit: float | None, value: Array) -> Array:
     """``value`` where a is within ±limit, else 0: the derivative through a clipping."""
-    return value if limit is None else jnp.where(jnp.abs(a) < limit, value, jnp.zeros_like(value))
+    return value if limit is None else jnp.where(jnp.abs(a) <= limit, value, jnp.zeros_like(value))
 
 
 def _rows(a: Array) -> Array:

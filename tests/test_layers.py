@@ -390,7 +390,7 @@ def seen_by(config, time=6, batch=5, width=8):
     """
     seen, keys = [], []
 
-    def stub(weights, carry, xs, *, gates, lengths, resets, reverse, key=None):
+    def stub(weights, carry, xs, *, gates, lengths, resets, reverse, key=None, t=0):
         seen.append(np.asarray(xs))
         keys.append(key)
         return Carry(xs[-1], xs[-1]), jnp.ones((time, batch, width))
@@ -507,6 +507,30 @@ def test_without_noise_is_a_stack_without_rates():
     point = problem_of(config)
     expected = stack(Stack(sizes=(3, 2), gates=(Variant(), PLAIN)), *point)
     assert_trees_agree(stack(config.without_noise(), *point), expected)
+
+
+def test_dropout_leaves_the_residual_stream_alone():
+    config = Stack(sizes=(3,) * 5, dropout=0.5, connections="residual")
+    (first, *others), _, xs = problem_of(config)
+    silent = jax.tree.map(jnp.zeros_like, others)  # layers that give 0
+    _, hs = stack(config, (first, *silent), None, xs, key=jax.random.key(0))
+    assert_trees_agree(hs, stack(Stack(sizes=3), (first,), None, xs)[1], 0)
+
+
+def test_a_random_sequence_in_pieces_is_the_sequence():
+    gates = Variant(zoneout_c=0.3)
+    config = Stack(sizes=(3, 2), gates=gates, dropout=0.3, input_dropout=0.2, variational=False)
+    params, _, xs = problem_of(config)
+    run = partial(stack, config, params, key=jax.random.key(0))
+    carry, first = run(None, xs[:4])
+    carry, second = run(carry, xs[4:], t=4)
+    assert_trees_agree((carry, jnp.concatenate([first, second])), run(None, xs))
+
+
+def test_rates_of_numpy_do_not_mix_in_their_dtype():
+    params = init_stack(jax.random.key(0), 3, Stack(sizes=2))
+    assert drop_weights(jax.random.key(1), params, np.float64(0.5))[0].forward.w_hh.dtype == "f4"
+    assert type(Stack(sizes=2, dropout=np.float64(0.5)).dropout) is float
 
 
 def test_deterministic_is_without_noise():

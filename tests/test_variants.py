@@ -1,7 +1,9 @@
 """Variants of the cell against a loop in NumPy and autodiff: each option, alone and with others."""
 
+import json
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -38,7 +40,7 @@ from variant_witness import (
 from witness import equations_of, random_problem, relative_error
 
 import jlstm
-from jlstm import sequence
+from jlstm import activations, sequence
 from jlstm.cell import PLAIN, product
 from jlstm.variants import Variant
 
@@ -155,7 +157,7 @@ def test_no_batch_axis_and_two(batch):
 
 @pytest.mark.parametrize(
     ("derivative", "dtype", "tolerance"),
-    [("vjp", np.float32, 1e-3), ("jvp", jnp.bfloat16, np.inf), ("vjp", np.float16, np.inf)],
+    [("vjp", np.float32, 1e-3), ("jvp", jnp.bfloat16, 0.3), ("vjp", np.float16, 0.03)],
 )
 def test_everything_stays_in_the_dtype_of_the_weights(derivative, dtype, tolerance):
     problem = problem_of(TOGETHER, dtype=dtype)
@@ -163,8 +165,8 @@ def test_everything_stays_in_the_dtype_of_the_weights(derivative, dtype, toleran
     assert {a.dtype for a in jax.tree.leaves((out, gradients))} == {jnp.dtype(dtype)}
     wide = problem_of(TOGETHER)
     point = jax.tree.map(lambda a: a.astype(np.float64), problem.point)
-    # The same masks: what is drawn does not depend on the dtype. Normalisation multiplies errors;
-    # of 16 bits no more is asked than numbers, as nan is not below any tolerance.
+    # The same masks: what is drawn does not depend on the dtype. Normalisation multiplies errors: a
+    # hundred roundings are allowed for, measured are ten to forty.
     expected = jax.jit(wide.lstm)(*point)
     assert_trees_agree(out, expected, tolerance)
 
@@ -357,28 +359,83 @@ def test_no_option_is_the_plain_lstm(residuals):
     assert_trees_agree(pulled_back(problem, **options), pulled_back(plain, **options))
 
 
-TELLING = ("concatenate", "dot_general", "logistic", "mul", "scan", "tanh")
+GOLDEN = Path(__file__).parent / "golden" / "plain_program.json"
+"""How often each primitive stood in each program of the plain LSTM before there were variants."""
+
+
+@pytest.mark.parametrize("name", json.loads(GOLDEN.read_text("utf-8")))
+def test_the_plain_lstm_pays_nothing_for_the_options(name):
+    derivative, residuals, program, *masked = name.split()
+    params, carry = jlstm.init_params(jax.random.key(0), 3, 5), jlstm.init_carry(2, 5)
+    point = params, carry, jnp.ones((12, 2, 3), jnp.float32)
+    masks = {"lengths": jnp.array([12, 7]), "resets": jnp.zeros((12, 2), bool)} if masked else {}
+
+    def forward(params, carry, xs, masks):
+        how = {"derivative": derivative, "residuals": residuals, "chunk": 4}
+        return jlstm.lstm(params, carry, xs, **how, **masks)
+
+    def gradient(*given):
+        out, pull_back = jax.vjp(lambda *point: forward(*point, given[-1]), *given[:-1])
+        return out, pull_back(out)
+
+    def tangent(*given):
+        return jax.jvp(lambda *point: forward(*point, given[-1]), given[:-1], given[:-1])
+
+    run = {"forward": forward, "gradient": gradient, "tangent": tangent}[program]
+    found = Counter(
+        eqn.primitive.name for eqn in equations_of(jax.make_jaxpr(run)(*point, masks), "")
+    )
+    before = Counter(json.loads(GOLDEN.read_text("utf-8"))[name])
+    # Not one more of anything, and where only reverse mode is derived by hand, not one less.
+    assert not found - before
+    assert derivative == "jvp" or found == before
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_layer_norm_of_large_inputs_in_16_bits(dtype):
+    # Squares of 256 and more are beyond float16.
+    gates = Variant(layer_norm=True)
+    weights = gates.init(jax.random.key(0), 64, 8, dtype=dtype)
+    xs = 300 * jax.random.normal(jax.random.key(1), (5, 3, 64), dtype)
+    wide, wide_xs = jax.tree.map(lambda a: a.astype(jnp.float32), (weights, xs))
+    for derivative in ("vjp", "autodiff"):
+        how = {"gates": gates, "derivative": derivative, "residuals": "carry"}
+
+        def loss(weights, xs, how=how):
+            return jnp.sum(jlstm.lstm(weights, None, xs, **how)[1] ** 2)
+
+        found = jax.value_and_grad(loss)(weights, xs)
+        expected = jax.value_and_grad(loss)(wide, wide_xs)
+        # Some tens of roundings of 16 bits, on values of order one.
+        assert_trees_agree(found, expected, 30 * float(jnp.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize(
-    ("residuals", "counts"),
+    "options",
     [
-        ("gates", (4, 5, 1, 21, 4, 3)),
-        ("carry", (4, 7, 2, 24, 4, 5)),
-        ("chunks", (4, 7, 2, 24, 5, 5)),
+        {"candidate": activations.relu},
+        {"output": activations.relu},
+        {"gate": activations.hard_sigmoid()},
+        {"cell_clip": 1.0, "gate": activations.hard_sigmoid()},
+        {"preact_clip": 2.5},
     ],
 )
-def test_the_plain_lstm_pays_nothing_for_the_options(residuals, counts):
-    # What its gradient took before there was any option.
-    params, xs = jlstm.init_params(jax.random.key(0), 3, 5), jnp.ones((12, 2, 3), jnp.float32)
+def test_on_a_kink_the_hand_rule_is_autodiff(options):
+    # No weights but biases: preactivations of 0 or ±2.5 exactly, a cell that stays at 1 exactly.
+    gates = Variant(**options)
+    weights = jax.tree.map(jnp.zeros_like, gates.init(jax.random.key(0), 3, 4, dtype=jnp.float64))
+    weights = weights._replace(b=weights.b.at[:2].set(jnp.array([[-2.5], [2.5]])))
+    carry = jlstm.Carry(jnp.ones((2, 4)), jnp.ones((2, 4)).at[0].set(0))
+    xs = jnp.zeros((3, 2, 3))
 
-    def loss(params, xs):
-        return jnp.sum(jlstm.lstm(params, None, xs, chunk=4, residuals=residuals)[1] ** 2)
+    def gradients(derivative):
+        def loss(*point):
+            after, hs = jlstm.lstm(*point, gates=gates, derivative=derivative)
+            return jnp.sum(hs) + jnp.sum(after.c)
 
-    program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(params, xs)
-    found = Counter(eqn.primitive.name for eqn in equations_of(program, ""))
-    assert tuple(found[name] for name in TELLING) == counts
-    assert not any("random" in name or "threefry" in name for name in found)
+        return jax.grad(loss, (0, 1, 2))(weights, carry, xs)
+
+    assert_trees_agree(gradients("vjp"), gradients("autodiff"))
 
 
 @pytest.mark.parametrize(
@@ -500,7 +557,7 @@ class TestInit:
             for name in ("peepholes", "coupled", "layer_norm", "deterministic")
         ],
         *[
-            ({name: jnp.tanh}, TypeError, f"{name}: expected an Activation, got ")
+            ({name: jnp.tanh}, TypeError, f"{name}: expected an Activation of jlstm.activations, ")
             for name in ("gate", "candidate", "output")
         ],
         ({"epsilon": -1.0}, ValueError, "epsilon: expected a finite number of at least 0, got -1"),
@@ -639,3 +696,13 @@ def test_the_carry_has_the_sizes_of_output_and_cell(part):
     wrong = carry._replace(**{part: jnp.zeros((8, 7))})
     with pytest.raises(ValueError, match=rf"carry.{part}: expected shape \[8, (6|10)\], got"):
         jlstm.lstm(params, wrong, xs, gates=Variant())
+
+
+def test_the_names_of_the_gates():
+    assert Variant().gate_names == jlstm.GATES
+    assert Variant(coupled=True).gate_names == ("i", "g", "o")
+
+
+def test_a_carry_for_a_projection():
+    carry = jlstm.init_carry((2, 3), 4, output_size=1)
+    assert (carry.h.shape, carry.c.shape) == ((2, 3, 1), (2, 3, 4))

@@ -62,13 +62,13 @@ def test_the_expectation_over_masks_is_the_step_without_noise():
     params = VariantParams(*params)
     carry = jlstm.Carry(*(jnp.broadcast_to(a, (many, hidden)) for a in carry))
     x = jnp.broadcast_to(xs[0], (many, 5))
-    drawn, _ = jlstm.cell(params, carry, x, gates=gates, key=jax.random.key(5))
+    drawn, _ = jlstm.cell(params, carry, x, gates=gates, key=jax.random.key(5), t=0)
     mean, _ = jlstm.cell(params, carry, x, gates=gates.without_noise())
     error = np.abs(np.mean(drawn.c, axis=0) - mean.c[0])
     assert np.all(error < Z * np.std(drawn.c, axis=0) / np.sqrt(many))
     # h is no linear function of the mask on the candidate; of its own it is.
     gates = Variant(zoneout_h=0.3)
-    drawn, _ = jlstm.cell(params, carry, x, gates=gates, key=jax.random.key(5))
+    drawn, _ = jlstm.cell(params, carry, x, gates=gates, key=jax.random.key(5), t=0)
     mean, _ = jlstm.cell(params, carry, x, gates=gates.without_noise())
     error = np.abs(np.mean(drawn.h, axis=0) - mean.h[0])
     assert np.all(error < Z * np.std(drawn.h, axis=0) / np.sqrt(many))
@@ -175,3 +175,27 @@ def test_masks_are_drawn_again_rather_than_kept(residuals):
     assert kept_by(step_by_step, residuals=residuals) == quiet
     # One mask for each of 8 sequences of 10 units.
     assert kept_by({"state_dropout": 0.3}, residuals=residuals) == quiet + 8 * 10
+
+
+def test_a_random_sequence_in_pieces_is_the_sequence():
+    gates = Variant(zoneout_c=0.5, recurrent_dropout=0.3, state_dropout=0.2)
+    weights = gates.init(jax.random.key(0), 3, 4, dtype=jnp.float64)
+    xs = jax.random.normal(jax.random.key(1), (7, 2, 3), jnp.float64)
+    how = {"gates": gates, "key": jax.random.key(2)}
+    carry, first = jlstm.lstm(weights, None, xs[:3], **how)
+    carry, second = jax.jit(partial(jlstm.lstm, **how))(weights, carry, xs[3:], t=jnp.array(3))
+    whole = jlstm.lstm(weights, None, xs, **how)
+    assert_trees_agree((carry, jnp.concatenate([first, second])), whole)
+
+
+def test_a_random_cell_wants_the_number_of_its_step():
+    gates = Variant(zoneout_c=0.5)
+    weights = gates.init(jax.random.key(0), 3, 4)
+    with pytest.raises(ValueError, match="t: expected the number of the step, as gates is random"):
+        jlstm.cell(
+            weights,
+            jlstm.init_carry((), 4),
+            jnp.ones(3, jnp.float32),
+            gates=gates,
+            key=jax.random.key(0),
+        )
