@@ -559,10 +559,10 @@ class Variant:
             if v_zf is not None:
                 v_c = v_c + v_zf * p_f[0]
             m_v = m_v + m_zo * p_o
-        shut = None
+        within = None
         if self.projection_clip is not None:
             r = into(value.m, rest.w_hr)
-            shut = _inside(r, self.projection_clip, jnp.ones_like(r))
+            within = _inside(r, self.projection_clip, jnp.ones_like(r))
         return Local(
             v_zi=v_zi,
             v_zf=v_zf,
@@ -572,7 +572,7 @@ class Variant:
             v_c=v_c,
             v=None if rest.peepholes is None else value.v,
             m=None if rest.w_hr is None else value.m,
-            open=shut,
+            open=within,
             keep_h=noise.h if noise else None,
             keep_c=noise.c if noise else None,
             norm_h=None if saved.h_part is None else normalise(saved.h_part, self.epsilon),

@@ -56,7 +56,7 @@ def _small():
     patch = pytest.MonkeyPatch()
     patch.setattr(programs, "MATRIX", 8)
     patch.setattr(harness, "TURN", 1e-4)
-    few = (variants.PLAIN, "coupled gates", variants.HALF, "zoneout")
+    few = (variants.PLAIN, "coupled gates", variants.HALF[0], "zoneout")
     patch.setattr(variants, "VARIANTS", {name: variants.VARIANTS[name] for name in few})
     yield
     patch.undo()

@@ -21,7 +21,7 @@ from jax.extend.core import jaxprs_in_params
 
 import jlstm
 from jlstm import Carry, LSTMParams, Variant
-from jlstm.activations import hard_sigmoid
+from jlstm.activations import elu, hard_sigmoid, softsign
 from jlstm.comparison import Timing, timing
 from tests.benchmarks.contestants import Layer, Shape, ours
 from tests.benchmarks.harness import Point, time_under_load
@@ -39,16 +39,20 @@ VARIANTS: dict[str, Variant | None] = {
     "no option": Variant(),
     "peepholes": Variant(peepholes=True),
     "coupled gates": Variant(coupled=True),
+    "forget offset": Variant(forget_offset=1.0),
+    "preactivation clip": Variant(preact_clip=3.0),
     "cell clip": Variant(cell_clip=3.0),
     "hard sigmoid": Variant(gate=hard_sigmoid()),
+    "elu, softsign": Variant(candidate=elu(), output=softsign),
     "projection to H/2": Variant(),
+    "the same, clipped": Variant(projection_clip=3.0),
     "layer norm": Variant(layer_norm=True),
     "state dropout": Variant(state_dropout=0.1),
     "zoneout, evaluated": Variant(zoneout_h=0.1, zoneout_c=0.1).without_noise(),
     "zoneout": Variant(zoneout_h=0.1, zoneout_c=0.1),
     "recurrent dropout": Variant(recurrent_dropout=0.1),
 }
-HALF = "projection to H/2"
+HALF = ("projection to H/2", "the same, clipped")
 
 DRAWS = {"threefry2x32", "random_bits", "random_fold_in", "random_wrap", "random_unwrap"}
 MOVES = {"broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice"}
@@ -92,7 +96,7 @@ def measure_point(
     calls, counts = {}, {}
     for name, gates in VARIANTS.items():
         tell(f"variants {shape}: compiling {name}")
-        fitted = fit(problem, shape.hidden // 2) if name == HALF else problem
+        fitted = fit(problem, shape.hidden // 2) if name in HALF else problem
         for derivative in ("vjp", "autodiff"):
             layer = layer_of(shape, gates, fitted, derivative=derivative)
             calls[name, derivative] = jax_program(layer, layer, fitted, "gradient").call
@@ -208,7 +212,7 @@ def measure_memory(
     problem = make_problem(shape, seed)
     found = []
     for name, gates in VARIANTS.items():
-        fitted = fit(problem, shape.hidden // 2) if name == HALF else problem
+        fitted = fit(problem, shape.hidden // 2) if name in HALF else problem
         by_rule: dict[str, dict[str, int]] = {"hand": {}, "autodiff": {}}
         for kind, make in DERIVATIVES.items():
             tell(f"variants {shape}: memory of {name}, {kind}")
