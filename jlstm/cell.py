@@ -44,6 +44,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.gates import Flat, Gates, Into, State, check_gates, sequence_keys
@@ -211,7 +212,7 @@ class _Plain:
         x_part: Callable[[], Flat],
         into: Into,
     ) -> tuple[Flat, Flat, LSTMParams]:
-        b = None if rest.b is None else jnp.sum(out, axis=tuple(range(out.ndim - 1)))
+        b = None if rest.b is None else total(out)
         return out, out, rest._replace(b=b)
 
     def tangent(
@@ -246,6 +247,23 @@ def product(
     axes = (((1,), (0,)), ((), ()))
     out = jax.lax.dot_general(*factors, axes, preferred_element_type=x.dtype)
     return out.reshape(*x.shape[:-1], w.shape[-1])
+
+
+def outer(a: Float[Array, "*rows n"], b: Float[Array, "*rows m"], into: Into) -> Array:
+    """Σ aᵀ·b over all rows: one product, for the gradient of a matrix."""
+
+    def rows(a: Array) -> Array:
+        return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+
+    # The barrier makes XLA write the transposed matrix down: on CPU a product with a matrix that is
+    # only read as transposed takes up to three times as long.
+    a_t = jax.lax.optimization_barrier(rows(a).T)  # type: ignore[no-untyped-call]
+    return into(a_t, rows(b))
+
+
+def total(a: Float[Array, "*rows n"]) -> Float[Array, " n"]:
+    """The sum of all rows, for the gradient of a vector."""
+    return jnp.sum(a, axis=tuple(range(a.ndim - 1)))
 
 
 def flatten(params: LSTMParams) -> LSTMParams:
@@ -331,17 +349,24 @@ def init_params(
         TypeError: an argument of another type, or a dtype that is not floating-point.
         ValueError: a size below 1, or a bias that is not finite.
     """
-    check_key("key", key)
-    check_size("input_size", input_size)
-    check_size("hidden_size", hidden_size)
-    check_number("forget_bias", forget_bias)
-    check_flag("bias", bias)
-    dtype = check_float("dtype", dtype)
+    dtype = check_init(key, input_size, hidden_size, forget_bias, bias, dtype)
     key_ih, key_hh = jax.random.split(key)
     w_ih = glorot_per_gate(key_ih, 4, (input_size, hidden_size), dtype)
     w_hh = orthogonal_per_gate(key_hh, 4, (hidden_size, hidden_size), dtype)
     b = jnp.zeros((4, hidden_size), dtype).at[1].set(forget_bias) if bias else None
     return LSTMParams(w_ih, w_hh, b)
+
+
+def check_init(
+    key: Any, input_size: Any, hidden_size: Any, forget_bias: Any, bias: Any, dtype: Any
+) -> np.dtype:
+    """The dtype of fresh weights; raise where they cannot be drawn as asked."""
+    check_key("key", key)
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+    check_number("forget_bias", forget_bias)
+    check_flag("bias", bias)
+    return check_float("dtype", dtype)
 
 
 def _per_gate(init: Any, key: PRNGKeyArray, count: int, shape: Any, dtype: Any) -> Array:

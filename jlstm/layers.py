@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, init_params
+from jlstm.cell import PLAIN, init_carry, init_params
 from jlstm.gates import Gates, check_gates, sequence_keys
 from jlstm.sequence import lstm, step_numbers, valid_steps
 from jlstm.types import (
@@ -216,12 +216,10 @@ def init_stack(
     for n, cell in enumerate(config.cells):
         keys = jax.random.split(jax.random.fold_in(key, n), directions)
         ways = [init(k, cell, width) for k in keys]
-        zeros = tuple(
-            Carry(jnp.zeros(w.w_hh.shape[0], dtype), jnp.zeros(w.w_hh.shape[-1], dtype))
-            for w in ways
-        )
+        zeros = init_carry((), cell.size, dtype, output_size=cell.output)
         backward = ways[1] if config.bidirectional else None
-        layers.append(LayerParams(ways[0], backward, zeros if config.learned_carry else None))
+        start = (zeros,) * directions if config.learned_carry else None
+        layers.append(LayerParams(ways[0], backward, start))
         width = config.outputs[n] + (input_size if config.connections == "skip" else 0)
     return tuple(layers)
 
@@ -287,7 +285,8 @@ def stack(
         # What starts anew at t + 1 has nothing to tell the steps up to t.
         resets_back = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
 
-    # What is random has a number in the stack, by which its keys differ from all others.
+    # What is random has a number in the stack, by which its keys differ from all others: layer n
+    # has 3n and 3n + 1 for its two directions, and 3n + 2 for what is dropped above it.
     def drop(number: int, rate: float, a: Array) -> Array:
         if keys is None or not rate:
             return a
@@ -312,8 +311,12 @@ def stack(
     carries: list[Any] = []
     outs: list[Array] = []
     for n, one in enumerate(params):
-        before = (None, None) if carry is None else carry[n]
+        if n:
+            x = drop(3 * n - 1, config.dropout, outs[-1])
+            if config.connections == "skip":
+                x = jnp.concatenate([x, inputs], axis=-1)
         if config.bidirectional:
+            before = (None, None) if carry is None else carry[n]
             ways = zip((False, True), one[:2], before, one.start or (None, None), strict=True)
             (first, hs), (second, hs_back) = (walk(n, *way, x) for way in ways)
             hs = jnp.concatenate([hs, hs_back], axis=-1)
@@ -325,9 +328,6 @@ def stack(
         if config.connections == "residual" and n:
             hs = hs + outs[-1]
         outs.append(hs)
-        x = drop(3 * n + 2, config.dropout, hs)
-        if config.connections == "skip":
-            x = jnp.concatenate([x, inputs], axis=-1)
     out = jnp.concatenate(outs, axis=-1) if config.connections == "skip" else outs[-1]
     return tuple(carries), drop(3 * depth + 1, config.output_dropout, out)
 
@@ -412,16 +412,12 @@ def init_stack_carry(
     """
     _check_config(config)
     _check_layers("params", params, len(config.cells), LayerParams)
-    batch = tuple(batch_shape) if isinstance(batch_shape, Sequence) else (batch_shape,)
-    for n in batch:
-        check_size("batch_shape", n, least=0)
 
     def start(weights: Any, learned: Carry | None) -> Carry:
-        if learned is None:
-            output, _, hidden = weights.w_hh.shape
-            dtype = weights.w_hh.dtype
-            learned = Carry(jnp.zeros(output, dtype), jnp.zeros(hidden, dtype))
-        return Carry(*(jnp.broadcast_to(a, (*batch, *a.shape)) for a in learned))
+        output, _, hidden = weights.w_hh.shape
+        zeros = init_carry(batch_shape, hidden, weights.w_hh.dtype, output_size=output)
+        learned = zeros if learned is None else learned
+        return Carry(*(jnp.broadcast_to(a, z.shape) for a, z in zip(learned, zeros, strict=True)))
 
     def layer(one: LayerParams) -> Any:
         ways = [one.forward] if one.backward is None else [one.forward, one.backward]

@@ -32,7 +32,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, product
+from jlstm.cell import PLAIN, init_carry, outer, product
 from jlstm.gates import Gates, check_gates, sequence_keys
 from jlstm.types import (
     Carry,
@@ -235,20 +235,12 @@ def _backward(
     x_part = partial(product, steps.xs, weights.w_ih, plan.compute_dtype)
     dx_part, dh_part, d_rest = plan.gates.gradient(_rest(weights), jac, before, outs, x_part, into)
 
-    def rows(a: Array) -> Array:
-        return a.reshape(a.shape[0] * a.shape[1], a.shape[2])
-
-    def outer(a: Array, dz: Array) -> Array:
-        # The barrier makes XLA write the transposed matrix down, for the reason given above.
-        a_t = lax.optimization_barrier(rows(a).T)  # type: ignore[no-untyped-call]
-        return into(a_t, rows(dz))
-
     xs, hs = steps.xs, _drop(chance, before.h)
     if dx_part is dh_part:
-        dw = outer(jnp.concatenate([xs, hs], axis=-1), dx_part)
+        dw = outer(jnp.concatenate([xs, hs], axis=-1), dx_part, into)
         dw_ih, dw_hh = jnp.split(dw, [xs.shape[-1]])
     else:
-        dw_ih, dw_hh = outer(xs, dx_part), outer(hs, dh_part)
+        dw_ih, dw_hh = outer(xs, dx_part, into), outer(hs, dh_part, into)
     dxs = into(dx_part, transposed.w_ih)
     return d_rest._replace(w_ih=dw_ih, w_hh=dw_hh), d, dxs
 
@@ -620,7 +612,7 @@ def lstm(
     output, hidden = params.w_hh.shape[0], params.w_hh.shape[-1]
     xs = check_array("xs", xs, ("time", "...", inputs), dtype)
     time, *batch = xs.shape[:-1]
-    zeros = Carry(jnp.zeros((*batch, output), dtype), jnp.zeros((*batch, hidden), dtype))
+    zeros = init_carry(batch, hidden, dtype, output_size=output)
     carry = zeros if carry is None else check_carry("carry", carry, batch, hidden, dtype, output)
     if reset_to is None:
         reset_to = zeros

@@ -47,7 +47,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from jlstm.activations import Activation, sigmoid, tanh
-from jlstm.cell import glorot_per_gate, orthogonal_per_gate
+from jlstm.cell import check_init, glorot_per_gate, orthogonal_per_gate, outer, total
 from jlstm.gates import Flat, Into, State
 from jlstm.types import (
     GATES,
@@ -56,7 +56,6 @@ from jlstm.types import (
     check_array,
     check_flag,
     check_float,
-    check_key,
     check_number,
     check_size,
 )
@@ -325,14 +324,9 @@ class Variant:
             TypeError: an argument of another type, or a dtype that is not floating-point.
             ValueError: a size below 1, or a bias that is not finite.
         """
-        check_key("key", key)
-        check_size("input_size", input_size)
-        check_size("hidden_size", hidden_size)
+        dtype = check_init(key, input_size, hidden_size, forget_bias, bias, dtype)
         if output_size is not None:
             check_size("output_size", output_size)
-        check_number("forget_bias", forget_bias)
-        check_flag("bias", bias)
-        dtype = check_float("dtype", dtype)
         n, hidden = self.gates, hidden_size
         output = hidden if output_size is None else output_size
         key_ih, key_hh, key_hr = jax.random.split(key, 3)
@@ -492,8 +486,7 @@ class Variant:
         values = self._values(rest, z, prev, noise)
         r = values.m
         if rest.w_hr is not None:
-            r = into(r, rest.w_hr)
-            r = clip(r, self.projection_clip)
+            r = clip(into(r, rest.w_hr), self.projection_clip)
         zeta_h, zeta_c = self._zeta(noise)
         carry = Carry(_mix(zeta_h, prev.h, r), _mix(zeta_c, prev.c, values.v))
         return carry, Saved(z, h_part if self.layer_norm else None)
@@ -631,9 +624,6 @@ class Variant:
         dx_part, dh_part = dz, self._through_norm(rest, jac, dz)
         d: dict[str, Any] = dict.fromkeys(VariantParams._fields)
 
-        def total(a: Array) -> Array:
-            return jnp.sum(a, axis=tuple(range(a.ndim - 1)))
-
         if rest.b is not None:
             d["b"] = total(dz)
         if rest.peepholes is not None:
@@ -641,9 +631,7 @@ class Variant:
             seen = [a * before.c for a in (dz_i, *dz_f)]
             d["peepholes"] = total(jnp.concatenate([*seen, dz_o * jac.v], axis=-1))
         if rest.w_hr is not None:
-            # Written down transposed, for speed; see _backward in sequence.py.
-            m_t = jax.lax.optimization_barrier(_rows(jac.m).T)  # type: ignore[no-untyped-call]
-            d["w_hr"] = into(m_t, _rows(out.r))
+            d["w_hr"] = outer(jac.m, out.r, into)
         if self.layer_norm:
             norm_x = normalise(x_part(), self.epsilon)
             dx_part = norm_x.linear(rest.gain_x * dz)
@@ -740,10 +728,6 @@ def clip(a: Array, limit: float | None) -> Array:
 def _inside(a: Array, limit: float | None, value: Array) -> Array:
     """``value`` where a is within ±limit, else 0: the derivative through a clipping."""
     return value if limit is None else jnp.where(jnp.abs(a) <= limit, value, jnp.zeros_like(value))
-
-
-def _rows(a: Array) -> Array:
-    return a.reshape(-1, a.shape[-1])
 
 
 def fold_keys(keys: PRNGKeyArray, number: Any) -> PRNGKeyArray:

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from witness import (
     Problem,
     assert_agree,
+    assert_trees_agree,
     equations_of,
     random_problem,
     relative_error,
@@ -73,12 +74,6 @@ def scalar(problem, **options):
 def random_like(seed, tree):
     draw = np.random.default_rng(seed)
     return jax.tree.map(lambda a: jnp.asarray(draw.standard_normal(a.shape), a.dtype), tree)
-
-
-def assert_trees_agree(actual, expected, tolerance=ROUNDING):
-    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
-    errors = [relative_error(np.asarray(a), np.asarray(e)) for a, e in pairs]
-    assert all(error <= tolerance for error in errors), errors
 
 
 # Values and gradients, against the oracle

@@ -25,7 +25,6 @@ from variant_witness import (
     RULES,
     SOME,
     TOGETHER,
-    assert_trees_agree,
     inner,
     loop_of,
     problem_of,
@@ -37,7 +36,7 @@ from variant_witness import (
     variant_of,
     witness,
 )
-from witness import equations_of, random_problem, relative_error
+from witness import assert_trees_agree, equations_of, random_problem, relative_error
 
 import jlstm
 from jlstm import activations, sequence

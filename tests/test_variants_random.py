@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from variant_witness import NOISE, QUIET, SOME, TOGETHER, assert_trees_agree, problem_of, variant_of
-from witness import relative_error
+from variant_witness import NOISE, QUIET, SOME, TOGETHER, problem_of, variant_of
+from witness import assert_trees_agree, relative_error
 
 import jlstm
 from jlstm.variants import Variant, VariantParams

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from witness import relative_error
 
 import jlstm
 from jlstm import activations
@@ -303,12 +302,6 @@ def pulled_back(problem, **options):
 def random_like(seed, tree):
     draw = np.random.default_rng(seed)
     return jax.tree.map(lambda a: jnp.asarray(draw.standard_normal(a.shape), a.dtype), tree)
-
-
-def assert_trees_agree(actual, expected, tolerance=ROUNDING):
-    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
-    errors = [relative_error(np.asarray(a), np.asarray(e)) for a, e in pairs]
-    assert all(error <= tolerance for error in errors), errors
 
 
 def inner(a, b):

@@ -152,6 +152,15 @@ def assert_agree(actual: dict[str, Array], expected: dict[str, Array], tolerance
     assert all(error <= tolerance for error in errors.values()), errors
 
 
+def assert_trees_agree(actual: Any, expected: Any, tolerance: float = 1e-12) -> None:
+    """Assert that two pytrees have as many arrays, each within this ``relative_error``."""
+    import jax
+
+    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
+    errors = [relative_error(np.asarray(a), np.asarray(e)) for a, e in pairs]
+    assert all(error <= tolerance for error in errors), errors
+
+
 def equations_of(jaxpr: Any, name: str) -> Iterator[Any]:
     """The equations of a jaxpr and all within whose primitive starts with a name."""
     from jax.extend.core import jaxprs_in_params

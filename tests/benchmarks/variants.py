@@ -9,7 +9,6 @@ step. Beside stands the same cell with its derivative left to autodiff of the pl
 reads how many temporary bytes each needs; nothing is run.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from jax.extend.core import jaxprs_in_params
 import jlstm
 from jlstm import Carry, LSTMParams, Variant
 from jlstm.activations import elu, hard_sigmoid, softsign
-from jlstm.comparison import Timing, timing
+from jlstm.comparison import Timing, count_flops, timing
 from tests.benchmarks.contestants import Layer, Shape, ours
 from tests.benchmarks.harness import Point, time_under_load
 from tests.benchmarks.programs import Problem, jax_program, make_problem
@@ -164,23 +163,23 @@ def count(layer: Layer, problem: Problem) -> dict[str, Any]:
 
 def arithmetic(jaxpr: Any) -> tuple[int, int, int]:
     """Operations of products, results computed one by one, and random numbers."""
-    products = results = draws = 0
+    return count_flops(jaxpr).products, *one_by_one(jaxpr)
+
+
+def one_by_one(jaxpr: Any) -> tuple[int, int]:
+    """Results computed one by one, and random numbers."""
+    results = draws = 0
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, size = eqn.primitive.name, sum(out.aval.size for out in eqn.outvars)
-        inner = [arithmetic(sub) for sub in jaxprs_in_params(eqn.params)]
-        if name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            shape = eqn.invars[0].aval.shape
-            products += 2 * size * math.prod(shape[axis] for axis in contracted)
-        elif name == "random_bits":
+        inner = [one_by_one(sub) for sub in jaxprs_in_params(eqn.params)]
+        if name == "random_bits":
             draws += size
-        elif not inner and name not in MOVES | DRAWS:
+        elif not inner and name not in MOVES | DRAWS | {"dot_general"}:
             results += size
         turns = eqn.params["length"] if name == "scan" else 1
-        for dots, ones, drawn in inner:
-            products, results = products + turns * dots, results + turns * ones
-            draws += turns * drawn
-    return products, results, draws
+        for ones, drawn in inner:
+            results, draws = results + turns * ones, draws + turns * drawn
+    return results, draws
 
 
 def slowdown(point: Point[Row], row: Row) -> float:
