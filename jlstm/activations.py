@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jlstm.types import check_function, check_number
+from jlstm.checks import check_function, check_number
 
 
 class Activation(NamedTuple):

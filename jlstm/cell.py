@@ -47,6 +47,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
+from jlstm.checks import check_flag, check_number, check_size
 from jlstm.gates import Flat, Gates, Into, State, check_gates, sequence_keys
 from jlstm.types import (
     Carry,
@@ -54,12 +55,9 @@ from jlstm.types import (
     at_least_32_bits,
     check_array,
     check_carry,
-    check_flag,
     check_float,
     check_key,
-    check_number,
     check_params,
-    check_size,
 )
 
 

@@ -32,8 +32,9 @@ import numpy as np
 from jaxtyping import Array, DTypeLike
 
 from jlstm.cell import init_params
+from jlstm.checks import check_number, check_size
 from jlstm.sequence import lstm
-from jlstm.types import Carry, LSTMParams, check_float, check_number, check_size
+from jlstm.types import Carry, LSTMParams, check_float
 
 Options = Mapping[str, Any]
 """Arguments of ``lstm`` that change how it computes, and not what: those in ``OPTIONS``."""

@@ -1,5 +1,6 @@
 """A batch cut over several devices: what a machine with more than one of them can do at once."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,9 +12,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jlstm.checks import check_function
 from jlstm.gates import sequence_keys
 from jlstm.sequence import lstm
-from jlstm.types import Carry, LSTMParams, check_array, check_function
+from jlstm.types import Carry, LSTMParams, check_array
 
 AXIS = "devices"
 """The mesh axis over which a batch is cut."""
@@ -82,6 +84,15 @@ def over_devices(layer: Layer = lstm, devices: Sequence[jax.Device] | None = Non
         return run(params, carry, xs, masks)
 
     return cut
+
+
+def spread(layer: Layer, batch: int) -> tuple[Layer, int]:
+    """``layer`` over as many devices as divide the batch, and how many those are.
+
+    Takes every core for a device, where it is not too late (``use_cores``).
+    """
+    count = math.gcd(use_cores(), batch)
+    return (over_devices(layer, jax.devices()[:count]) if count > 1 else layer), count
 
 
 def use_cores() -> int:

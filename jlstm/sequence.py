@@ -33,16 +33,9 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.cell import PLAIN, init_carry, outer, product
+from jlstm.checks import check_choice, check_flag, check_size
 from jlstm.gates import Gates, check_gates, sequence_keys
-from jlstm.types import (
-    Carry,
-    check_array,
-    check_carry,
-    check_choice,
-    check_flag,
-    check_float,
-    check_size,
-)
+from jlstm.types import Carry, check_array, check_carry, check_float
 
 Derivative = Literal["vjp", "jvp", "autodiff"]
 Residuals = Literal["gates", "carry", "chunks"]

@@ -48,17 +48,9 @@ from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from jlstm.activations import Activation, sigmoid, tanh
 from jlstm.cell import check_init, glorot_per_gate, orthogonal_per_gate, outer, total
+from jlstm.checks import check_flag, check_number, check_size
 from jlstm.gates import Flat, Into, State
-from jlstm.types import (
-    GATES,
-    Carry,
-    at_least_32_bits,
-    check_array,
-    check_flag,
-    check_float,
-    check_number,
-    check_size,
-)
+from jlstm.types import GATES, Carry, at_least_32_bits, check_array, check_float
 
 
 class VariantParams(NamedTuple):

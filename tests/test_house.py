@@ -26,6 +26,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 ORDER = (
     "extras",
     "files",
+    "checks",
+    "metrics",
     "types",
     "activations",
     "gates",
@@ -39,9 +41,20 @@ ORDER = (
     "data",
     "train",
     "plots",
+    "jobs",
     "cli",
 )
-CORE = ("types", "activations", "gates", "cell", "variants", "sequence", "layers", "devices")
+CORE = (
+    "checks",
+    "types",
+    "activations",
+    "gates",
+    "cell",
+    "variants",
+    "sequence",
+    "layers",
+    "devices",
+)
 CORE_MAY_IMPORT = {"jax", "jaxtyping", "numpy", *sys.stdlib_module_names}
 
 

@@ -208,12 +208,12 @@ def prepare(config: DemoConfig, training: Any) -> Run:
     import jax
 
     from jlstm.cell import init_carry
+    from jlstm.checks import check_size
     from jlstm.data.text import training_windows
     from jlstm.devices import over_devices, place, use_cores
     from jlstm.models import init_language_model, language_model_loss
     from jlstm.sequence import lstm
     from jlstm.train import init_train_state, make_optimizer, make_train_step
-    from jlstm.types import check_size
 
     check_size("sample", config.sample, 0)  # of use only at the end
     check_size("streams", config.streams)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8, UInt64
 
-from jlstm.types import check_size
+from jlstm.checks import check_size
 
 LONGEST = 7
 """Context and byte are packed into 64 bits."""

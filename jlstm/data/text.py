@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import UInt8
 
+from jlstm.checks import check_number, check_size
 from jlstm.models import TokenBatch
-from jlstm.types import check_number, check_size
 
 Text = UInt8[np.ndarray, " bytes"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
+from jlstm.checks import check_function
 from jlstm.train.step import LossFn
-from jlstm.types import check_function
 
 Evaluate = Callable[[Any, Any, Iterable[Any]], float]
 """``(params, carry, batches) -> mean loss``."""

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jlstm.checks import check_function, check_size
 from jlstm.train.state import TrainState
 from jlstm.train.step import Metrics, TrainStep
-from jlstm.types import check_function, check_size
 
 
 class Best(NamedTuple):

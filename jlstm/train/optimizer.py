@@ -2,7 +2,7 @@
 
 import optax
 
-from jlstm.types import check_number, check_size
+from jlstm.checks import check_number, check_size
 
 
 def make_optimizer(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from jlstm.checks import check_function
 from jlstm.train.state import TrainState, check_optimizer
-from jlstm.types import check_function
 
 LossFn = Callable[[Any, Any, Any], tuple[Float[Array, ""], Any]]
 """``(params, carry, batch) -> (loss, carry)``: any pure function of three pytrees."""

@@ -22,17 +22,9 @@ from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.cell import init_params
+from jlstm.checks import check_function, check_number, check_size
 from jlstm.sequence import lstm
-from jlstm.types import (
-    Carry,
-    LSTMParams,
-    check_array,
-    check_float,
-    check_function,
-    check_key,
-    check_number,
-    check_size,
-)
+from jlstm.types import Carry, LSTMParams, check_array, check_float, check_key
 
 Layer = Callable[[Any, Any, Float[Array, "time *batch embedding"]], tuple[Any, Array]]
 """``(layer's parameters, carry, xs) -> (carry, hs)``."""

@@ -1,0 +1,233 @@
+"""All that the training program can be asked for, on one page.
+
+One frozen dataclass for each kind of job, used from Python and made into the options of the command
+line, whose help the sentences below the fields are. Nothing here imports JAX, so that ``--help``
+answers at once.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+from jlstm.checks import check_choice, check_flag, check_number, check_size
+
+NotFinite = Literal["stop", "skip"]
+Optimizer = Literal["adam", "sgd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How to train, whatever the kind of job.
+
+    Raises:
+        TypeError, ValueError: an option of another type or out of range.
+    """
+
+    epochs: float = 20.0
+    """Times that the training data is gone through."""
+    steps: int | None = None
+    """Steps of training, instead of epochs."""
+    learning_rate: float = 2e-3
+    """The highest; it rises from 0 and falls to 0 along a cosine (for sgd, to a hundredth)."""
+    optimizer: Optimizer = "adam"
+    """Adam with decoupled weight decay, or plain stochastic gradient descent."""
+    warmup: int | None = None
+    """Steps on which the learning rate rises; by default a tenth of the run, at most 100."""
+    clip: float = 1.0
+    """The length to which a longer gradient is shortened."""
+    weight_decay: float = 0.01
+    """Part of each weight taken off per step, times the learning rate."""
+    patience: int = 10
+    """Validations without a better one after which training ends; 0: never."""
+    validate_every: int | None = None
+    """Steps from one validation to the next; by default an epoch, or a tenth of a shorter run."""
+    not_finite: NotFinite = "stop"
+    """What to do where a loss or gradient is NaN or infinite: end the run, or skip the step."""
+    seed: int = 0
+    """Of everything random."""
+    out: Path = Path("runs")
+    """The folder in which the folder of this run is made."""
+    name: str | None = None
+    """Of the run's folder; by default the kind of job and the time."""
+    tensorboard: bool = False
+    """Whether to write the metrics for TensorBoard, too."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "clip"):
+            check_number(name, getattr(self, name), least=0)
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name}: expected a number above 0, got 0")
+        for name in ("steps", "validate_every"):
+            if getattr(self, name) is not None:
+                check_size(name, getattr(self, name))
+        if self.warmup is not None:
+            check_size("warmup", self.warmup, 0)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_size("patience", self.patience, 0)
+        check_size("seed", self.seed, 0)
+        check_choice("optimizer", self.optimizer, get_args(Optimizer))
+        check_choice("not_finite", self.not_finite, get_args(NotFinite))
+        check_flag("tensorboard", self.tensorboard)
+        object.__setattr__(self, "out", Path(self.out))
+        if self.name is not None and Path(self.name).name != self.name:
+            raise ValueError(f"name: expected the name of a folder, without /, got {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(Training):
+    """A language model, trained on texts.
+
+    Raises:
+        TypeError, ValueError: an option of another type or out of range.
+    """
+
+    tokens: Literal["byte", "char", "word"] = "char"
+    """What is foretold: bytes, characters of UTF-8, or words (a line's end is one, too)."""
+    vocabulary: int = 20_000
+    """At most so many different tokens are told apart, the most frequent ones; others are one."""
+    validation: float = 0.05
+    """Part of the text that chooses the best parameters, just before the part for the test."""
+    test: float = 0.1
+    """Part of the text, its end, that is looked at only by the final evaluation."""
+    streams: int = 32
+    """Pieces of the text that are read side by side: the batch."""
+    time: int = 128
+    """Tokens through which a gradient goes back in time; what is remembered goes on further."""
+    embedding: int = 64
+    """Features that stand for a token."""
+    hidden: int = 512
+    """Units of each layer."""
+    layers: int = 1
+    """Layers of the LSTM."""
+    tied: bool = False
+    """Whether the embedding is also the readout; the last layer then has as many units."""
+    embedding_dropout: float = 0.0
+    """Part of the tokens whose embedding is left out, wherever they occur in a window."""
+    input_dropout: float = 0.0
+    """Part of the embedded features left out."""
+    dropout: float = 0.0
+    """Part of the features left out between layers."""
+    output_dropout: float = 0.4
+    """Part of the last layer's features left out."""
+    weight_dropout: float = 0.0
+    """Part of the recurrent weights left out."""
+    recurrent_dropout: float = 0.0
+    """Part of what enters the cells' memory that is left out, at each step."""
+    zoneout: float = 0.0
+    """Part of the cells' memory that stays as it was, at each step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("tokens", self.tokens, ("byte", "char", "word"))
+        for name in ("streams", "time", "embedding", "hidden", "layers"):
+            check_size(name, getattr(self, name))
+        check_size("vocabulary", self.vocabulary, 2)
+        for name in ("validation", "test"):
+            check_number(name, getattr(self, name), least=0, below=1)
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name}: expected a number above 0, got 0")
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                "validation, test: expected to leave something to train on, got "
+                f"{self.validation} + {self.test}"
+            )
+        check_flag("tied", self.tied)
+        for field in fields(self):
+            if "dropout" in field.name or field.name == "zoneout":
+                check_number(field.name, getattr(self, field.name), least=0, below=1)
+
+
+Columns = str | tuple[str, ...]
+"""Names of columns: in one string, separated by commas, or one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig(Training):
+    """Forecasts of the columns of a table with a row for each time.
+
+    Raises:
+        TypeError, ValueError: an option of another type or out of range.
+    """
+
+    time: str
+    """The column with the times."""
+    target: Columns
+    """The columns to forecast, separated by commas."""
+    horizon: int
+    """Steps to forecast."""
+    lookback: int | None = None
+    """Steps to forecast from; by default three horizons, or two seasons where that is more."""
+    past: Columns = ()
+    """Columns known up to now that help to forecast."""
+    known_future: Columns = ()
+    """Columns known over the horizon, too, such as holidays or prices."""
+    static: Columns = ()
+    """Columns that say something of a whole series; each group has one value."""
+    group: Columns = ()
+    """The columns that tell series apart, where the table has several, one below the other."""
+    season: int | None = None
+    """Steps after which the series resembles itself; by default found from the times: a day of
+    hours, a week of days, a year of months …"""
+    validation: str = "0.1"
+    """Part of the time that chooses the best parameters, or the date it begins at."""
+    test: str = "0.2"
+    """Part of the time, its end, looked at only by the final evaluation, or the date it begins."""
+    until: str | None = None
+    """The date before which the table is used."""
+    missing: Literal["error", "fill", "interpolate"] = "error"
+    """What to do with missing values: end, saying where they are; repeat the last value before;
+    or draw a line between the neighbours (within the past only, for what is forecast from)."""
+    calendar: bool = True
+    """Whether the model is told the time of the day, week and year."""
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+    """Which quantiles to forecast; the median is the point forecast and always among them."""
+    hidden: int = 64
+    """Units of each layer."""
+    layers: int = 1
+    """Layers of the LSTM."""
+    dropout: float = 0.2
+    """Part of the features left out after each layer."""
+    linear: bool = True
+    """Whether a linear map from the window to the forecast stands beside the LSTM."""
+    batch: int = 256
+    """Windows of a training step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequencesConfig(Training):
+    """A model of labelled sequences, from a table in long format: a row for each step of each.
+
+    Raises:
+        TypeError, ValueError: an option of another type or out of range.
+    """
+
+    id: str
+    """The column that says which sequence a row belongs to."""
+    time: str
+    """The column that orders the rows of a sequence."""
+    label: str
+    """The column with the label."""
+    task: Literal["classify", "regress", "tag"] = "classify"
+    """One class for each sequence, one number for each sequence, or one class for each step."""
+    features: Columns = ()
+    """The columns to learn from; by default all others. Text is taken as a category."""
+    split: str | None = None
+    """A column that says train, validation or test for each sequence, in place of chance."""
+    validation: float = 0.1
+    """Part of the sequences that chooses the best parameters."""
+    test: float = 0.2
+    """Part of the sequences looked at only by the final evaluation."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Whether errors of rare classes count more, as much as all others together."""
+    buckets: int = 4
+    """Lengths to which sequences are padded, at most: each is compiled once."""
+    hidden: int = 64
+    """Units of each layer and direction."""
+    layers: int = 1
+    """Layers of the LSTM."""
+    bidirectional: bool = True
+    """Whether each layer also reads from the end to the start."""
+    dropout: float = 0.3
+    """Part of the features left out after each layer."""
+    batch: int = 32
+    """Sequences of a training step."""
