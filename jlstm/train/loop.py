@@ -20,20 +20,42 @@ class Best(NamedTuple):
     params: Any
 
 
+class Book(NamedTuple):
+    """What the loop knows beside the state: with both, it goes on as if it had not been stopped."""
+
+    best: Best | None = None
+    """None until the first validation whose loss is finite."""
+    stale: int = 0
+    """Validations since the best one."""
+    losses: tuple[float, ...] = ()
+    """Of the steps since the last report."""
+    grad_norms: tuple[float, ...] = ()
+    """The lengths of the gradients of these steps, before clipping."""
+
+
 class Progress(NamedTuple):
     """What is known about a run at one of its steps."""
 
     step: int
     loss: float
-    """The mean over the steps since the last report."""
+    """The mean over the steps since the last report; NaN where all of them were skipped."""
     grad_norm: float
     """The same for the length of the gradient, before clipping."""
+    skipped: int
+    """Steps since the last report whose loss or gradient was not finite; they are in no mean."""
     validation_loss: float | None
     """None where it was not found at this step."""
-    best: Best | None
-    """None until the first validation whose loss is finite."""
     state: TrainState
     """Good only until the loop goes on: the next step takes over its memory."""
+    book: Book
+    """What to go on with from this step."""
+    reported: bool
+    """False where ``stop`` ended the loop between two reports: the next one will tell of it."""
+
+    @property
+    def best(self) -> Best | None:
+        """The parameters with the lowest validation loss so far."""
+        return self.book.best
 
 
 def fit(
@@ -44,7 +66,10 @@ def fit(
     report_every: int = 50,
     validate: Callable[[Any], float] | None = None,
     validate_every: int | None = None,
+    patience: int = 0,
+    skip_not_finite: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    book: Book | None = None,
 ) -> Iterator[Progress]:
     """Train on the batches, one step each, and report as it goes.
 
@@ -55,24 +80,29 @@ def fit(
         params = progress.state.params
 
     The device is waited for only where there is something to report. The last step is always
-    reported, and validated if ``validate`` is given, also when it is the last because of ``stop``.
+    reported, and validated if ``validate`` is given.
 
     Args:
         step: from ``make_train_step``.
         state: where to begin; it is donated.
-        batches: all of the run, in order.
+        batches: all of the run, in order, from this state on.
         report_every: steps from one report to the next.
         validate: parameters to validation loss; the parameters with the lowest are kept. One that
             is not finite does not end the run, and is never the best.
         validate_every: steps from one validation to the next; None for the last step only.
-        stop: asked after every step; True ends the run in good order. See ``interrupt_flag``.
+        patience: validations in a row without a better one that end the run; 0 for never.
+        skip_not_finite: whether losses and gradients that are not finite are only counted (for a
+            ``step`` that skips them), and do not end the run.
+        stop: asked after every step; True ends the loop at once, without a validation, so that it
+            can go on later from the state and the book. See ``interrupt_flag``.
+        book: from the ``Progress`` of the run that is to go on; None at the beginning.
 
     Yields:
-        ``Progress`` at every report and every validation.
+        ``Progress`` at every report and every validation, and where ``stop`` ended the loop.
 
     Raises:
         TypeError, ValueError: an argument of another type or range.
-        FloatingPointError: the loss is not finite any more.
+        FloatingPointError: a loss or gradient is not finite, and not to be skipped.
     """
     check_function("step", step)
     if not isinstance(state, TrainState):
@@ -85,7 +115,12 @@ def fit(
     check_size("report_every", report_every)
     if validate_every is not None:
         check_size("validate_every", validate_every)
-    return _fit(step, state, iter(batches), report_every, validate, validate_every, stop)
+    check_size("patience", patience, 0)
+    due = validate_every or 0
+    return _fit(
+        step, state, iter(batches), report_every, validate, due, patience, skip_not_finite, stop,
+        Book() if book is None else book,
+    )  # fmt: skip
 
 
 def _fit(
@@ -94,11 +129,13 @@ def _fit(
     batches: Iterator[Any],
     report_every: int,
     validate: Callable[[Any], float] | None,
-    validate_every: int | None,
+    validate_every: int,
+    patience: int,
+    skip_not_finite: bool,
     stop: Callable[[], bool],
+    book: Book,
 ) -> Iterator[Progress]:
     count = int(state.step)
-    best: Best | None = None
     recent: list[Metrics] = []
     nothing = object()
     batch = next(batches, nothing)
@@ -106,32 +143,54 @@ def _fit(
         state, metrics = step(state, batch)
         count += 1
         recent.append(metrics)
-        batch = nothing if stop() else next(batches, nothing)
-        last = batch is nothing
+        # While the device computes, the next batch is made.
+        stopped = stop()
+        batch = nothing if stopped else next(batches, nothing)
+        last = batch is nothing and not stopped
 
-        due = validate_every is not None and count % validate_every == 0
-        if not (last or due or count % report_every == 0):
+        due = bool(validate_every) and count % validate_every == 0
+        reported = last or due or count % report_every == 0
+        if not (reported or stopped):
             continue
-        loss, grad_norm = _means(recent, count)
+        known: list[Any] = jax.device_get(recent)
         recent = []
+        book = book._replace(
+            losses=(*book.losses, *(float(m["loss"]) for m in known)),
+            grad_norms=(*book.grad_norms, *(float(m["grad_norm"]) for m in known)),
+        )
+        loss, grad_norm, skipped = _means(book, count, skip_not_finite)
         validation_loss = None
-        if validate is not None and (last or due):
-            validation_loss = validate(state.params)
-            # NaN is less than nothing, and nothing is less than it.
-            if math.isfinite(validation_loss) and (best is None or validation_loss < best.loss):
-                # A copy: the state's own arrays are given away to the next step.
-                best = Best(validation_loss, count, jax.tree.map(jnp.copy, state.params))
-        yield Progress(count, loss, grad_norm, validation_loss, best, state)
+        if reported:
+            book = book._replace(losses=(), grad_norms=())
+            if validate is not None and (last or due):
+                validation_loss = validate(state.params)
+                book = _judge(book, validation_loss, count, state.params)
+        yield Progress(count, loss, grad_norm, skipped, validation_loss, state, book, reported)
+        if validation_loss is not None and 0 < patience <= book.stale:
+            return
 
 
-def _means(recent: list[Metrics], count: int) -> tuple[float, float]:
-    """The mean loss and gradient length of the last steps; raise where the loss is not finite."""
-    known: list[Any] = jax.device_get(recent)
-    loss = math.fsum(m["loss"] for m in known) / len(known)
-    if not math.isfinite(loss):
-        first = count - len(known) + 1
+def _judge(book: Book, loss: float, step: int, params: Any) -> Book:
+    """The book after a validation."""
+    # NaN is less than nothing, and nothing is less than it.
+    if math.isfinite(loss) and (book.best is None or loss < book.best.loss):
+        # A copy: the state's own arrays are given away to the next step.
+        return book._replace(best=Best(loss, step, jax.tree.map(jnp.copy, params)), stale=0)
+    return book._replace(stale=book.stale + 1)
+
+
+def _means(book: Book, count: int, skip_not_finite: bool) -> tuple[float, float, int]:
+    """The mean loss and gradient length of the last steps, and how many steps are in neither."""
+    pairs = list(zip(book.losses, book.grad_norms, strict=True))
+    good = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    if len(good) < len(pairs) and not skip_not_finite:
+        n, bad = next((n, p) for n, p in enumerate(pairs) if not all(map(math.isfinite, p)))
+        name, value = ("gradient", bad[1]) if math.isfinite(bad[0]) else ("loss", bad[0])
         raise FloatingPointError(
-            f"loss: expected a finite number, got {loss} between step {first} and step {count}; "
+            f"{name}: expected a finite number, got {value} at step {count - len(pairs) + n + 1}; "
             "a lower learning rate may help"
         )
-    return loss, math.fsum(m["grad_norm"] for m in known) / len(known)
+    if not good:
+        return math.nan, math.nan, len(pairs)
+    losses, norms = zip(*good, strict=True)
+    return math.fsum(losses) / len(good), math.fsum(norms) / len(good), len(pairs) - len(good)

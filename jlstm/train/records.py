@@ -4,8 +4,9 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,6 +36,40 @@ def append_json_line(path: str | os.PathLike[str], record: Mapping[str, Any]) ->
     line = json.dumps(record, allow_nan=False) + "\n"
     with open(path, "a", encoding="utf-8") as file:
         file.write(line)
+
+
+def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The records of such a file; none where there is no file.
+
+    A last line that was cut off in the middle of writing counts as not written.
+
+    Raises:
+        ValueError: another line is no JSON object.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text("utf-8").split("\n")
+    records = []
+    for n, line in enumerate(lines[:-1], 1):  # every whole line ends in one
+        try:
+            records.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            raise ValueError(f"{path}: expected a JSON object on line {n}") from None
+    return records
+
+
+def write_json_lines(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records as a file of one JSON object per line, whole or not at all.
+
+    Raises:
+        TypeError, ValueError: JSON has no word for a record.
+        OSError: the file cannot be written.
+    """
+    text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def environment() -> dict[str, Any]:

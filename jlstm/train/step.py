@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jlstm.checks import check_function
+from jlstm.checks import check_flag, check_function
 from jlstm.train.state import TrainState, check_optimizer
 
 LossFn = Callable[[Any, Any, Any], tuple[Float[Array, ""], Any]]
@@ -20,7 +20,9 @@ Metrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
-def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
+def make_train_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, skip_not_finite: bool = False
+) -> TrainStep:
     """The jitted function ``step(state, batch) -> (state, metrics)`` that trains by ``loss_fn``.
 
     One step is::
@@ -38,6 +40,8 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
             carry for the next batch, in structure, shapes and dtypes like the one it was given; a
             loss without memory passes its carry (None) on.
         optimizer: of optax; clipping belongs in it, see ``make_optimizer``.
+        skip_not_finite: whether a step whose loss or gradient is NaN or infinite changes nothing
+            but the count of steps. The metrics tell of it.
 
     Raises:
         TypeError: ``loss_fn`` is no function, or ``optimizer`` none of optax.
@@ -45,6 +49,7 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
     """
     check_function("loss_fn", loss_fn)
     check_optimizer(optimizer)
+    check_flag("skip_not_finite", skip_not_finite)
 
     def checked(params: Any, carry: Any, batch: Any) -> tuple[Array, Any]:
         result: Any = loss_fn(params, carry, batch)
@@ -69,7 +74,12 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         params = optax.apply_updates(state.params, updates)
         opt_state = like("the optimizer's state", opt_state, state.opt_state)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(params, opt_state, carry, state.step + 1), metrics
+        new = TrainState(params, opt_state, carry, state.step + 1)
+        if skip_not_finite:
+            good = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
+            new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+            new = new._replace(step=state.step + 1)
+        return new, metrics
 
     # jax annotates what it returns as a callable of anything.
     return jax.jit(step, donate_argnums=0)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -99,14 +100,71 @@ def test_stop_ends_the_run_in_good_order():
 
     batches = iter(walk(*[1] * 100))
     reports = list(fit(STEP, start(), batches, report_every=3, validate=lambda p: 1.0, stop=stop))
-    assert [(r.step, r.validation_loss) for r in reports] == [(3, None), (4, 1.0)]
+    assert [(r.step, r.validation_loss) for r in reports] == [(3, None), (4, None)]
+    assert [r.reported for r in reports] == [True, False]
     assert len(list(batches)) == 96
+
+
+@pytest.mark.parametrize("stops", [(1,), (2,), (3,), (5,), (1, 2, 3, 4, 5, 6)])
+def test_what_was_stopped_goes_on_as_if_it_had_not_been(stops):
+    moves = walk(1, 2, -1, 0.3, 0.1, 0.7, 1)
+    options = {
+        "report_every": 3,
+        "validate": lambda params: abs(float(params["w"][0]) - 2.2),
+        "validate_every": 2,
+    }
+
+    def facts(progress):
+        best = progress.best and (progress.best.loss, progress.best.step, progress.book.stale)
+        return (*progress[:5], best)
+
+    whole = [facts(p) for p in fit(STEP, start(), moves, **options)]
+    pieces, state, book = [], start(), None
+    for stop in (*stops, None):
+        left = moves[int(state.step) :]
+        asked = iter([n == stop for n in range(int(state.step) + 1, 100)])
+        run = fit(STEP, state, left, **options, stop=partial(next, asked), book=book)
+        for progress in run:
+            state, book = progress.state, progress.book
+            if progress.reported:
+                pieces.append(facts(progress))
+    assert pieces == whole
+
+
+def test_patience_ends_the_run():
+    losses = iter([5.0, 4.0, 4.5, np.nan, 3.0, 6.0, 6.0, 6.0])
+    options = {"validate": lambda params: next(losses), "validate_every": 1}
+    reports = list(fit(STEP, start(), walk(*[1] * 50), **options, patience=3))
+    assert reports[-1].step == 8
+    assert reports[-1].best.step == 5
+    assert [r.book.stale for r in reports] == [0, 0, 1, 2, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("move", [np.nan, np.inf])
 def test_a_loss_that_is_no_number_ends_the_run(move):
-    with pytest.raises(FloatingPointError, match=r"got (nan|-?inf) between step 3 and step 4"):
-        list(fit(STEP, start(), walk(1, 1, move, 1), report_every=2))
+    with pytest.raises(FloatingPointError, match=r"loss: .* got (nan|-?inf) at step 3; a lower"):
+        list(fit(STEP, start(1.0), walk(1, 1, move, 1), report_every=2))
+
+
+def test_a_gradient_that_is_no_number_ends_the_run():
+    step = make_train_step(lambda params, carry, batch: (jnp.sqrt(params["w"][0]), None), OPTIMIZER)
+    state = init_train_state({"w": jnp.asarray([0.0])}, OPTIMIZER)  # √ is infinitely steep at 0
+    with pytest.raises(FloatingPointError, match="gradient: expected a finite number, got inf at"):
+        list(fit(step, state, [0, 0]))
+
+
+def test_steps_that_are_no_numbers_can_be_skipped():
+    step = make_train_step(loss_fn, OPTIMIZER, skip_not_finite=True)
+    options = {"skip_not_finite": True}
+    reports = list(fit(step, start(1.0), walk(1, np.nan, np.inf, 1, 1), report_every=4, **options))
+    assert [r.skipped for r in reports] == [2, 0]
+    assert reports[0].loss == (-1 - 2) / 2  # w is 1, then 2
+    assert reports[-1].state.params["w"] == 4
+    assert reports[-1].state.carry == 3  # what a skipped step remembers is forgotten
+    assert reports[-1].step == 5
+    single = list(fit(step, start(1.0), walk(1, np.nan, 1), report_every=1, **options))
+    assert [r.skipped for r in single] == [0, 1, 0]
+    assert np.isnan(single[1].loss)
 
 
 def test_wrong_input_is_named():
@@ -171,7 +229,8 @@ def test_ctrl_c_in_a_run():
         *_, last = fit(STEP, start(), batches(), validate=lambda p: 0.5, stop=interrupted)
     # Batch 5 is fetched while step 5 is under way; after step 6 the loop asks.
     assert last.step == last.state.params["w"] == 6
-    assert last.best.step == 6
+    assert last.best is None  # nothing was validated: the run can go on as if never stopped
+    assert not last.reported
 
 
 def test_other_threads_are_left_alone():
