@@ -6,7 +6,7 @@ no context and at last to the uniform distribution (modified Kneser–Ney smooth
 1998, interpolated)::
 
     p_k(b | s) = (c(s,b) − D(c(s,b)))/c(s) + γ(s)·p_{k−1}(b | s without its first byte)
-    γ(s) = Σ_b D(c(s,b)) / c(s)                 p_{−1}(b) = 1/256
+    γ(s) = Σ_b D(c(s,b)) / c(s)                 p_{−1}(b) = 1/size
 
 with c(s) = Σ_b c(s,b), and p_k = p_{k−1} where s was never seen. In the longest context c counts
 occurrences; in a shorter one it counts in how many different contexts, one byte longer, (s, b)
@@ -14,12 +14,16 @@ occurs: a byte that is frequent only after one certain byte tells little about o
 of 1, 2, or 3 and more gives up a discount D₁, D₂, D₃ found from n_r, the number of (s, b) with
 count r: D_r = r − (r+1)·n₁/(n₁ + 2n₂)·n_{r+1}/n_r, but at least 0.1, so that no byte is ever
 impossible.
+
+A byte may stand for anything of which there are up to 256, such as the characters of a small
+alphabet; ``size`` says how many there are. The unigram model takes tokens of any number.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8, UInt64
+from jaxtyping import Float, Int, Integer, UInt8, UInt64
 
 from jlstm.checks import check_size
 
@@ -78,12 +82,46 @@ def fit_ngram(text: Text, order: int) -> NGram:
     return tuple(reversed(model))
 
 
-def uniform_bits() -> float:
-    """Bits per byte where every byte is equally likely."""
-    return 8.0
+def uniform_bits(size: int = 256) -> float:
+    """Bits per token where each of so many is equally likely."""
+    return math.log2(size)
 
 
-def ngram_bits(model: NGram, text: Text) -> float:
+def unigram_bits(
+    training: Integer[np.ndarray, " training"], text: Integer[np.ndarray, " tokens"], size: int
+) -> float:
+    """Mean bits per token of the unigram model, order 0, over every token of a text but the first.
+
+    Both may be larger than memory.
+
+    Args:
+        training: the tokens whose frequencies are learnt, from 0 to size − 1.
+        text: the tokens that are foretold.
+        size: how many different ones there are.
+
+    Raises:
+        ValueError: nothing to learn from, or fewer than two tokens to foretell.
+    """
+    if not len(training) or len(text) < 2:
+        raise ValueError(
+            "training, text: expected at least 1 token and 2 tokens, got "
+            f"{len(training)} and {len(text)}"
+        )
+    counts = _frequencies(training, size)
+    discounts = _discounts(counts)[np.minimum(counts, 3)]
+    p = (counts - discounts + discounts.sum() / size) / len(training)
+    asked = _frequencies(text[1:], size)
+    return float(-np.sum(asked * np.log2(p)) / asked.sum())
+
+
+def _frequencies(tokens: Integer[np.ndarray, " tokens"], size: int) -> Int[np.ndarray, " size"]:
+    counts = np.zeros(size, np.int64)
+    for start in range(0, len(tokens), 1 << 22):
+        counts += np.bincount(tokens[start : start + (1 << 22)], minlength=size)
+    return counts
+
+
+def ngram_bits(model: NGram, text: Text, size: int = 256) -> float:
     """Mean bits per byte, −log₂ p, over every byte of a text but the first.
 
     The bytes before each are its context, so the second byte has a context of one: exactly what a
@@ -93,18 +131,20 @@ def ngram_bits(model: NGram, text: Text) -> float:
         ValueError: the text has fewer than two bytes.
     """
     _check_order(text, 1)
-    known = np.full(len(text), 1 / 256)
+    known = np.full(len(text), 1 / size)
     for length, counts in enumerate(model[: len(text)]):
         known[length:] = _refine(counts, _pack(text, length), known[length:])
     return float(-np.mean(np.log2(known[1:])))
 
 
-def ngram_probabilities(model: NGram, context: bytes) -> Float[np.ndarray, " 256"]:
-    """The probability of each of the 256 bytes after a context of any length."""
-    known = np.full(256, 1 / 256)
+def ngram_probabilities(
+    model: NGram, context: bytes, size: int = 256
+) -> Float[np.ndarray, " size"]:
+    """The probability of each of the bytes below ``size`` after a context of any length."""
+    known = np.full(size, 1 / size)
     for length, counts in enumerate(model[: len(context) + 1]):
         past = int.from_bytes(context[len(context) - length :], "big")
-        grams = np.arange(256, dtype=np.uint64) + np.uint64(past << 8)
+        grams = np.arange(size, dtype=np.uint64) + np.uint64(past << 8)
         known = _refine(counts, grams, known)
     return known
 

@@ -1,13 +1,16 @@
-"""Models: a linear map into an LSTM, a linear map out of it, and the loss that trains them.
+"""The language model: a linear map into an LSTM, a linear map out of it, the loss, and samples.
 
-The language model here predicts the token after each position of a sequence. With E the
-embedding, R and r the readout::
+It predicts the token after each position of a sequence. With E the embedding, R and r the readout::
 
     x_t = E[token_t]      h_t = lstm(x_t)      p(token_{t+1} | tokens up to t) = softmax(h_t·R + r)
 
+Where embedding and readout are tied, R = Eᵀ (Inan et al. 2017; Press & Wolf 2017), so that h has as
+many features as a token.
+
 Everything is a pure function of ``LanguageModel``, a pytree of parameters. What stands between
 embedding and readout is the argument ``layer``: ``jlstm.lstm`` unless another is given, say
-``partial(lstm, residuals="carry")``, or any function ``(params.lstm, carry, xs) -> (carry, hs)``.
+``partial(stack, config)``, or any function ``(params.lstm, carry, xs) -> (carry, hs)``; where there
+is a key for what is random, it is called with ``key=`` as well.
 """
 
 from collections.abc import Callable
@@ -22,12 +25,13 @@ from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.cell import init_params
-from jlstm.checks import check_function, check_number, check_size
+from jlstm.checks import check_flag, check_function, check_number, check_size
+from jlstm.layers import Stack, init_stack
 from jlstm.sequence import lstm
-from jlstm.types import Carry, LSTMParams, check_array, check_float, check_key
+from jlstm.types import check_array, check_float, check_key
 
-Layer = Callable[[Any, Any, Float[Array, "time *batch embedding"]], tuple[Any, Array]]
-"""``(layer's parameters, carry, xs) -> (carry, hs)``."""
+Layer = Callable[..., tuple[Any, Array]]
+"""``(layer's parameters, carry, xs) -> (carry, hs)``; with ``key=`` where something is random."""
 
 
 class LanguageModel(NamedTuple):
@@ -35,9 +39,10 @@ class LanguageModel(NamedTuple):
 
     embedding: Float[Array, "vocab embedding"]
     """One row for each token."""
-    lstm: LSTMParams
-    """What ``layer`` takes."""
-    readout: Float[Array, "hidden vocab"]
+    lstm: Any
+    """What ``layer`` takes: ``LSTMParams`` for ``lstm``, a tuple of layers for a stack."""
+    readout: Float[Array, "hidden vocab"] | None
+    """None where it is the embedding's transpose."""
     readout_bias: Float[Array, " vocab"]
 
 
@@ -64,51 +69,72 @@ def init_language_model(
     vocab_size: int,
     *,
     embedding_size: int,
-    hidden_size: int,
+    hidden_size: int | None = None,
+    stack: Stack | None = None,
+    tied: bool = False,
     forget_bias: float = 1.0,
     dtype: DTypeLike = jnp.float32,
 ) -> LanguageModel:
-    """Fresh parameters, with which every token is equally likely.
+    """Fresh parameters, with which every token is equally likely (tied: nearly so).
 
     The embedding is standard normal, the LSTM as ``jlstm.init_params`` draws it. The readout is
-    zero, so that training starts at the loss of knowing nothing, log(vocab_size).
+    zero, so that training starts at the loss of knowing nothing, log(vocab_size). An embedding that
+    is the readout, too, is smaller, of variance 1/embedding_size: a token's features have length 1.
 
     Args:
         key: a key of ``jax.random``.
         vocab_size: tokens are the integers from 0 to ``vocab_size`` − 1; 256 for bytes.
         embedding_size: features that stand for a token.
         hidden_size: units of the LSTM.
+        stack: a stack in its place, for ``layer=partial(jlstm.stack, stack)``.
+        tied: whether the readout is the embedding's transpose.
         forget_bias: the forget gate's bias at the start.
         dtype: a floating-point dtype, that of all computation.
 
     Raises:
         TypeError: a size that is no integer, or a dtype that is not floating-point.
-        ValueError: a size below 1.
+        ValueError: a size below 1; neither or both of hidden_size and stack; tied, and the layer
+            gives another number of features than stand for a token.
     """
     check_size("vocab_size", vocab_size)
     check_size("embedding_size", embedding_size)
+    check_flag("tied", tied)
     dtype = check_float("dtype", dtype)
     check_key("key", key)
     key_embedding, key_lstm = jax.random.split(key)
-    return LanguageModel(
-        embedding=jax.random.normal(key_embedding, (vocab_size, embedding_size), dtype),
-        lstm=init_params(
+    layer: Any
+    if stack is not None and hidden_size is None:
+        layer = init_stack(key_lstm, embedding_size, stack, forget_bias=forget_bias, dtype=dtype)
+        features = stack.output_size
+    elif hidden_size is not None and stack is None:
+        layer = init_params(
             key_lstm, embedding_size, hidden_size, forget_bias=forget_bias, dtype=dtype
-        ),
-        readout=jnp.zeros((hidden_size, vocab_size), dtype),
+        )
+        features = hidden_size
+    else:
+        got = "neither" if stack is None else "both"
+        raise ValueError(f"hidden_size, stack: expected one of the two, got {got}")
+    if tied:
+        _check_tied(features, embedding_size)
+    embedding = jax.random.normal(key_embedding, (vocab_size, embedding_size), dtype)
+    return LanguageModel(
+        embedding=embedding / embedding_size**0.5 if tied else embedding,
+        lstm=layer,
+        readout=None if tied else jnp.zeros((features, vocab_size), dtype),
         readout_bias=jnp.zeros(vocab_size, dtype),
     )
 
 
 def logits(
     params: LanguageModel,
-    carry: Carry | None,
+    carry: Any,
     tokens: Int[Array | np.ndarray, "time *batch"],
     *,
     layer: Layer = lstm,
+    embedding_dropout: float = 0.0,
     dropout: float = 0.0,
     key: PRNGKeyArray | None = None,
-) -> tuple[Carry, Float[Array, "time *batch vocab"]]:
+) -> tuple[Any, Float[Array, "time *batch vocab"]]:
     """The logarithms of the next token's probabilities, up to a constant.
 
     Args:
@@ -117,9 +143,11 @@ def logits(
         tokens: ``[time, *batch]``, integers from 0 to vocab − 1 (under ``jit`` a token outside is
             not noticed and taken as the nearest inside).
         layer: what stands between embedding and readout.
-        dropout: the part of the layer's outputs that is set to 0, the rest being scaled up to make
-            good for it; with one mask for the whole window (Gal & Ghahramani 2016).
-        key: for the dropout; without one, nothing is dropped.
+        embedding_dropout: the part of the vocabulary whose features are 0 wherever they are read,
+            the others being scaled up to make good for it (Gal & Ghahramani 2016).
+        dropout: the part of the layer's outputs that is set to 0, the rest being scaled up; with
+            one mask for the whole window. (A ``Stack`` has this, and more, as an option.)
+        key: for all that is random, the layer's dropout included; without one, nothing is dropped.
 
     Returns:
         The carry after the last token, and ``[time, *batch, vocab]``.
@@ -129,40 +157,50 @@ def logits(
     """
     tokens = _check_tokens("tokens", tokens, _check_model(params))
     check_function("layer", layer)
+    check_number("embedding_dropout", embedding_dropout, least=0, below=1)
     check_number("dropout", dropout, least=0, below=1)
-    if key is not None:
-        check_key("key", key)
     xs = jnp.take(params.embedding, tokens, axis=0, mode="clip")
-    carry, hs = layer(params.lstm, carry, xs)
-    if dropout and key is not None:
-        hs = _drop(key, hs, dropout)
-    return carry, hs @ params.readout + params.readout_bias
+    if key is None:
+        carry, hs = layer(params.lstm, carry, xs)
+    else:
+        check_key("key", key)
+        key_embedding, key_layer, key_outputs = jax.random.split(key, 3)
+        if embedding_dropout:
+            rows = _kept(key_embedding, (len(params.embedding), 1), embedding_dropout, xs.dtype)
+            xs = xs * jnp.take(rows, tokens, axis=0, mode="clip")
+        carry, hs = layer(params.lstm, carry, xs, key=key_layer)
+        if dropout:
+            hs = hs * _kept(key_outputs, hs.shape[1:], dropout, hs.dtype)
+    if params.readout is not None:
+        return carry, hs @ params.readout + params.readout_bias
+    _check_tied(hs.shape[-1], params.embedding.shape[-1])
+    return carry, hs @ params.embedding.T + params.readout_bias
 
 
-def _drop(
-    key: PRNGKeyArray, xs: Float[Array, "time *batch n"], rate: float
-) -> Float[Array, "time *batch n"]:
-    """Features of a sequence set to 0, the same ones at every step."""
-    kept = jax.random.bernoulli(key, 1 - rate, xs.shape[1:])
-    return xs * jnp.where(kept, 1 / (1 - rate), 0.0).astype(xs.dtype)
+def _kept(key: PRNGKeyArray, shape: Any, rate: float, dtype: DTypeLike) -> Array:
+    """0 where something is dropped, and elsewhere what keeps the mean."""
+    kept = jax.random.bernoulli(key, jnp.float32(1 - rate), shape)
+    return jnp.where(kept, 1 / (1 - rate), 0.0).astype(dtype)
 
 
 def language_model_loss(
     params: LanguageModel,
-    carry: Carry | None,
+    carry: Any,
     batch: TokenBatch,
     *,
     layer: Layer = lstm,
+    embedding_dropout: float = 0.0,
     dropout: float = 0.0,
-) -> tuple[Float[Array, ""], Carry]:
+) -> tuple[Float[Array, ""], Any]:
     """The mean over the targets of −log p(target), in nats; divide by log 2 for bits.
 
     Args:
         params: the parameters.
         carry: as the window before left it; None for zeros.
         batch: the window.
-        layer: as for ``logits``.
-        dropout: as for ``logits``; ``batch.key`` is its key.
+        layer: as for ``logits``, and so the rest; ``batch.key`` is the key.
+        embedding_dropout: of the features of whole tokens.
+        dropout: of the layer's outputs.
 
     Returns:
         The loss (0 where nothing counts), and the carry for the next window.
@@ -178,7 +216,15 @@ def language_model_loss(
     if batch.fresh is not None and carry is not None:
         fresh = check_array("batch.fresh", batch.fresh, shape[1:], jnp.bool_)[..., None]
         carry = jax.tree.map(lambda a: jnp.where(fresh, jnp.zeros_like(a), a), carry)
-    carry, scores = logits(params, carry, batch.inputs, layer=layer, dropout=dropout, key=batch.key)
+    carry, scores = logits(
+        params,
+        carry,
+        batch.inputs,
+        layer=layer,
+        embedding_dropout=embedding_dropout,
+        dropout=dropout,
+        key=batch.key,
+    )
     losses = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
     if batch.weights is None:
         return jnp.mean(losses), carry
@@ -201,12 +247,15 @@ def sample(
     length: int,
     temperature: float = 1.0,
     *,
+    top_k: int | None = None,
+    top_p: float | None = None,
     layer: Layer = lstm,
 ) -> Int[Array, " length"]:
     """Tokens that the model thinks could follow the prompt, each drawn given all before it.
 
     The next token is argmax(logits + temperature·noise) with noise from the Gumbel distribution,
-    which is a draw from softmax(logits/temperature) (Gumbel 1954; Maddison et al. 2014).
+    which is a draw from softmax(logits/temperature) (Gumbel 1954; Maddison et al. 2014). With
+    ``top_k`` and ``top_p`` it is a draw from what ``likeliest`` leaves.
 
     Args:
         params: the parameters.
@@ -215,7 +264,10 @@ def sample(
         length: how many tokens to draw.
         temperature: 1 draws what the model believes, less is more cautious, 0 always takes the
             likeliest token.
-        layer: as for ``logits``.
+        top_k: draw only from so many tokens, the likeliest ones; None for all.
+        top_p: draw only from the likeliest tokens that have this probability together (at the
+            temperature, and among the top_k); None for all.
+        layer: as for ``logits``; called without a key.
 
     Returns:
         The tokens after the prompt, int32 ``[length]``.
@@ -228,21 +280,35 @@ def sample(
         raise ValueError("prompt: expected at least one token, got none")
     check_size("length", length, 0)
     check_number("temperature", temperature, least=0)
+    if top_k is not None:
+        check_size("top_k", top_k)
+    if top_p is not None:
+        check_number("top_p", top_p, least=0)
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p: expected a number above 0 and up to 1, got {top_p}")
     check_function("layer", layer)
     check_key("key", key)
-    heat = jnp.asarray(temperature, params.readout.dtype)
-    tokens: Array = _sample(layer, length, params, key, prompt, heat)
+    heat = jnp.asarray(temperature, params.embedding.dtype)
+    tokens: Array = _sample(layer, length, top_k, top_p, params, key, prompt, heat)
     return tokens
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _sample(
-    layer: Layer, length: int, params: LanguageModel, key: PRNGKeyArray, prompt: Array, heat: Array
+    layer: Layer,
+    length: int,
+    top_k: int | None,
+    top_p: float | None,
+    params: LanguageModel,
+    key: PRNGKeyArray,
+    prompt: Array,
+    heat: Array,
 ) -> Array:
     carry, scores = logits(params, None, prompt, layer=layer)
 
     def step(state: tuple[Any, Array], key: PRNGKeyArray) -> tuple[tuple[Any, Array], Array]:
         carry, scores = state
+        scores = likeliest(scores, heat, top_k, top_p)
         noise = jax.random.gumbel(key, scores.shape, scores.dtype)
         token = jnp.argmax(scores + heat * noise).astype(jnp.int32)
         carry, scores = logits(params, carry, token[None], layer=layer)
@@ -250,6 +316,52 @@ def _sample(
 
     _, tokens = lax.scan(step, (carry, scores[-1]), jax.random.split(key, length))
     return tokens
+
+
+def likeliest(
+    scores: Float[Array, " vocab"],
+    temperature: Float[Array, ""] | float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Float[Array, " vocab"]:
+    """The scores, with −∞ for every token that is not among the likeliest.
+
+    In the order of falling scores (equal ones: of rising ids) let π_r be the probability of the
+    token of rank r = 0, 1, … at the temperature, among the first ``top_k``. What stays are the
+    ranks r < top_k with π_0 + … + π_{r−1} < top_p: the fewest tokens that reach top_p together
+    (nucleus sampling, Holtzman et al. 2020), and never none.
+
+    Args:
+        scores: logarithms of probabilities, up to a constant.
+        temperature: by which they are divided.
+        top_k: how many may stay; None for all.
+        top_p: the probability to be reached; None, or 1, for all.
+    """
+    if top_p == 1:
+        top_p = None  # exactly, whatever rounding makes of the sum
+    if top_k is None and top_p is None:
+        return scores
+    order = jnp.argsort(scores, descending=True, stable=True)
+    stays = jnp.arange(scores.size) < (scores.size if top_k is None else top_k)
+    if top_p is not None:
+        least = float(np.finfo(np.float32).tiny)  # at temperature 0 only the best has a chance
+        heat = jnp.maximum(jnp.asarray(temperature, scores.dtype), least)
+        ranked = scores[order]
+        ranked = jnp.where(stays, (ranked - ranked[0]) / heat, -jnp.inf)
+        sums = jnp.cumsum(jax.nn.softmax(ranked))
+        before = jnp.concatenate([jnp.zeros_like(sums[:1]), sums[:-1]])
+        stays &= before < top_p
+    kept = jnp.zeros(scores.shape, jnp.bool_).at[order].set(stays)
+    return jnp.where(kept, scores, -jnp.inf)
+
+
+def _check_tied(features: int, embedding: int) -> None:
+    """Raise unless the embedding can be the readout."""
+    if features != embedding:
+        raise ValueError(
+            f"tied: expected a layer that gives the {embedding} features that stand for a token, "
+            f"got {features}"
+        )
 
 
 def _check_model(params: Any) -> int:

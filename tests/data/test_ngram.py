@@ -5,7 +5,13 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from jlstm.data.ngram import fit_ngram, ngram_bits, ngram_probabilities, uniform_bits
+from jlstm.data.ngram import (
+    fit_ngram,
+    ngram_bits,
+    ngram_probabilities,
+    uniform_bits,
+    unigram_bits,
+)
 
 
 def as_text(text: bytes):
@@ -104,6 +110,30 @@ def test_context_helps():
     assert uniform_bits() > bits[0] > bits[1] > bits[2]
 
 
+def test_small_alphabets():
+    """With fewer than 256 different bytes nothing is lost on those that there are not."""
+    letters = as_text(TEXT) % 27
+    model = fit_ngram(letters[:1500], 2)
+    for context in (b"", b"\x01", b"\x05\x06", b"\x1a\x1a"):
+        p = ngram_probabilities(model, context, 27)
+        assert (p.shape, p.sum()) == ((27,), pytest.approx(1, abs=1e-12))
+    assert ngram_bits(model, letters[1500:], 27) < ngram_bits(model, letters[1500:])
+    assert uniform_bits(32) == 5
+
+
+def test_the_unigram_model_is_that_of_order_0(monkeypatch):
+    train, validation = as_text(TEXT[:1500]), as_text(TEXT[1500:])
+    for size in (123, 256):
+        expected = ngram_bits(fit_ngram(train, 0), validation, size)
+        for piece in (train, train.astype(np.uint16)):
+            assert unigram_bits(piece, validation, size) == pytest.approx(expected, rel=1e-12)
+    many = np.arange(10**6, dtype=np.uint32) % 70_000
+    assert unigram_bits(many, many[:140_001], 70_000) == pytest.approx(np.log2(70_000), rel=1e-4)
+    # More than one piece.
+    long = np.tile(np.array([0, 0, 0, 1], np.uint8), 2**21)
+    assert unigram_bits(long, long[3:], 2) == pytest.approx(2 - 0.75 * np.log2(3), abs=1e-4)
+
+
 def test_tiny_texts():
     for text in (b"ab", b"aaaa", b"aaaaaaaaab"):
         p = ngram_probabilities(fit_ngram(as_text(text), 1), b"a")
@@ -119,3 +149,5 @@ def test_wrong_input_is_named():
         fit_ngram(as_text(b"abc"), 5)
     with pytest.raises(ValueError, match="text: expected at least 2 bytes, got 1"):
         ngram_bits(fit_ngram(as_text(TEXT), 1), as_text(b"a"))
+    with pytest.raises(ValueError, match=r"training, text: expected .* got 4 and 1"):
+        unigram_bits(as_text(b"\0\1\2\3"), as_text(b"\0"), 4)

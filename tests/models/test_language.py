@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jlstm import Carry, init_carry, lstm
+from jlstm import Carry, Stack, Variant, init_carry, init_stack, init_stack_carry, lstm, stack
 from jlstm.models import (
     LanguageModel,
     TokenBatch,
     init_language_model,
     language_model_loss,
+    likeliest,
     logits,
     sample,
     token_count,
@@ -157,7 +158,7 @@ def test_dropout(params, carry, batch):
 def test_dropout_keeps_the_mean(params):
     """One mask for the whole window, scaled so that its mean is 1."""
 
-    def layer(params, carry, xs):
+    def layer(params, carry, xs, key):
         return carry, jnp.ones((TIME, 4000, HIDDEN))
 
     identity = params._replace(readout=jnp.eye(HIDDEN), readout_bias=jnp.zeros(HIDDEN))
@@ -167,6 +168,73 @@ def test_dropout_keeps_the_mean(params):
     np.testing.assert_array_equal(seen, np.broadcast_to(seen[:1], seen.shape))
     # 20,000 draws: the standard deviation of the mean is 0.0041.
     assert np.mean(seen) == pytest.approx(1, abs=0.02)
+
+
+def test_a_layer_that_drops_has_its_own_key(params, batch):
+    """What a stack and its cells drop depends on the key of the batch alone."""
+    config = Stack(sizes=(4, HIDDEN), gates=Variant(zoneout_c=0.3), dropout=0.2, output_dropout=0.2)
+    layers = init_stack(jax.random.key(1), EMBEDDING, config, dtype=jnp.float64)
+    params = params._replace(lstm=layers)
+    loss_of = jax.jit(partial(language_model_loss, layer=partial(stack, config)))
+    first, other, again = (
+        loss_of(params, None, batch._replace(key=jax.random.key(n)))[0] for n in (7, 8, 7)
+    )
+    assert first == again != other
+    with pytest.raises(ValueError, match=r"key: expected a key .* for what is random"):
+        loss_of(params, None, batch)
+
+
+def test_dropped_embeddings_are_whole_tokens(params):
+    """A token is 0 wherever it is read, or scaled so that the mean stays."""
+    vocab = 2000
+    params = params._replace(embedding=jnp.ones((vocab, HIDDEN)), readout=jnp.eye(HIDDEN))
+    params = params._replace(readout_bias=jnp.zeros(HIDDEN))
+    tokens = jnp.array(np.random.default_rng(0).integers(0, vocab, (TIME, 4000)), jnp.int32)
+
+    def layer(params, carry, xs, key=None):
+        return carry, xs
+
+    see = partial(logits, params, None, tokens, layer=layer, embedding_dropout=0.4)
+    _, seen = see(key=jax.random.key(0))
+    assert set(np.unique(seen)) == {0.0, 1 / 0.6}
+    assert (np.asarray(seen) == np.asarray(seen)[..., :1]).all()
+    of_token = np.zeros(vocab)
+    of_token[np.asarray(tokens)] = seen[..., 0]
+    np.testing.assert_array_equal(seen[..., 0], of_token[np.asarray(tokens)])
+    # 2,000 draws: the standard deviation of the mean is 0.018.
+    assert np.mean(of_token) == pytest.approx(1, abs=0.08)
+    np.testing.assert_array_equal(see()[1], 1.0)
+
+
+def test_a_tied_readout_is_the_embedding(carry, batch):
+    tied = init_language_model(
+        jax.random.key(0), VOCAB, embedding_size=HIDDEN, hidden_size=HIDDEN, tied=True,
+        dtype=jnp.float64,
+    )  # fmt: skip
+    assert tied.readout is None
+    bias = jnp.arange(VOCAB, dtype=jnp.float64)
+    tied = tied._replace(readout_bias=bias)
+    untied = tied._replace(readout=tied.embedding.T)
+    found = jax.nn.log_softmax(logits(tied, carry, batch.inputs)[1])
+    np.testing.assert_allclose(found, by_hand(untied, carry, batch.inputs), rtol=1e-12)
+    # Each of both uses of the embedding has its gradient.
+    gradient = jax.grad(lambda p: language_model_loss(p, carry, batch)[0])
+    of_tied, of_untied = gradient(tied), gradient(untied)
+    expected = of_untied.embedding + of_untied.readout.T
+    np.testing.assert_allclose(of_tied.embedding, expected, rtol=1e-10)
+    assert sample(tied, jax.random.key(0), jnp.array([1], jnp.int32), 3).shape == (3,)
+
+
+def test_a_tied_model_knows_next_to_nothing_at_the_start(batch):
+    stack_of_two = Stack(sizes=(7, 64))
+    tied = init_language_model(
+        jax.random.key(0), VOCAB, embedding_size=64, stack=stack_of_two, tied=True
+    )
+    loss, carry = language_model_loss(tied, None, batch, layer=partial(stack, stack_of_two))
+    assert loss == pytest.approx(np.log(VOCAB), rel=0.02)
+    start = init_stack_carry(stack_of_two, tied.lstm, BATCH)
+    assert jax.tree.structure(carry) == jax.tree.structure(start)
+    assert {leaf.dtype for leaf in jax.tree.leaves(tied)} == {np.dtype(np.float32)}
 
 
 def test_samples_follow_the_prompt(params):
@@ -197,6 +265,77 @@ def test_samples_are_drawn_from_the_model(params):
     again = sample(params, keys[0], prompt, 20, heat)
     np.testing.assert_array_equal(again, sample(params, keys[0], prompt, 20, heat))
     assert jnp.any(again != sample(params, keys[1], prompt, 20, heat))
+
+
+SCORES = jnp.log(jnp.array([0.05, 0.4, 0.1, 0.25, 0.2]))
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "stays"),
+    [
+        (None, None, [0, 1, 2, 3, 4]),
+        (1, None, [1]),
+        (3, None, [1, 3, 4]),
+        (99, None, [0, 1, 2, 3, 4]),
+        (None, 1e-9, [1]),
+        (None, 0.39, [1]),
+        (None, 0.41, [1, 3]),
+        (None, 0.64, [1, 3]),
+        (None, 0.66, [1, 3, 4]),
+        (None, 0.96, [0, 1, 2, 3, 4]),
+        (None, 1.0, [0, 1, 2, 3, 4]),
+        # Among the two best the best has 0.4/0.65 = 0.615.
+        (2, 0.61, [1]),
+        (2, 0.62, [1, 3]),
+        (2, 1.0, [1, 3]),
+    ],
+)
+def test_the_likeliest_tokens(top_k, top_p, stays):
+    left = likeliest(SCORES, 1.0, top_k, top_p)
+    assert np.flatnonzero(np.isfinite(left)).tolist() == stays
+    np.testing.assert_array_equal(left[np.array(stays)], SCORES[np.array(stays)])
+
+
+def test_the_temperature_comes_before_the_nucleus():
+    # At temperature 0.5 the best has 0.16/0.275 = 0.58, at 2 it has 0.63/2.12 = 0.30.
+    assert np.isfinite(likeliest(SCORES, 0.5, None, 0.57)).sum() == 1
+    assert np.isfinite(likeliest(SCORES, 2.0, None, 0.57)).sum() == 3
+    assert np.isfinite(likeliest(SCORES, 0.0, None, 0.99)).sum() == 1
+    # Of equals the first ones, and never more than were asked for.
+    assert np.isfinite(likeliest(jnp.zeros(4), 1.0, None, 0.5)).sum() == 2
+    assert np.flatnonzero(np.isfinite(likeliest(jnp.zeros(6), 1.0, 2))).tolist() == [0, 1]
+    assert np.flatnonzero(np.isfinite(likeliest(jnp.zeros(6), 1.0, None, 0.4))).tolist() == [
+        0,
+        1,
+        2,
+    ]
+
+
+@pytest.mark.parametrize("options", [{"top_k": 4}, {"top_p": 0.7}, {"top_k": 6, "top_p": 0.8}])
+def test_samples_are_drawn_from_the_likeliest(params, options):
+    prompt, heat, draws = jnp.array([4], jnp.int32), 1.3, 4000
+    keys = jax.random.split(jax.random.key(1), draws)
+    tokens = jax.vmap(lambda key: sample(params, key, prompt, 1, heat, **options))(keys)
+    found = np.bincount(np.asarray(tokens[:, 0]), minlength=VOCAB)
+    p = np.asarray(jax.nn.softmax(logits(params, None, prompt)[1][-1] / heat))
+    order = np.argsort(-p)[: options.get("top_k")]
+    sums = np.cumsum(p[order]) / p[order].sum()
+    order = order[: 1 + np.searchsorted(sums, options.get("top_p", 1.0) - 1e-9)]
+    expected = np.zeros(VOCAB)
+    expected[order] = draws * p[order] / p[order].sum()
+    assert 1 < len(order) < VOCAB
+    assert (found[expected == 0] == 0).all()
+    # χ² of at most 10 degrees of freedom is above 30 once in a thousand.
+    assert ((found - expected)[order] ** 2 / expected[order]).sum() < 30
+
+
+def test_the_best_of_one_is_greedy(params):
+    params = jax.tree.map(lambda a: 4 * a, params)
+    prompt, key = jnp.array([1, 5], jnp.int32), jax.random.key(0)
+    greedy = sample(params, key, prompt, 12, 0.0)
+    np.testing.assert_array_equal(sample(params, key, prompt, 12, 1.5, top_k=1), greedy)
+    np.testing.assert_array_equal(sample(params, key, prompt, 12, 1.5, top_p=1e-6), greedy)
+    assert jnp.any(sample(params, key, prompt, 12, 1.5) != greedy)
 
 
 def test_sampling_nothing(params):
@@ -237,6 +376,14 @@ def test_wrong_input_is_named(params, carry, batch):
     with pytest.raises(TypeError, match="batch: expected TokenBatch, got tuple"):
         language_model_loss(params, carry, (batch.inputs, batch.targets))
     key = jax.random.key(0)
+    for options, got in (({}, "neither"), ({"hidden_size": 3, "stack": Stack(sizes=3)}, "both")):
+        with pytest.raises(ValueError, match=f"hidden_size, stack: expected one .* got {got}"):
+            init_language_model(key, 3, embedding_size=2, **options)
+    for options in ({"hidden_size": 3}, {"stack": Stack(sizes=(2, 3))}):
+        with pytest.raises(ValueError, match=r"tied: expected a layer that gives the 2 .* got 3"):
+            init_language_model(key, 3, embedding_size=2, tied=True, **options)
+    with pytest.raises(ValueError, match=r"tied: expected a layer that gives the 3 .* got 5"):
+        logits(params._replace(readout=None), None, batch.inputs)
     with pytest.raises(ValueError, match="vocab_size: expected at least 1, got 0"):
         init_language_model(key, 0, embedding_size=1, hidden_size=1)
     with pytest.raises(TypeError, match=r"key: expected a key of jax\.random, got int"):
@@ -267,5 +414,15 @@ def test_wrong_input_is_named(params, carry, batch):
         sample(params, key, jnp.array([], jnp.int32), 3)
     with pytest.raises(ValueError, match=r"temperature: expected .* got -1"):
         sample(params, key, jnp.array([1], jnp.int32), 3, -1.0)
+    for options, message in (
+        ({"top_k": 0}, "top_k: expected at least 1, got 0"),
+        ({"top_p": 0}, "top_p: expected a number above 0 and up to 1, got 0"),
+        ({"top_p": 1.5}, "top_p: expected a number above 0 and up to 1, got 1.5"),
+        ({"top_p": float("nan")}, "top_p: expected a finite number of at least 0, got nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sample(params, key, prompt, 3, **options)
+    with pytest.raises(ValueError, match=r"embedding_dropout: expected .* got 1.0"):
+        language_model_loss(params, carry, batch, embedding_dropout=1.0)
     with pytest.raises(ValueError, match="length: expected at least 0, got -1"):
         sample(params, key, jnp.array([1], jnp.int32), -1)
