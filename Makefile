@@ -18,7 +18,7 @@ help: ## print this list
 	@echo
 	@echo "  PYTHON=python3.12 make ...   another interpreter (after make clean)"
 
-demo: $(VENV)/.demo ## train a small language model and show what it learnt
+demo: $(VENV)/.demo ## train a language model on real text and show what it learnt
 	$(BIN)/jlstm demo
 
 test: $(VENV)/.dev ## run the tests
@@ -41,7 +41,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-str
 
 lock: ## pin the dependencies anew (needs uv)
 	$(COMPILE) --extra dev --group build --output-file requirements/dev.lock pyproject.toml
-	$(COMPILE) --extra all --group build --constraint requirements/dev.lock \
+	$(COMPILE) --extra all --extra demo --group build --constraint requirements/dev.lock \
 		--no-annotate --output-file requirements/demo.lock pyproject.toml
 	$(COMPILE) --extra bench --group build --constraint requirements/dev.lock \
 		--output-file requirements/bench.lock pyproject.toml
