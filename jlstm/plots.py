@@ -6,12 +6,14 @@ Nothing here touches matplotlib's global state: no current figure, no backend, n
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jlstm.extras import require
 from jlstm.files import replacing
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jlstm.comparison import Comparison
 
 BLUE, PALE, GREY, RED = "#1f5fa8", "#9dbfe3", "#8a8a8a", "#b3282d"
@@ -41,18 +43,18 @@ def save(figure: Any, path: str | os.PathLike[str]) -> None:
 def plot_training(
     records: Sequence[Mapping[str, Any]],
     path: str | os.PathLike[str],
-    baselines: Mapping[str, float] | None = None,
     *,
-    title: str = "Training",
+    score: str = "loss",
+    best: tuple[int, float] | None = None,
 ) -> None:
-    """Draw bits per byte over the steps of a run into the PNG file ``path``.
+    """Draw the loss over the steps of a run into the PNG file ``path``.
 
     Args:
-        records: one for each report: ``step``, ``bits_per_byte``, and
-            ``validation_bits_per_byte``, None where it was not found.
+        records: one for each report: ``step``, ``loss`` and ``validation_loss``; the latter None
+            where it was not found, the loss None where no step was good.
         path: the PNG file to write.
-        baselines: names and bits per byte to compare with, drawn as level lines.
-        title: over the figure.
+        score: what the loss is measured in.
+        best: step and validation loss of the parameters that were kept.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -60,38 +62,25 @@ def plot_training(
     """
     figure = new_figure(8, 5)
     axes = figure.add_subplot()
-    validated = [r for r in records if r["validation_bits_per_byte"] is not None]
-    axes.plot(
-        [r["step"] for r in records],
-        [r["bits_per_byte"] for r in records],
-        color=PALE,
-        label="training (with dropout)",
-    )
-    axes.plot(
-        [r["step"] for r in validated],
-        [r["validation_bits_per_byte"] for r in validated],
-        color=BLUE,
-        marker="o",
-        markersize=4,
-        label="validation",
-    )
-    for name, bits in (baselines or {}).items():
-        axes.axhline(bits, color=GREY, linestyle="--", linewidth=1)
-        axes.annotate(
-            f"{name} {bits:.2f}",
-            (1, bits),
-            xycoords=("axes fraction", "data"),
-            xytext=(-4, 3),
-            textcoords="offset points",
-            ha="right",
-            color=GREY,
-            fontsize=9,
-        )
-    axes.set(xlabel="step", ylabel="bits per byte", title=title)
+    for name, label, style in (
+        ("loss", "training (with what is left out)", {"color": PALE}),
+        ("validation_loss", "validation", {"color": BLUE, "marker": "o", "markersize": 3}),
+    ):
+        shown = [(r["step"], r[name]) for r in records if r[name] is not None]
+        axes.plot([step for step, _ in shown], [loss for _, loss in shown], label=label, **style)
+    if best is not None:
+        axes.plot(*best, "o", color=RED, markersize=6, label=f"kept: {best[1]:.4g}")
+    # The first steps, from knowing nothing, would press the rest of the curve flat.
+    late = [r[n] for r in records[len(records) // 20 :] for n in ("loss", "validation_loss")]
+    late = [loss for loss in late if loss is not None]
+    if late:
+        low, high = min(late), max(late)
+        margin = 0.05 * (high - low) or 0.1
+        axes.set_ylim(low - margin, high + margin)
+    axes.set(xlabel="step", ylabel=score)
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9), frameon=False)
+    axes.legend(frameon=False)
     save(figure, path)
 
 
@@ -185,3 +174,114 @@ def _draw_errors(axes: Any, comparison: "Comparison") -> None:
         axes.xaxis.set_minor_formatter("")
     axes.set_title("error of each gradient, the worst named", fontsize=9)
     axes.set_xlabel("relative to float64")
+
+
+def plot_confusion(
+    confusion: "np.ndarray",
+    labels: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "Confusion",
+) -> None:
+    """Draw how often each class (row) was taken for which (column) into the PNG file ``path``.
+
+    Colours are parts of a row, so that a rare class is seen as well as a frequent one; the counts
+    stand in the cells where there is room for them.
+
+    Args:
+        confusion: counts, a row for each true class.
+        labels: the names of the classes.
+        path: the PNG file to write.
+        title: over the figure.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    count = len(labels)
+    size = min(4 + 0.45 * count, 16)
+    figure = new_figure(size + 0.8, size)
+    axes = figure.add_subplot()
+    shares = [[n / max(sum(row), 1) for n in row] for row in confusion.tolist()]
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="part of the true class")
+    if count <= 25:
+        for true, row in enumerate(confusion.tolist()):
+            for said, n in enumerate(row):
+                colour = "white" if shares[true][said] > 0.5 else "black"
+                axes.text(said, true, n or "", ha="center", va="center", color=colour, fontsize=8)
+    if count <= 60:
+        names = [label if len(label) <= 20 else f"{label[:19]}…" for label in labels]
+        axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axes.set_yticks(range(count), names)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    save(figure, path)
+
+
+class Forecasted(NamedTuple):
+    """A stretch of a series, and what was foretold of it."""
+
+    title: str
+    times: Any
+    truth: Any
+    """At these times; NaN where nobody knows."""
+    pieces: Sequence[tuple[Any, Any]]
+    """For each forecast its times, and its quantiles ``[horizon, quantiles]``."""
+
+
+def plot_forecast(
+    pictures: Sequence[Forecasted], path: str | os.PathLike[str], quantiles: Sequence[float]
+) -> None:
+    """Draw forecasts beside the truth, one panel below the other, into the PNG file ``path``.
+
+    The point forecast is the median; the bands go from the lowest quantile to the highest, from the
+    second to the last but one, and so on.
+
+    Args:
+        pictures: what to draw.
+        path: the PNG file to write.
+        quantiles: those that were foretold, rising, the median among them.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    figure = new_figure(10, 1 + 2.2 * len(pictures))
+    middle = list(quantiles).index(0.5)
+    for axes, picture in zip(
+        figure.subplots(len(pictures), squeeze=False)[:, 0], pictures, strict=True
+    ):
+        axes.plot(picture.times, picture.truth, color=GREY, linewidth=1.2, label="truth")
+        for place, (times, values) in enumerate(picture.pieces):
+            first = place == 0  # one entry of the legend each
+            for low in range(min(middle, len(quantiles) - 1 - middle)):
+                high = len(quantiles) - 1 - low
+                axes.fill_between(
+                    times,
+                    values[:, low],
+                    values[:, high],
+                    color=PALE,
+                    alpha=0.5,
+                    linewidth=0,
+                    label=f"{100 * (quantiles[high] - quantiles[low]):g} %" if first else None,
+                )
+            axes.plot(
+                times,
+                values[:, middle],
+                color=BLUE,
+                linewidth=1.5,
+                marker="." if len(times) < 3 else None,  # a line of one point is none
+                label="forecast" if first else None,
+            )
+            axes.axvline(times[0], color=GREY, linewidth=0.5, linestyle=":")
+        axes.set_title(picture.title, fontsize=10)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    if pictures:
+        figure.legend(
+            *figure.axes[0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=6,
+            frameon=False,
+        )
+    save(figure, path)

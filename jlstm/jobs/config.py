@@ -7,7 +7,7 @@ answers at once.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from jlstm.checks import check_choice, check_flag, check_number, check_size
 
@@ -86,9 +86,9 @@ class TextConfig(Training):
     vocabulary: int = 20_000
     """At most so many different tokens are told apart, the most frequent ones; others are one."""
     validation: float = 0.05
-    """Part of the text that chooses the best parameters, just before the part for the test."""
+    """Part of the text, its beginning, that chooses the best parameters."""
     test: float = 0.1
-    """Part of the text, its end, that is looked at only by the final evaluation."""
+    """Part of the text, its end, looked at only by the final evaluation."""
     streams: int = 32
     """Pieces of the text that are read side by side: the batch."""
     time: int = 128
@@ -141,6 +141,23 @@ Columns = str | tuple[str, ...]
 """Names of columns: in one string, separated by commas, or one by one."""
 
 
+def column_names(name: str, value: Any) -> tuple[str, ...]:
+    """The names one by one.
+
+    Raises:
+        TypeError: not names of columns.
+        ValueError: one is empty, or there twice.
+    """
+    names = value.split(",") if isinstance(value, str) and value else value or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+        raise TypeError(f"{name}: expected names of columns, got {value!r}")
+    names = tuple(n.strip() for n in names)
+    for n in names:
+        if not n or names.count(n) > 1:
+            raise ValueError(f"{name}: expected names of different columns, got {value!r}")
+    return names
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableConfig(Training):
     """Forecasts of the columns of a table with a row for each time.
@@ -149,6 +166,11 @@ class TableConfig(Training):
         TypeError, ValueError: an option of another type or out of range.
     """
 
+    epochs: float = 5.0
+    """Times that the windows of the training part are gone through; more, where that is fewer than
+    500 steps."""
+    learning_rate: float = 3e-3
+    """The highest; it rises from 0 and falls to 0 along a cosine (for sgd, to a hundredth)."""
     time: str
     """The column with the times."""
     target: Columns
@@ -156,7 +178,8 @@ class TableConfig(Training):
     horizon: int
     """Steps to forecast."""
     lookback: int | None = None
-    """Steps to forecast from; by default three horizons, or two seasons where that is more."""
+    """Steps to forecast from; by default four horizons, or two seasons where that is more (and a
+    season has at most 200 steps)."""
     past: Columns = ()
     """Columns known up to now that help to forecast."""
     known_future: Columns = ()
@@ -167,7 +190,7 @@ class TableConfig(Training):
     """The columns that tell series apart, where the table has several, one below the other."""
     season: int | None = None
     """Steps after which the series resembles itself; by default found from the times: a day of
-    hours, a week of days, a year of months …"""
+    hours, a week of days, a year of months …; 1: none."""
     validation: str = "0.1"
     """Part of the time that chooses the best parameters, or the date it begins at."""
     test: str = "0.2"
@@ -178,7 +201,8 @@ class TableConfig(Training):
     """What to do with missing values: end, saying where they are; repeat the last value before;
     or draw a line between the neighbours (within the past only, for what is forecast from)."""
     calendar: bool = True
-    """Whether the model is told the time of the day, week and year."""
+    """Whether the model is told the time of the day, week and year; each where the training part
+    has two of them."""
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     """Which quantiles to forecast; the median is the point forecast and always among them."""
     hidden: int = 64
@@ -187,10 +211,61 @@ class TableConfig(Training):
     """Layers of the LSTM."""
     dropout: float = 0.2
     """Part of the features left out after each layer."""
+    patch: int | None = None
+    """Steps that the LSTM reads at once; by default a twelfth of those to forecast from, at most
+    8."""
     linear: bool = True
     """Whether a linear map from the window to the forecast stands beside the LSTM."""
     batch: int = 256
-    """Windows of a training step."""
+    """Windows of a training step; of several targets, each has windows of its own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("target", "past", "known_future", "static", "group"):
+            object.__setattr__(self, name, column_names(name, getattr(self, name)))
+        if not self.target:
+            raise ValueError("target: expected at least one column, got none")
+        roles = {"time": column_names("time", self.time)}
+        if len(roles["time"]) != 1:
+            raise ValueError(f"time: expected the name of one column, got {self.time!r}")
+        for name in ("target", "past", "known_future", "static", "group"):
+            for column in getattr(self, name):
+                for other, columns in roles.items():
+                    if column in columns:
+                        raise ValueError(
+                            f"{name}: expected other columns than those of {other}, got {column!r}"
+                        )
+            roles[name] = getattr(self, name)
+        for name in ("horizon", "hidden", "layers", "batch"):
+            check_size(name, getattr(self, name))
+        for name in ("lookback", "season", "patch"):
+            if getattr(self, name) is not None:
+                check_size(name, getattr(self, name))
+        for name in ("validation", "test"):  # a number is as good as its name
+            object.__setattr__(self, name, str(getattr(self, name)))
+        check_choice("missing", self.missing, ("error", "fill", "interpolate"))
+        check_flag("calendar", self.calendar)
+        check_flag("linear", self.linear)
+        check_number("dropout", self.dropout, least=0, below=1)
+        object.__setattr__(self, "quantiles", _quantiles(self.quantiles))
+        written = ("target", *(f"q{q:g}" for q in self.quantiles))
+        for column in roles["time"] + roles["group"]:
+            if column in written:
+                raise ValueError(
+                    "time, group: expected other names than those of what is written of forecasts, "
+                    f"{', '.join(written)}, got {column}"
+                )
+
+
+def _quantiles(value: Any) -> tuple[float, ...]:
+    """Rising, with the median."""
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"quantiles: expected numbers, got {value!r}")
+    for q in value:
+        check_number("quantiles", q, least=0, below=1)
+        if q == 0:
+            raise ValueError("quantiles: expected numbers between 0 and 1, got 0")
+    return tuple(sorted({float(q) for q in value} | {0.5}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,36 +273,102 @@ class SequencesConfig(Training):
     """A model of labelled sequences, from a table in long format: a row for each step of each.
 
     Raises:
-        TypeError, ValueError: an option of another type or out of range.
+        TypeError, ValueError: an option of another type or out of range, or a column with two uses.
     """
 
+    epochs: float = 80.0
+    """Times that the training data is gone through."""
+    learning_rate: float = 3e-3
+    """The highest; it rises from 0 and falls to 0 along a cosine (for sgd, to a hundredth)."""
+    patience: int = 40
+    """Validations without a better one after which training ends; 0: never."""
     id: str
     """The column that says which sequence a row belongs to."""
     time: str
-    """The column that orders the rows of a sequence."""
+    """The column that orders the rows of a sequence: numbers or times."""
     label: str
     """The column with the label."""
     task: Literal["classify", "regress", "tag"] = "classify"
     """One class for each sequence, one number for each sequence, or one class for each step."""
     features: Columns = ()
-    """The columns to learn from; by default all others. Text is taken as a category."""
+    """The columns to learn from, separated by commas; by default all others. Text is taken as a
+    category."""
+    categories: Columns = ()
+    """Those of them whose numbers are names, too."""
+    missing: Literal["error", "mask"] = "error"
+    """What to do with missing values: end, saying where they are; or take the mean, and tell the
+    model where."""
     split: str | None = None
-    """A column that says train, validation or test for each sequence, in place of chance."""
+    """A column that says train, validation or test for each sequence, in place of chance; where it
+    never says validation, a part of train is taken."""
     validation: float = 0.1
     """Part of the sequences that chooses the best parameters."""
     test: float = 0.2
-    """Part of the sequences looked at only by the final evaluation."""
+    """Part of the sequences looked at only by the final evaluation; may be 0."""
     class_weights: Literal["none", "balanced"] = "none"
     """Whether errors of rare classes count more, as much as all others together."""
     buckets: int = 4
     """Lengths to which sequences are padded, at most: each is compiled once."""
-    hidden: int = 64
+    hidden: int = 128
     """Units of each layer and direction."""
     layers: int = 1
     """Layers of the LSTM."""
     bidirectional: bool = True
     """Whether each layer also reads from the end to the start."""
-    dropout: float = 0.3
+    input_dropout: float = 0.1
+    """Part of the features left out on their way in, the same ones in a whole sequence."""
+    dropout: float = 0.5
     """Part of the features left out after each layer."""
+    smoothing: float = 0.1
+    """Part of the probability that is shared out among all classes, for a model less sure, which
+    errs less where examples are few; 0 for probabilities to be taken at their word."""
     batch: int = 32
     """Sequences of a training step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        used: list[str] = []
+        for name in ("id", "time", "label", "split"):
+            value = getattr(self, name)
+            if value is None and name == "split":
+                continue
+            if not isinstance(value, str):
+                raise TypeError(
+                    f"{name}: expected the name of a column, got {type(value).__name__} {value!r}"
+                )
+            if not value or value in used:
+                got = "nothing" if not value else f"{value!r}, which has another use"
+                raise ValueError(f"{name}: expected the name of a column of its own, got {got}")
+            used.append(value)
+        for name in ("features", "categories"):
+            columns = getattr(self, name)
+            if isinstance(columns, str):
+                columns = [column.strip() for column in columns.split(",") if column.strip()]
+            if not all(isinstance(column, str) for column in columns):
+                raise TypeError(f"{name}: expected names of columns, got {columns!r}")
+            object.__setattr__(self, name, tuple(dict.fromkeys(columns)))
+            for column in set(used[2:]) & set(columns):  # what is to be found out, and chance
+                raise ValueError(
+                    f"{name}: expected columns to learn from, got {column!r}, which has another use"
+                )
+        check_choice("task", self.task, ("classify", "regress", "tag"))
+        check_choice("missing", self.missing, ("error", "mask"))
+        check_choice("class_weights", self.class_weights, ("none", "balanced"))
+        if self.task == "regress" and self.class_weights != "none":
+            raise ValueError(
+                f"class_weights: expected 'none' for the task 'regress', got {self.class_weights!r}"
+            )
+        for name in ("validation", "test"):
+            check_number(name, getattr(self, name), least=0, below=1)
+        if self.validation == 0:
+            raise ValueError("validation: expected a number above 0, got 0")
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                "validation, test: expected to leave something to train on, got "
+                f"{self.validation} + {self.test}"
+            )
+        for name in ("buckets", "hidden", "layers", "batch"):
+            check_size(name, getattr(self, name))
+        check_flag("bidirectional", self.bidirectional)
+        for name in ("input_dropout", "dropout", "smoothing"):
+            check_number(name, getattr(self, name), least=0, below=1)

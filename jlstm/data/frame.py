@@ -1,0 +1,283 @@
+"""Tables as people have them: CSV or Parquet, read without guessing what a column means.
+
+Of a CSV every cell is text, until somebody asks for a column as numbers, times or text and thereby
+says what it is to be. Where a cell is something else, the message names its column and its row as
+the file has it, the header being row 1. Nothing becomes missing without a word.
+
+Polars comes with ``jlstm[train]``.
+"""
+
+import codecs
+import csv
+import difflib
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jlstm.extras import require
+
+if TYPE_CHECKING:
+    import polars
+
+TEXT_FILES, PARQUET_FILES = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
+DELIMITERS = (",", ";", "\t")
+MISSING = ("", "nan", "na", "n/a", "null", "none")
+"""What stands for a missing number, in small or capital letters."""
+
+Times = np.ndarray
+"""``datetime64[us]``; what has an offset is in UTC."""
+
+
+def read_table(path: str | os.PathLike[str]) -> "polars.DataFrame":
+    """The table of a file, every column of a CSV as text.
+
+    The delimiter (comma, semicolon or tab) is the one that cuts the header into most names. A byte
+    order mark is dropped, any kind of line end is fine, and so are empty lines at the end.
+
+    Args:
+        path: a file in UTF-8 that ends in .csv, .tsv or .txt, or a Parquet file.
+
+    Raises:
+        MissingExtraError: polars is not installed.
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is of another kind, not UTF-8, empty, or no table: two columns of one name, a
+            row with more or fewer cells than the header.
+    """
+    pl = require("polars", "train")
+    path = Path(path)
+    kind = path.suffix.lower()
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file, got a folder")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: expected a file, got a path where there is none")
+    if kind not in TEXT_FILES + PARQUET_FILES:
+        raise ValueError(
+            f"{path}: expected a file that ends in {', '.join(TEXT_FILES + PARQUET_FILES)}, "
+            f"got {kind or 'no such ending'}"
+        )
+    content = path.read_bytes()
+    if not content.strip():
+        raise ValueError(f"{path}: expected a table, got an empty file")
+    frame: polars.DataFrame
+    if kind in PARQUET_FILES:
+        try:
+            frame = pl.read_parquet(io.BytesIO(content))
+        except pl.exceptions.PolarsError as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path}: expected a Parquet file, got: {reason}") from None
+    else:
+        header, rows = _cells(path, content)
+        cells = zip(*rows, strict=True) if rows else [()] * len(header)
+        named = zip(header, cells, strict=True)
+        frame = pl.DataFrame({name: pl.Series(values, dtype=pl.String) for name, values in named})
+    if not frame.height:
+        raise ValueError(f"{path}: expected rows below the header, got none")
+    return frame
+
+
+def _cells(path: Path, content: bytes) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a CSV, each with as many cells as the header."""
+    try:
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        at = error.start + len(content) - len(error.object)
+        raise ValueError(
+            f"{path}: expected text in UTF-8, got byte {content[at]:#04x} at offset {at}"
+        ) from None
+
+    def read(delimiter: str, strict: bool) -> Iterator[list[str]]:
+        return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+
+    row = 1
+    rows: list[list[str]] = []
+    try:
+        delimiter = max(DELIMITERS, key=lambda d: len(next(read(d, strict=False))))
+        for cells in read(delimiter, strict=True):
+            rows.append(cells)
+            row += 1
+    except csv.Error as error:
+        raise ValueError(f"{path}: row {row}: expected cells of a CSV, got: {error}") from None
+    while not rows[-1]:
+        rows.pop()
+    header = [name.strip() for name in rows[0]]
+    if not header:
+        raise ValueError(f"{path}: row 1: expected the names of the columns, got an empty line")
+    for name in header:
+        if not name:
+            place = header.index(name) + 1
+            raise ValueError(
+                f"{path}: row 1: expected a name for each column, column {place} has none"
+            )
+        if header.count(name) > 1:
+            raise ValueError(
+                f"{path}: row 1: expected a name of its own for each column, "
+                f"got {name!r} {header.count(name)} times"
+            )
+    for row, cells in enumerate(rows[1:], 2):
+        if len(cells) != len(header):
+            got = str(len(cells)) if cells else "an empty line"
+            raise ValueError(f"{path}: row {row}: expected {len(header)} cells, got {got}")
+    return header, rows[1:]
+
+
+def check_columns(frame: "polars.DataFrame", names: Sequence[str], role: str) -> None:
+    """Raise ValueError unless the table has each of these columns, saying which it has.
+
+    Args:
+        frame: the table.
+        names: of columns.
+        role: what they are for, as the user knows it: the name of the option.
+    """
+    for name in names:
+        if name not in frame.columns:
+            near = difflib.get_close_matches(name, frame.columns, 1, 0.5)
+            shown = ", ".join(frame.columns[:20]) + (", …" if frame.width > 20 else "")
+            raise ValueError(
+                f"{role}: expected a column of the table ({shown}), got {name!r}"
+                + (f"; is it {near[0]!r}?" if near else "")
+            )
+
+
+def numbers(frame: "polars.DataFrame", name: str) -> Float[np.ndarray, " rows"]:
+    """A column as numbers, float64; NaN where a cell is empty, or says so (``MISSING``).
+
+    Raises:
+        ValueError: there is no such column, or a cell holds something else, or infinity.
+    """
+    pl = require("polars", "train")
+    check_columns(frame, [name], "column")
+    column = frame[name]
+    if column.dtype == pl.String:
+        text = column.fill_null("").str.strip_chars()
+        found = text.cast(pl.Float64, strict=False)
+        bad = found.is_null() & ~text.str.to_lowercase().is_in(MISSING)
+        for at in bad.arg_true().head(1):
+            hint = "; decimals follow a point" if re.fullmatch(r"-?\d*,\d+", text[at]) else ""
+            raise ValueError(f"{_place(name, at)}: expected a number, got {column[at]!r}{hint}")
+    elif column.dtype.is_numeric() or column.dtype == pl.Boolean:
+        found = column.cast(pl.Float64)
+    else:
+        raise ValueError(f"column {name!r}: expected numbers, got {column.dtype}")
+    values: Float[np.ndarray, " rows"] = found.fill_null(np.nan).to_numpy().astype(np.float64)
+    for at in np.flatnonzero(np.isinf(values))[:1]:
+        raise ValueError(f"{_place(name, at)}: expected a finite number, got {column[int(at)]!r}")
+    return values
+
+
+_TIME = re.compile(
+    r"(\d{4})([-/])(\d{1,2})(?:\2(\d{1,2})"
+    r"(?:[T ](\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,6})\d*)?)?\s*(Z|[+-]\d{2}:?(?:\d{2})?)?)?)?",
+    re.ASCII,
+)
+_EITHER_WAY = re.compile(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b.*", re.ASCII | re.DOTALL)
+
+
+def times(frame: "polars.DataFrame", name: str) -> Times:
+    """A column as times, ``datetime64[us]``: 2016-07-01, 2016/07/01, 2016-07, each to the second.
+
+    A time of the day follows a blank or T: 13:45, 13:45:10, 13:45:10.25; then, where there is one,
+    Z or an offset such as +02:00, and the result is in UTC.
+
+    Raises:
+        ValueError: there is no such column, or a cell is empty, or anything else: also a date whose
+            day and month could be either way round, or offsets in some rows only.
+    """
+    pl = require("polars", "train")
+    check_columns(frame, [name], "time")
+    column = frame[name]
+    for at in column.is_null().arg_true().head(1):
+        raise ValueError(f"{_place(name, at)}: expected a time, got an empty cell")
+    if column.dtype in (pl.Date, pl.Datetime):
+        if getattr(column.dtype, "time_zone", None):
+            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return column.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]")
+    if column.dtype != pl.String:
+        raise ValueError(
+            f"column {name!r}: expected times such as 2016-07-01 13:45, got {column.dtype}"
+        )
+    found = np.empty(len(column), "datetime64[us]")
+    with_offset: bool | None = None
+    for at, text in enumerate(column):
+        time = _time(_place(name, at), text.strip())
+        if with_offset is None:
+            with_offset = time.tzinfo is not None
+        elif with_offset != (time.tzinfo is not None):
+            raise ValueError(
+                f"{_place(name, at)}: expected an offset in each row or in none, got {text!r}"
+            )
+        found[at] = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    return found
+
+
+def _time(place: str, text: str) -> datetime:
+    match = _TIME.fullmatch(text)
+    if match is None:
+        if _EITHER_WAY.fullmatch(text):
+            raise ValueError(
+                f"{place}: expected the year first, as in 2016-07-01 (day and month could be "
+                f"either way round), got {text!r}"
+            )
+        got = repr(text) if text else "an empty cell"
+        raise ValueError(f"{place}: expected a time such as 2016-07-01 13:45, got {got}")
+    year, _, month, day, hour, minute, second, part, offset = match.groups()
+    zone = None
+    try:
+        if offset == "Z":
+            zone = UTC
+        elif offset:
+            digits = offset[1:].replace(":", "").ljust(4, "0")
+            ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+            zone = timezone(ahead if offset[0] == "+" else -ahead)
+        micro = int((part or "").ljust(6, "0"))
+        clock = (int(hour or 0), int(minute or 0), int(second or 0), micro)
+        return datetime(int(year), int(month), int(day or 1), *clock, tzinfo=zone)
+    except ValueError as error:  # the 30th of February
+        raise ValueError(
+            f"{place}: expected a time that there is, got {text!r} ({error})"
+        ) from None
+
+
+def order(frame: "polars.DataFrame", name: str) -> np.ndarray:
+    """A column to sort rows by: numbers (float64) if its first cell is one, else times.
+
+    Raises:
+        ValueError: there is no such column, or a cell is empty or of another kind than the first.
+    """
+    pl = require("polars", "train")
+    check_columns(frame, [name], "time")
+    column = frame[name]
+    is_number = column.dtype.is_numeric()
+    if column.dtype == pl.String:
+        is_number = (
+            column.head(1).str.strip_chars().cast(pl.Float64, strict=False).is_finite().any()
+        )
+    if not is_number:
+        return times(frame, name)
+    values = numbers(frame, name)
+    for at in np.flatnonzero(np.isnan(values))[:1]:
+        raise ValueError(f"{_place(name, at)}: expected a number, got {column[int(at)]!r}")
+    return values
+
+
+def texts(frame: "polars.DataFrame", name: str) -> list[str]:
+    """A column as text, without blanks around it; missing cells are empty.
+
+    Raises:
+        ValueError: there is no such column.
+    """
+    pl = require("polars", "train")
+    check_columns(frame, [name], "column")
+    found: list[Any] = frame[name].cast(pl.String).fill_null("").str.strip_chars().to_list()
+    return found
+
+
+def _place(name: str, at: int | np.integer) -> str:
+    """Where a cell is, for messages: the row at 0 is row 2 of a file with a header."""
+    return f"column {name!r}, row {int(at) + 2}"

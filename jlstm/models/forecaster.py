@@ -1,0 +1,301 @@
+"""A forecaster: an LSTM reads a window of a series, and quantiles of the steps to come.
+
+Several steps are foretold at once. A window is seen from its last value, so that a series which is
+moved up or down as a whole is foretold alike, as much moved; and it is read in patches of P steps,
+for which the LSTM needs P times fewer steps. With x_1 … x_L the window, k what is known of its
+steps and of the H to come (a price, say), e what is known of the window as a whole (which series it
+is of, the hour at which it ends), [,] side by side::
+
+    u_l = x_l − x_L
+    h   = the last output of the LSTM, which reads [u, k of P steps, e], patch after patch
+    m   = max(0, [h, e, k_{L+1} … k_{L+H}]·M + a)
+    y   = m·R + r                                                     [H, quantiles]
+
+    median of step j:   q_j = x_L + y_j + (u·A + b)_j + (k_{L+j} − k_L)·w
+    the quantile above another, and below:   q' = q + softplus(y'_j)      q' = q − softplus(y'_j)
+
+so that quantiles cannot cross. A, b and w, the linear map beside the LSTM, may be left out. They
+and R start at 0, and so the point forecast as the last value. Everything is a pure function of
+``Forecaster``, a pytree of parameters.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
+
+from jlstm.checks import check_flag, check_number, check_size
+from jlstm.layers import LayerParams, Stack, init_stack, stack
+from jlstm.sequence import lstm
+from jlstm.types import check_array, check_float, check_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecasterConfig:
+    """What a forecaster is made of: all but its weights.
+
+    Raises:
+        TypeError: an option of another type.
+        ValueError: a size out of range; quantiles that do not rise, are not between 0 and 1, or
+            lack the median.
+    """
+
+    lookback: int
+    """Steps of a window."""
+    horizon: int
+    """Steps to forecast."""
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+    """Which, rising, with the median among them."""
+    series: int = 1
+    """How many series are told apart."""
+    past: int = 0
+    """Features known up to now, beside the values."""
+    known: int = 0
+    """Features known over window and horizon."""
+    about: int = 0
+    """Features of a window as a whole."""
+    embedding: int = 8
+    """Learned features of a series; none where there is one series."""
+    stack: Stack = field(default_factory=lambda: Stack(sizes=64))
+    """The LSTM."""
+    width: int = 128
+    """Units between the LSTM and the forecast."""
+    patch: int = 4
+    """Steps of the window that the LSTM reads at once. The oldest ones that make no whole patch are
+    left to the linear map."""
+    linear: bool = True
+    """Whether there is a linear map from the window to the forecast beside the LSTM."""
+
+    def __post_init__(self) -> None:
+        for name in ("lookback", "horizon", "series", "width", "patch"):
+            check_size(name, getattr(self, name))
+        for name in ("past", "known", "about", "embedding"):
+            check_size(name, getattr(self, name), 0)
+        check_flag("linear", self.linear)
+        check_quantiles(self.quantiles)
+        if not isinstance(self.stack, Stack):
+            raise TypeError(f"stack: expected a Stack, got {type(self.stack).__name__}")
+        if self.patch > self.lookback:
+            raise ValueError(
+                f"patch: expected at most the {self.lookback} steps of the window, got {self.patch}"
+            )
+
+    @property
+    def median(self) -> int:
+        """The place of the median among the quantiles."""
+        return self.quantiles.index(0.5)
+
+    @property
+    def whole(self) -> int:
+        """Features of a window as a whole, the learned ones of its series included."""
+        return self.about + (self.embedding if self.series > 1 else 0)
+
+
+def check_quantiles(quantiles: Any) -> None:
+    """Raise unless these are numbers between 0 and 1 that rise, with the median among them."""
+    if not isinstance(quantiles, tuple):
+        raise TypeError(f"quantiles: expected a tuple, got {type(quantiles).__name__}")
+    for q in quantiles:
+        check_number("quantiles", q)
+    if list(quantiles) != sorted({q for q in quantiles if 0 < q < 1}) or 0.5 not in quantiles:
+        raise ValueError(
+            "quantiles: expected rising numbers between 0 and 1 with 0.5 among them, "
+            f"got {', '.join(map(str, quantiles)) or 'none'}"
+        )
+
+
+class LinearMap(NamedTuple):
+    """What stands beside the LSTM."""
+
+    window: Float[Array, "lookback horizon"]
+    """A: what the values of the window add."""
+    bias: Float[Array, " horizon"]
+    effect: Float[Array, " known"]
+    """w: what a known feature adds as it changes from the last step of the window."""
+
+
+class Forecaster(NamedTuple):
+    """The parameters of a forecaster; see the module for the equations."""
+
+    embedding: Float[Array, "series embedding"] | None
+    """One row for each series; None where there is one series."""
+    stack: tuple[LayerParams, ...]
+    hidden: Float[Array, "inputs width"]
+    """M: from the LSTM's last output and what is known of series and future."""
+    hidden_bias: Float[Array, " width"]
+    readout: Float[Array, "width horizon quantile"]
+    readout_bias: Float[Array, "horizon quantile"]
+    linear: LinearMap | None
+    """None where there is none."""
+
+
+class WindowBatch(NamedTuple):
+    """Windows of series, time first, none with missing numbers but in ``targets``."""
+
+    values: Float[Array | np.ndarray, "lookback batch"]
+    series: Int[Array | np.ndarray, " batch"]
+    """Which series each window is of."""
+    past: Float[Array | np.ndarray, "lookback batch past"]
+    known: Float[Array | np.ndarray, "lookback+horizon batch known"]
+    about: Float[Array | np.ndarray, "batch about"]
+    targets: Float[Array | np.ndarray, "horizon batch"] | None = None
+    """What came; NaN does not count."""
+    key: PRNGKeyArray | None = None
+    """For the dropout; None for none."""
+
+
+def init_forecaster(
+    key: PRNGKeyArray, config: ForecasterConfig, *, dtype: DTypeLike = jnp.float32
+) -> Forecaster:
+    """Fresh parameters, whose point forecast is the last value.
+
+    Args:
+        key: a key of ``jax.random``.
+        config: what the forecaster is made of.
+        dtype: a floating-point dtype, that of all computation.
+
+    Raises:
+        TypeError: an argument of another type, or a dtype that is not floating-point.
+    """
+    check_key("key", key)
+    _check_config(config)
+    dtype = check_float("dtype", dtype)
+    c = config
+    key_embedding, key_stack, key_hidden = jax.random.split(key, 3)
+    embedding = None
+    if c.series > 1:
+        embedding = 0.1 * jax.random.normal(key_embedding, (c.series, c.embedding), dtype)
+    inputs = c.stack.output_size + c.whole + c.horizon * c.known
+    hidden = jax.random.normal(key_hidden, (inputs, c.width), dtype)
+    linear = LinearMap(
+        window=jnp.zeros((c.lookback, c.horizon), dtype),
+        bias=jnp.zeros(c.horizon, dtype),
+        effect=jnp.zeros(c.known, dtype),
+    )
+    return Forecaster(
+        embedding=embedding,
+        stack=init_stack(
+            key_stack, c.patch * (1 + c.past + c.known) + c.whole, c.stack, dtype=dtype
+        ),
+        hidden=hidden / jnp.sqrt(jnp.asarray(inputs, dtype)),
+        hidden_bias=jnp.zeros(c.width, dtype),
+        readout=jnp.zeros((c.width, c.horizon, len(c.quantiles)), dtype),
+        readout_bias=jnp.zeros((c.horizon, len(c.quantiles)), dtype),
+        linear=linear if c.linear else None,
+    )
+
+
+def forecast(
+    config: ForecasterConfig,
+    params: Forecaster,
+    batch: WindowBatch,
+    *,
+    layer: Callable[..., Any] = lstm,
+) -> Float[Array, "horizon batch quantile"]:
+    """The quantiles of each step to come; ``[..., config.median]`` is the point forecast.
+
+    Args:
+        config: what the forecaster is made of.
+        params: its parameters.
+        batch: the windows; ``targets`` are not looked at. (Under ``jit`` a series out of range is
+            not noticed and taken as the nearest there is.)
+        layer: what runs one layer of the stack, as for ``jlstm.layers.stack``.
+
+    Raises:
+        TypeError, ValueError: an argument of another type, dtype or shape.
+    """
+    c, p, b = config, params, _check_batch(config, params, batch)
+    count = b.values.shape[1]
+    now = b.values[-1]
+    window = b.values - now
+    about = b.about
+    if p.embedding is not None:
+        about = jnp.concatenate([jnp.take(p.embedding, b.series, axis=0, mode="clip"), about], -1)
+
+    steps = c.lookback // c.patch
+    read = jnp.concatenate([window[..., None], b.past, b.known[: c.lookback]], axis=-1)
+    read = read[c.lookback - steps * c.patch :]
+    patches = read.reshape(steps, c.patch, count, -1).swapaxes(1, 2).reshape(steps, count, -1)
+    everywhere = jnp.broadcast_to(about, (steps, *about.shape))
+    xs = jnp.concatenate([patches, everywhere], axis=-1)
+    quiet = c.stack if b.key is not None else c.stack.without_noise()
+    _, hs = stack(quiet, p.stack, None, xs, key=b.key, layer=layer)
+
+    future = b.known[c.lookback :].swapaxes(0, 1).reshape(count, -1)
+    m = jnp.concatenate([hs[-1], about, future], axis=-1) @ p.hidden + p.hidden_bias
+    y = jnp.einsum("bw,whq->hbq", jax.nn.relu(m), p.readout) + p.readout_bias[:, None]
+
+    middle = now + y[..., c.median]
+    if p.linear is not None:
+        changes = b.known[c.lookback :] - b.known[c.lookback - 1]
+        middle = middle + p.linear.window.T @ window + p.linear.bias[:, None]
+        middle = middle + changes @ p.linear.effect
+    widths = jax.nn.softplus(y)
+    middle = middle[..., None]
+    below = middle - jnp.cumsum(widths[..., : c.median][..., ::-1], axis=-1)[..., ::-1]
+    above = middle + jnp.cumsum(widths[..., c.median + 1 :], axis=-1)
+    return jnp.concatenate([below, middle, above], axis=-1)
+
+
+def forecaster_loss(
+    config: ForecasterConfig,
+    params: Forecaster,
+    batch: WindowBatch,
+    *,
+    layer: Callable[..., Any] = lstm,
+) -> Float[Array, ""]:
+    """Twice the mean quantile loss over targets and quantiles (Koenker & Bassett 1978).
+
+    With d = target − forecast of quantile q, that of one is max(q·d, (q − 1)·d); of the median
+    alone, the mean absolute error is what is returned. Targets that are NaN do not count, and where
+    none counts the loss is 0.
+
+    Raises:
+        TypeError, ValueError: as for ``forecast``, and for a batch without targets.
+    """
+    quantiles = forecast(config, params, batch, layer=layer)
+    if batch.targets is None:
+        raise ValueError("batch.targets: expected an array, got None")
+    shape = quantiles.shape[:-1]
+    targets = check_array("batch.targets", batch.targets, shape).astype(quantiles.dtype)
+    counts = jnp.isfinite(targets)[..., None]
+    d = jnp.where(counts, targets[..., None] - quantiles, 0.0)
+    q = jnp.asarray(config.quantiles, quantiles.dtype)
+    total = 2.0 * jnp.sum(jnp.maximum(q * d, (q - 1) * d))
+    count = (len(config.quantiles) * jnp.sum(counts)).astype(total.dtype)
+    return total / jnp.maximum(count, 1.0)
+
+
+def _check_config(config: Any) -> None:
+    if not isinstance(config, ForecasterConfig):
+        raise TypeError(f"config: expected ForecasterConfig, got {type(config).__name__}")
+
+
+def _check_batch(config: ForecasterConfig, params: Any, batch: Any) -> WindowBatch:
+    """The batch as arrays of the parameters' dtype; raise unless all fit together."""
+    _check_config(config)
+    if not isinstance(params, Forecaster):
+        raise TypeError(f"params: expected Forecaster, got {type(params).__name__}")
+    if not isinstance(batch, WindowBatch):
+        raise TypeError(f"batch: expected WindowBatch, got {type(batch).__name__}")
+    values = check_array("batch.values", batch.values, (config.lookback, "batch"))
+    count = values.shape[1]
+    shapes = {
+        "series": (count,),
+        "past": (config.lookback, count, config.past),
+        "known": (config.lookback + config.horizon, count, config.known),
+        "about": (count, config.about),
+    }
+    arrays = {
+        name: check_array(f"batch.{name}", getattr(batch, name), shape)
+        for name, shape in shapes.items()
+    }
+    if not jnp.issubdtype(arrays["series"].dtype, jnp.integer):
+        raise TypeError(f"batch.series: expected integers, got {arrays['series'].dtype.name}")
+    dtype = params.hidden.dtype
+    floats = {name: array.astype(dtype) for name, array in arrays.items() if name != "series"}
+    return batch._replace(values=values.astype(dtype), series=arrays["series"], **floats)

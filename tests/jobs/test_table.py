@@ -1,0 +1,473 @@
+"""A forecasting run from the file to the forecasts, without the driver: small, and in seconds."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import jax
+import numpy as np
+import optax
+import polars as pl
+import pytest
+
+from jlstm.data.series import find_windows, make_panel
+from jlstm.jobs import table
+from jlstm.jobs.config import TableConfig
+from jlstm.train import init_train_state, make_train_step
+
+HOURS, HORIZON, LOOKBACK = 260, 4, 12
+
+
+def hours(count, start="2016-07-01"):
+    times = np.datetime64(start, "m") + np.arange(count) * np.timedelta64(60, "m")
+    return [str(time).replace("T", " ") for time in times]
+
+
+def signal(count, seed=0):
+    """A day, and on it what the column of the known future adds."""
+    generator = np.random.default_rng(seed)
+    price = generator.integers(0, 2, count)
+    day = np.sin(2 * np.pi * np.arange(count) / 24)
+    return 20 + 5 * day + 8 * price + generator.normal(size=count) / 10, price
+
+
+def frame_of(count=HOURS):
+    load, price = signal(count)
+    other, _ = signal(count, seed=1)
+    return pl.DataFrame({"time": hours(count), "load": load, "price": price, "other": -other})
+
+
+def config_of(**options):
+    small = {"lookback": LOOKBACK, "hidden": 4, "batch": 32, "steps": 12}
+    columns = {"time": "time", "target": "load,other", "known_future": "price"}
+    return TableConfig(**columns | small | {"horizon": HORIZON} | options)
+
+
+def prepared(tmp_path, frame, config, name="t.csv"):
+    path = tmp_path / name
+    frame.write_csv(path)
+    folder = tmp_path / "run"
+    folder.mkdir(exist_ok=True)
+    table.prepare(config, [path], folder)
+    return folder
+
+
+def trained(config, folder, steps=None):
+    job = table.build(config, folder)
+    optimizer = optax.adam(1e-2)
+    step = make_train_step(job.loss, optimizer)
+    params = job.init(jax.random.key(config.seed))
+    state = init_train_state(params, optimizer, job.carry(params))
+    for n in range(job.steps if steps is None else steps):
+        state, _ = step(state, job.batch(n))
+    return job, jax.device_get(state.params)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run, trained long enough to have learned what the price does."""
+    path = tmp_path_factory.mktemp("table")
+    config = config_of(steps=150)
+    folder = prepared(path, frame_of(), config)
+    job, params = trained(config, folder)
+    return config, folder, job, params
+
+
+def test_what_is_prepared_can_be_moved_and_read(run, tmp_path):
+    config, folder, job, params = run
+    assert {str(p.relative_to(folder)) for p in (folder / "data").iterdir()} == set(table.FILES)
+    known = json.loads((folder / "data/table.json").read_text())
+    assert known["file"]["rows"] == HOURS
+    assert len(known["file"]["sha256"]) == 64
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    there = table.build(config, moved)
+    assert there.validate(params) == job.validate(params)
+    for one, other in zip(
+        jax.tree.leaves(there.batch(3)._replace(key=None)),
+        jax.tree.leaves(job.batch(3)._replace(key=None)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_damaged_data_is_named(run, tmp_path):
+    config, folder, _, _ = run
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    (moved / "data/table.json").write_text("{")
+    with pytest.raises(ValueError, match=r"data/table\.json: expected what jlstm wrote there"):
+        table.build(config, moved)
+
+
+def test_the_arithmetic_is_told(run):
+    _, _, job, _ = run
+    about = " ".join(job.about)
+    training = 182 - LOOKBACK - HORIZON + 1  # 260 rows, of which 26 and 52 are held out
+    assert "t.csv: 260 rows, of which 260 steps of 1 hour from 2016-07-01 to 2016-07-11 19" in about
+    assert "(182 rows)" in about
+    assert f"{2 * training:,} for training, {2 * 23:,} for validation, {2 * 49:,} for the" in about
+    assert f"batches of 32, each cut over 2 devices: {-(-2 * training // 32)} steps" in about
+    assert "150 steps" in about
+    assert job.epoch == -(-2 * training // 32)
+    assert job.steps == 150
+    assert job.per_step(job.batch(0)) == 32
+    assert job.devices == 2
+
+
+def test_a_small_table_is_trained_for_a_while(tmp_path):
+    folder = prepared(tmp_path, frame_of(), config_of(steps=None, epochs=2))
+    assert table.build(config_of(steps=None, epochs=2), folder).steps == table.FEWEST_STEPS
+    assert table.build(config_of(steps=None, epochs=100), folder).steps == 1100
+
+
+def test_training_helps_and_is_the_same_twice(run):
+    config, folder, job, params = run
+    fresh = job.init(jax.random.key(0))
+    assert job.validate(params) < 0.6 * job.validate(fresh)
+    _, first = trained(config, folder, steps=3)
+    _, second = trained(config, folder, steps=3)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_validation_is_the_mean_over_all_windows(run, monkeypatch):
+    config, folder, job, params = run
+    _, schema, series = table._read(folder)
+    panel = make_panel(series, schema)
+    places = find_windows(series, panel, "validation")
+    model = table.model_config(config, schema)
+    whole = float(table.forecaster_loss(model, params, table.cut(panel, places)))
+    assert job.validate(params) == pytest.approx(whole, rel=1e-6)
+    for size in (7, 45):
+        monkeypatch.setattr(table, "AT_ONCE", size)
+        assert len(places) % size
+        assert job.validate(params) == pytest.approx(whole, rel=1e-6)
+
+
+def test_every_window_of_the_test_counts_once_whatever_the_batch(run):
+    config, folder, _, params = run
+    _, schema, series = table._read(folder)
+    panel = make_panel(series, schema)
+    places = find_windows(series, panel, "test")
+    model = table.model_config(config, schema)
+    weights = table._fit_linear(panel, series)
+    found = [
+        table.judge(model, params, panel, places, weights, size=size) for size in (7, 49, 2048)
+    ]
+    np.testing.assert_array_equal(found[0]["model"].known, np.full((2, HORIZON), 49))
+    assert list(found[0]) == ["model", "last value", "drift", "linear"]
+    for other in found[1:]:
+        for name, errors in found[0].items():
+            for one, two in zip(errors, other[name], strict=True):
+                np.testing.assert_allclose(one, two, rtol=1e-5)  # the model is float32
+
+
+def test_the_linear_baseline_learns_nothing_from_the_test(run):
+    _, folder, _, _ = run
+    _, schema, series = table._read(folder)
+    weights = []
+    for begin in (HOURS, 208, 182):  # nothing changed; the test; validation, too
+        values = series.values.copy()
+        values[begin:] *= np.linspace(0, 3, HOURS - begin)[:, None]
+        changed = replace(series, values=values)
+        weights.append(table._fit_linear(make_panel(changed, schema), changed))
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert (weights[0] != weights[2]).any()  # the ridge is chosen there
+
+
+def test_the_last_value_baseline_by_hand(run):
+    config, folder, _, params = run
+    results = table.evaluate(config, folder, params).results
+    load = frame_of()["load"].to_numpy()
+    other = frame_of()["other"].to_numpy()
+    errors = [
+        [values[o + h] - values[o - 1] for o in range(208, HOURS - HORIZON + 1)]
+        for values in (load, other)
+        for h in range(HORIZON)
+    ]
+    found = results["raw"]["last value"]
+    assert found["mae"] == pytest.approx(np.mean(np.abs(errors)), rel=1e-5)
+    assert found["mse"] == pytest.approx(np.mean(np.square(errors)), rel=1e-5)
+    assert results["by_series"]["last value"]["mae"][0] == pytest.approx(
+        np.mean(np.abs(errors[:HORIZON])), rel=1e-5
+    )
+    naive = [np.abs(np.diff(v[:182], n=1)).mean() for v in (load, other)]
+    season = [np.abs(v[24:182] - v[:158]).mean() for v in (load, other)]
+    mase = np.mean([np.mean(np.abs(e)) for e in (errors[:4], errors[4:])] / np.array(season))
+    assert found["mase"] == pytest.approx(mase, rel=1e-5)
+    assert naive != season
+
+
+def test_the_evaluation(run):
+    config, folder, _, params = run
+    found = table.evaluate(config, folder, params)
+    results = json.loads(json.dumps(found.results, allow_nan=False))
+    assert results["origins"] == 49
+    assert results["truths"] == 2 * 49 * HORIZON
+    assert len(results["by_horizon_scaled"]["model"]["mae"]) == HORIZON
+    assert results["by_series"]["names"] == ["load", "other"]
+    assert 0 < results["scaled"]["model"]["coverage"] < 1
+    assert (folder / "plots/forecast.png").read_bytes().startswith(b"\x89PNG")
+    titles = [one.title for one in found.tables]
+    assert len(titles) == 3
+    assert "49 origins" in titles[0]
+    assert [row[0] for row in found.tables[0].rows] == ["model", "last value", "drift", "linear"]
+    assert [row[0] for row in found.tables[1].rows] == ["1", "2", "3", "4"]
+    assert {len(row) for one in found.tables for row in one.rows} == {9, 7, 8}
+    assert any("seasonal naive forecast is left out" in note for note in found.notes)
+    assert not any("A baseline has" in note for note in found.notes)
+    # The price of the future is what no baseline sees.
+    assert "beats every baseline" in found.verdict
+
+
+def test_a_model_that_knows_nothing_is_told_to_lose(run):
+    config, folder, job, _ = run
+    found = table.evaluate(config, folder, job.init(jax.random.key(0)))
+    assert "The model LOSES to" in found.verdict
+    assert "last value" in found.verdict
+    assert "linear" in found.verdict
+    assert "A baseline has the lower MAE for 2 of 2 targets: load (" in found.notes[0]
+    assert "A baseline has the lower MAE for 4 of 4 steps ahead: 1 (" in found.notes[1]
+
+
+def test_intervals_that_hold_too_little_are_told(run):
+    config, folder, _, params = run
+    bias = np.array(params.readout_bias)
+    for width, how in ((-20.0, "narrow: "), (20.0, "wide: 100.0 %")):
+        bias[:, [0, 2]] = width
+        changed = params._replace(readout_bias=bias, readout=np.zeros_like(params.readout))
+        notes = table.evaluate(config, folder, changed).notes
+        assert any(f"The intervals are too {how}" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ((1.0, 1.0), "The model beats every baseline: MAE 1.000, MSE 1.000, .* of them is a "),
+        ((2.5, 4.5), r"The model LOSES to a \(MAE 2.000, MSE 5.000\) in MAE; to b .* in MSE\. Its"),
+        ((2.0, 3.0), r"The model LOSES to a .* in MAE\."),
+        ((9.0, 9.0), "The model LOSES to every baseline: .* best of them is a "),
+    ],
+)
+def test_verdicts(model, said):
+    found = table.verdict({"model": model, "a": (2.0, 5.0), "b": (3.0, 4.0)})
+    assert re.search(said, found), found
+
+
+def test_another_file_is_judged_by_the_scales_of_the_run(run, tmp_path):
+    config, folder, _, params = run
+    frame = frame_of()[208 - LOOKBACK :]
+    frame.write_csv(tmp_path / "later.csv")
+    own = table.evaluate(config, folder, params).results
+    other = table.evaluate(config, folder, params, tmp_path / "later.csv").results
+    assert other["origins"] == own["origins"]
+    for name in ("model", "linear"):
+        assert other["scaled"][name]["mae"] == pytest.approx(own["scaled"][name]["mae"], rel=1e-5)
+    assert (folder / "plots/forecast-later.png").exists()
+    frame[:10].write_csv(tmp_path / "short.csv")
+    with pytest.raises(ValueError, match=r"short\.csv: expected at least 12 \+ 4 rows of a series"):
+        table.evaluate(config, folder, params, tmp_path / "short.csv")
+
+
+# Forecasts.
+
+
+def future(frame, known, count=HORIZON):
+    """A table whose last rows have the targets empty."""
+    empty = pl.lit(None, pl.Float64)
+    rows = pl.int_range(pl.len())
+    shown = frame[: known + count].with_columns(
+        pl.when(rows < known).then(name).otherwise(empty).alias(name) for name in ("load", "other")
+    )
+    return shown
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_forecasts_are_those_of_the_evaluation(run, tmp_path, kind):
+    config, folder, _, params = run
+    future(frame_of(), 240).write_csv(tmp_path / "new.csv")
+    out = tmp_path / f"out.{kind}"
+    said = table.predict(config, folder, params, tmp_path / "new.csv", out)
+    found = pl.read_csv(out, try_parse_dates=True) if kind == "csv" else pl.read_parquet(out)
+    assert found.columns == ["time", "target", "q0.1", "q0.5", "q0.9"]
+    assert found["target"].to_list() == ["load"] * HORIZON + ["other"] * HORIZON
+    times = [str(t).replace("T", " ") for t in found["time"].to_numpy().astype("datetime64[m]")]
+    assert times == frame_of()["time"].to_list()[240:244] * 2
+    assert "8 rows, 4 steps of 1 hour for each of 2 series and targets" in said[-1]
+
+    _, schema, series = table._read(folder)
+    panel = make_panel(series, schema)
+    batch = table.cut(panel, table.Places(np.array([240, 240]), np.array([0, 1])))
+    values = np.asarray(table.forecast(table.model_config(config, schema), params, batch))
+    raw = values * schema.std[0, :2, None] + schema.mean[0, :2, None]
+    np.testing.assert_allclose(
+        found.select("q0.1", "q0.5", "q0.9").to_numpy(),
+        raw.swapaxes(0, 1).reshape(2 * HORIZON, 3),
+        rtol=1e-5,
+    )
+
+
+def test_the_price_to_come_moves_the_forecast(run, tmp_path):
+    config, folder, _, params = run
+    found = []
+    for price in (0, 1):
+        new = future(frame_of(), 240).with_columns(
+            pl.when(pl.int_range(pl.len()) == 241).then(price).otherwise("price").alias("price")
+        )
+        new.write_csv(tmp_path / "new.csv")
+        table.predict(config, folder, params, tmp_path / "new.csv", tmp_path / "out.csv")
+        found.append(pl.read_csv(tmp_path / "out.csv")["q0.5"].to_numpy()[:HORIZON])
+    change = found[1] - found[0]
+    assert change[1] == pytest.approx(8, abs=2)
+    assert np.abs(np.delete(change, 1)).max() < 2
+
+
+def test_what_has_to_be_known_of_the_future_is_asked_for(run, tmp_path):
+    config, folder, _, params = run
+    future(frame_of(), 240, count=2).write_csv(tmp_path / "new.csv")
+    out = tmp_path / "out.csv"
+    with pytest.raises(
+        ValueError,
+        match=r"known_future: expected values for 4 steps .*, got 2 missing, the first of column "
+        r"'price' at 2016-07-11 02:00; .* are in .*out-needed\.csv",
+    ):
+        table.predict(config, folder, params, tmp_path / "new.csv", out)
+    assert not out.exists()
+    needed = pl.read_csv(tmp_path / "out-needed.csv")
+    assert needed.columns == ["time", "load", "other", "price"]
+    assert needed.height == HORIZON
+    assert needed["price"].null_count() == 2
+    # Filled in and added, it is what was needed.
+    filled = needed.with_columns(pl.col("price").fill_null(1.0)).cast(pl.String)
+    history = frame_of()[:240].select(needed.columns).cast(pl.String)
+    pl.concat([history, filled]).write_csv(tmp_path / "new.csv")
+    table.predict(config, folder, params, tmp_path / "new.csv", out)
+    assert pl.read_csv(out).height == 2 * HORIZON
+
+
+def test_a_history_that_is_too_short_or_has_gaps_is_refused(run, tmp_path):
+    config, folder, _, params = run
+    new, out = tmp_path / "new.csv", tmp_path / "out.csv"
+    future(frame_of()[229:], 11).write_csv(new)
+    with pytest.raises(ValueError, match=r"expected at least 12 rows with targets .*, got 11"):
+        table.predict(config, folder, params, new, out)
+    gap = future(frame_of(), 240)
+    gap = pl.concat([gap[:235], gap[236:]])
+    gap.write_csv(new)
+    with pytest.raises(ValueError, match=r"missing: expected a value .* first at 2016-07-10 19:00"):
+        table.predict(config, folder, params, new, out)
+    pl.concat(
+        [gap[:100], gap[101:235], frame_of()[235:236].select(gap.columns), gap[235:]]
+    ).write_csv(new)
+    table.predict(config, folder, params, new, out)  # long before the window, nobody minds
+    with pytest.raises(
+        ValueError, match=r"out: expected a \.csv or \.parquet file, got .*out\.txt"
+    ):
+        table.predict(config, folder, params, new, tmp_path / "out.txt")
+
+
+def test_many_series_with_gaps_static_and_past_columns(tmp_path):
+    generator = np.random.default_rng(5)
+    parts = []
+    for n, name in enumerate(("north", "south", "east")):
+        load, _ = signal(120 + 10 * n, seed=n)
+        holes = generator.random(len(load)) < 0.1
+        parts.append(
+            pl.DataFrame(
+                {
+                    "site": [name] * len(load),
+                    "kind": ["coast" if n else "inland"] * len(load),
+                    "time": hours(len(load)),
+                    "load": [None if h else x for h, x in zip(holes, load, strict=True)],
+                    "wind": generator.normal(size=len(load)),
+                }
+            )
+        )
+    frame = pl.concat([part[:50].vstack(part[52:]) for part in parts])
+    config = config_of(
+        target="load",
+        known_future="",
+        past="wind",
+        static="kind",
+        group="site",
+        missing="interpolate",
+        quantiles=(0.05, 0.25, 0.75, 0.95),
+    )
+    with pytest.raises(ValueError, match=r"missing: expected a value .* 6 steps of time without a"):
+        prepared(tmp_path, frame, config_of(target="load", known_future="", group="site"))
+    folder = prepared(tmp_path, frame, config)
+    job, params = trained(config, folder)
+    assert any("a line between the neighbours" in sentence for sentence in job.about)
+    found = table.evaluate(config, folder, params)
+    assert found.results["by_series"]["names"] == ["north", "south", "east"]
+    assert found.results["nominal_coverage"] == pytest.approx(0.9)
+    table.predict(config, folder, params, tmp_path / "t.csv", tmp_path / "out.csv")
+    rows = pl.read_csv(tmp_path / "out.csv")
+    assert rows.columns == ["site", "time", "target", "q0.05", "q0.25", "q0.5", "q0.75", "q0.95"]
+    assert rows["site"].to_list() == ["north"] * 4 + ["south"] * 4 + ["east"] * 4
+    values = rows.select(pl.selectors.starts_with("q")).to_numpy()
+    assert np.isfinite(values).all()
+    assert (np.diff(values, axis=1) >= 0).all()
+    stranger = frame.with_columns(pl.lit("west").alias("site"))[:60]
+    stranger.write_csv(tmp_path / "west.csv")
+    with pytest.raises(ValueError, match=r"group: expected series .* \(north, .* got west"):
+        table.predict(config, folder, params, tmp_path / "west.csv", tmp_path / "out.csv")
+
+
+# What is asked for.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": ""}, "target: expected at least one column, got none"),
+        ({"target": "load,,other"}, "target: expected names of different columns, got 'load,,"),
+        ({"target": "load,load"}, "target: expected names of different columns, got 'load,load'"),
+        ({"target": "time"}, "target: expected other columns than those of time, got 'time'"),
+        ({"group": "target"}, "time, group: expected other names than those of what is written"),
+        ({"time": "q0.1"}, "time, group: expected other names .*, target, q0.1, .*, got q0.1"),
+        ({"past": "price"}, "known_future: expected other columns than those of past, got 'price'"),
+        ({"time": "a,b"}, "time: expected the name of one column, got 'a,b'"),
+        ({"horizon": 0}, "horizon: expected at least 1, got 0"),
+        ({"lookback": 0}, "lookback: expected at least 1, got 0"),
+        ({"quantiles": (0.1, 1.0)}, "quantiles: expected a finite number .* got 1.0"),
+        ({"quantiles": (0, 0.5)}, "quantiles: expected numbers between 0 and 1, got 0"),
+        (
+            {"missing": "drop"},
+            "missing: expected one of 'error', 'fill', 'interpolate', got 'drop'",
+        ),
+        ({"dropout": 1.0}, "dropout: expected a finite number of at least 0 below 1"),
+    ],
+)
+def test_a_wrong_option_says_why(options, message):
+    with pytest.raises(ValueError, match=message):
+        config_of(**options)
+
+
+def test_columns_and_quantiles_are_put_in_order():
+    config = config_of(target=" load , other", quantiles=(0.9, 0.1), validation=0.2)
+    assert config.target == ("load", "other")
+    assert config.quantiles == (0.1, 0.5, 0.9)
+    assert config.validation == "0.2"
+    assert config.past == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"horizon": 30}, "validation: expected at least 30 rows, a horizon, got 26 rows"),
+        ({"lookback": 200}, r"training: expected at least 204 rows, a window of 200 \+ 4, got 182"),
+        ({"horizon": 30, "validation": "0.3"}, None),
+        ({"until": "2016-07-01 10:00"}, "training: expected at least 16 rows"),
+    ],
+)
+def test_a_table_too_short_for_its_windows_is_refused(tmp_path, options, message):
+    if message is None:
+        prepared(tmp_path, frame_of(), config_of(**options))
+        return
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, frame_of(), config_of(**options))
+
+
+def test_one_file_is_expected(tmp_path):
+    with pytest.raises(ValueError, match="files: expected one table, got 2"):
+        table.prepare(config_of(), [tmp_path, tmp_path], tmp_path)
