@@ -65,16 +65,24 @@ def build_app() -> "App":
         version_format="plaintext",
         suppress_keyboard_interrupt=False,  # main has its own word for it
     )
-    app.command(
-        "jlstm.cli.compare:compare",
-        name="compare",
-        help="Measure the hand-derived rules against autodiff: error, time, memory.",
-    )
-    app.command(
-        "jlstm.cli.demo:demo",
-        name="demo",
-        help="Train a small language model and show what it learnt.",
-    )
+    train = App(name="train", help="Train a model on a file of yours.")
+    for kind, what in (
+        ("text", "A language model, on texts."),
+        ("table", "Forecasts, on a table with a row for each time."),
+        ("sequences", "Labels, on a table with a row for each step of each sequence."),
+    ):
+        train.command(f"jlstm.cli.train:{kind}", name=kind, help=what)
+    app.command(train)
+    for home, name, what in (
+        ("train:resume", "resume", "Go on with a training that was stopped."),
+        ("use:evaluate", "evaluate", "Judge a trained model beside baselines."),
+        ("use:predict", "predict", "Write forecasts, or labels."),
+        ("use:sample", "sample", "Let a language model write."),
+        ("use:runs", "runs", "List the runs and how each stands."),
+        ("demo:demo", "demo", "Train a small language model and show what it learnt."),
+        ("compare:compare", "compare", "Measure the hand-derived rules against autodiff."),
+    ):
+        app.command(f"jlstm.cli.{home}", name=name, help=what)
     return app
 
 

@@ -1,0 +1,87 @@
+"""`jlstm train`, `jlstm resume`: a model trained on the user's file, and gone on with."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from jlstm.cli.screen import new_console, show_evaluation, show_files, watching
+from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig, Training
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jlstm.jobs.run import Outcome
+
+Texts = Annotated[Path, Parameter(help="Text files, or folders of them.")]
+File = Annotated[Path, Parameter(help="A .csv or .parquet file.")]
+Run = Annotated[Path, Parameter(help="The folder of the run.")]
+
+LEFT = (
+    ("best.safetensors", "the parameters with the lowest validation loss"),
+    ("evaluation", "the model and the baselines, on data that was kept back"),
+    ("plots", "pictures"),
+    ("metrics.jsonl", "the course of the training"),
+    ("config.json", "what was asked for"),
+)
+
+
+def text(*files: Texts, config: Annotated[TextConfig, Parameter(name="*")] = TextConfig()) -> None:
+    """Train a language model on texts.
+
+    The end of the text is kept for the evaluation, its beginning chooses the best parameters, and
+    what lies between is trained on. Ctrl-C saves; `jlstm resume` goes on exactly where it stopped.
+    """
+    if not files:
+        raise ValueError("FILES: expected a text file or a folder of them, got none")
+    go_on(config, *files)
+
+
+def table(file: File, *, config: Annotated[TableConfig, Parameter(name="*")]) -> None:
+    """Train a model that forecasts columns of a table.
+
+    The table has a row for each time, or for each time of each series. Its beginning is trained on,
+    its end kept for the evaluation, where the model is held against forecasts that need no
+    training. Ctrl-C saves; `jlstm resume` goes on exactly where it stopped.
+    """
+    go_on(config, file)
+
+
+def sequences(file: File, *, config: Annotated[SequencesConfig, Parameter(name="*")]) -> None:
+    """Train a model that labels sequences.
+
+    The table has a row for each step of each sequence. A part of the sequences is kept for the
+    evaluation. Ctrl-C saves; `jlstm resume` goes on exactly where it stopped.
+    """
+    go_on(config, file)
+
+
+def resume(run: Run) -> None:
+    """Go on with a training that was stopped, from its last checkpoint."""
+    from jlstm.jobs import run as jobs
+    from jlstm.train import interrupt_flag
+
+    console = new_console()
+    with interrupt_flag() as interrupted, watching(console) as watch:
+        outcome = jobs.resume(run, say=console.print, watch=watch, interrupted=interrupted)
+    _tell(outcome, console)
+
+
+def go_on(config: Training, *files: Path) -> Path:
+    """Start a run, train it to the end, show what it is worth; its folder."""
+    from jlstm.jobs.run import start
+
+    folder = start(config, *files, say=new_console().print)
+    resume(folder)
+    return folder
+
+
+def _tell(outcome: "Outcome", console: "Console") -> None:
+    if outcome.evaluation is None:
+        console.print(
+            f"Stopped after step {outcome.step:,}; all of it is saved. To go on:\n"
+            f"  jlstm resume {outcome.folder}"
+        )
+        raise KeyboardInterrupt
+    show_evaluation(outcome.evaluation, console)
+    show_files(outcome.folder, LEFT, console)

@@ -1,0 +1,106 @@
+"""`jlstm evaluate`, `predict`, `sample` and `runs`: what a trained model is for."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from jlstm.cli.compare import check_output
+from jlstm.cli.options import Count, CountOrZero, PositiveOrZero, Seed
+from jlstm.cli.screen import new_console, show_evaluation
+
+Run = Annotated[Path, Parameter(help="The folder of the run.")]
+
+
+def evaluate(
+    run: Run,
+    file: Annotated[
+        Path | None, Parameter(help="Other data of the same form; by default the part kept back.")
+    ] = None,
+) -> None:
+    """Judge a trained model beside baselines that need no training."""
+    from jlstm.jobs import use
+
+    console = new_console()
+    show_evaluation(use.evaluate(run, file, say=console.print), console)
+
+
+def predict(
+    run: Run,
+    file: Annotated[Path, Parameter(help="A table in the form of the one trained on.")],
+    *,
+    out: Annotated[Path, Parameter(help="The .csv or .parquet file to write.")] = Path(
+        "predictions.csv"
+    ),
+) -> None:
+    """Write forecasts of what follows a table, or labels of its sequences."""
+    from jlstm.jobs import use
+
+    check_output("--out", out, ".parquet" if out.suffix == ".parquet" else ".csv")
+    console = new_console()
+    use.predict(run, file, out, say=console.print)
+    console.print(f"Written: {out}")
+
+
+def sample(
+    run: Run,
+    *,
+    prompt: Annotated[str, Parameter(help="The text to go on from.")] = "\n",
+    length: Annotated[Count, Parameter(help="Tokens to write.")] = 500,
+    temperature: Annotated[
+        PositiveOrZero,
+        Parameter(help="1 draws what the model believes, less is more cautious, 0 the likeliest."),
+    ] = 0.8,
+    top_k: Annotated[
+        CountOrZero, Parameter(help="Draw from so many of the likeliest tokens; 0: from all.")
+    ] = 0,
+    top_p: Annotated[
+        float, Parameter(help="Draw from the likeliest tokens that have this probability together.")
+    ] = 1.0,
+    seed: Annotated[Seed, Parameter(help="Of the draws.")] = 0,
+) -> None:
+    """Let a language model write."""
+    from jlstm.jobs import use
+
+    console = new_console()
+    written = use.sample(
+        run,
+        prompt,
+        length=length,
+        temperature=temperature,
+        top_k=top_k or None,
+        top_p=None if top_p == 1 else top_p,
+        seed=seed,
+        say=console.print,
+    )
+    console.print(printable(prompt + written))
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
+def runs(
+    folder: Annotated[Path, Parameter(help="Where the runs are.")] = Path("runs"),
+) -> None:
+    """List the runs: how each stands, its best validation loss, what was asked for."""
+    from jlstm.jobs.folder import summaries
+
+    console = new_console()
+    found = summaries(folder)
+    if not found:
+        console.print(f"There are no runs in {folder}.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("run", "left"), ("status", "left"), ("step", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("best validation", justify="right")
+    table.add_column("asked for")
+    for one in found:
+        best = "–" if one.best_loss is None else f"{one.best_loss:.4f} {one.score}".rstrip()
+        options = " ".join(f"{name}={value}" for name, value in one.changed.items())
+        table.add_row(one.folder.name, one.status, f"{one.step:,}", best, Text(options))
+    console.print(table)

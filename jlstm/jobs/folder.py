@@ -1,0 +1,214 @@
+"""The folder of a run: what was asked for, the data, what happened, and what was learnt.
+
+    config.json          the kind of job, the files it was made from, every option
+    environment.json     versions and machine
+    data/                what ``prepare`` made of the user's files
+    checkpoints/         see ``jlstm.train.checkpoints``
+    metrics.jsonl        a line for each report: the same for the same configuration
+    timing.jsonl         the same lines: how long it took
+    best.safetensors     the parameters with the lowest validation loss
+    best.json            that loss, the step, the sum of the file
+    result.json          how the training ended, once it has
+    evaluation/, plots/  the model judged
+    log.txt              what was said
+
+Everything that resumes, evaluates, predicts or samples needs this folder alone: it can be moved.
+"""
+
+import json
+import os
+import shutil
+import time as clock
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jlstm.extras import require
+from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.train.records import read_json_lines, write_json
+
+KINDS: dict[str, type[Training]] = {
+    "text": TextConfig,
+    "table": TableConfig,
+    "sequences": SequencesConfig,
+}
+
+
+def kind_of(config: Training) -> str:
+    """The name of the kind of job.
+
+    Raises:
+        TypeError: no configuration of a kind.
+    """
+    for name, cls in KINDS.items():
+        if type(config) is cls:
+            return name
+    wanted = ", ".join(cls.__name__ for cls in KINDS.values())
+    raise TypeError(f"config: expected one of {wanted}, got {type(config).__name__}")
+
+
+def make_folder(config: Training, fill: Callable[[Path], None]) -> Path:
+    """A new folder for a run, there as a whole or not at all.
+
+    Args:
+        config: says where, and perhaps its name.
+        fill: writes into the folder; where it raises, nothing is left behind.
+
+    Raises:
+        FileExistsError: there is a folder of that name already.
+        OSError: it cannot be made.
+    """
+    parent, name = config.out, config.name
+    if name is not None and (parent / name).exists():
+        raise FileExistsError(f"name: there is a run {parent / name} already; see jlstm resume")
+    name = name or clock.strftime(f"{kind_of(config)}-%Y%m%d-%H%M%S")
+    part = parent / f".{name}.{os.getpid()}.part"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        part.mkdir()
+    except OSError as error:
+        raise OSError(
+            f"out: expected a folder to write in, got {parent} ({error.strerror})"
+        ) from error
+    try:
+        fill(part)
+        target = parent / name
+        for n in count(2):  # a second run within the second
+            if not target.exists():
+                return part.rename(target)
+            target = parent / f"{name}-{n}"
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    raise AssertionError  # count has no end
+
+
+def write_config(folder: Path, config: Training, files: Sequence[Path]) -> None:
+    """Write down what was asked for."""
+    options = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(config).items()
+    }
+    known = {"kind": kind_of(config), "files": [str(file) for file in files], "options": options}
+    write_json(folder / "config.json", known)
+
+
+def read_config(folder: Path) -> Training:
+    """What was asked for in this run.
+
+    Raises:
+        OSError: the folder is none of a run, or cannot be read.
+        ValueError: its configuration is damaged, or of another version of jlstm.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        what = "holds no config.json" if folder.is_dir() else "is not there"
+        raise FileNotFoundError(f"run: expected the folder of a run, but {folder} {what}")
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        cls, options = KINDS[said["kind"]], dict(said["options"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected the configuration of a run, got: {error}") from None
+    names = {field.name for field in fields(cls)}
+    if options.keys() != names:
+        differ = ", ".join(sorted(options.keys() ^ names))
+        raise ValueError(f"{path}: expected the options of this version, which differ in: {differ}")
+    # JSON has lists where options have tuples.
+    known: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
+    return cls(**known)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else trains in this folder within the block; the lock of a process ends with it.
+
+    Raises:
+        ValueError: somebody else does.
+    """
+    filelock = require("filelock", "train")
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ValueError(f"run: {folder} is being trained by another process") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process trains in this folder now."""
+    try:
+        with locked(folder):
+            return False
+    except ValueError:
+        return True
+
+
+def logged(folder: Path, say: Callable[[str], None]) -> Callable[[str], None]:
+    """``say``, which also writes into the folder's log."""
+
+    def both(text: str) -> None:
+        with open(folder / "log.txt", "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+        say(text)
+
+    return both
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of the folder says; None where there is none, or it cannot be read."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def changed(config: Training) -> dict[str, Any]:
+    """The options that are not the defaults, and not where the run lies."""
+    defaults = {field.name: field.default for field in fields(config)}
+    options = {name: getattr(config, name) for name in defaults if name not in {"out", "name"}}
+    return {name: value for name, value in options.items() if value != defaults[name]}
+
+
+class Summary(NamedTuple):
+    """A run, in a line."""
+
+    folder: Path
+    kind: str
+    status: str
+    """``training``, ``finished``, ``stopped`` or ``damaged``."""
+    step: int
+    best_loss: float | None
+    score: str
+    changed: Mapping[str, Any]
+    """The options that are not the defaults."""
+
+
+def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
+    """The runs in a folder, the oldest first.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    parent = Path(parent)
+    if not parent.is_dir():
+        raise FileNotFoundError(f"runs: expected a folder with runs, but there is no {parent}")
+    folders = [path.parent for path in parent.glob("*/config.json")]
+    return [_summary(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
+
+
+def _summary(folder: Path) -> Summary:
+    result, best = read_json(folder / "result.json"), read_json(folder / "best.json")
+    try:
+        config = read_config(folder)
+        records = read_json_lines(folder / "metrics.jsonl")
+    except (ValueError, OSError):
+        return Summary(folder, "?", "damaged", 0, None, "", {})
+    status = "finished" if result else "training" if is_locked(folder) else "stopped"
+    step = records[-1]["step"] if records else 0
+    loss, score = (best["loss"], best["score"]) if best else (None, "")
+    return Summary(folder, kind_of(config), status, step, loss, score, changed(config))
