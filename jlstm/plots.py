@@ -67,12 +67,14 @@ def plot_training(
         ("validation_loss", "validation", {"color": BLUE, "marker": "o", "markersize": 3}),
     ):
         shown = [(r["step"], r[name]) for r in records if r[name] is not None]
+        if len(shown) == 1:  # a line of one point is none
+            style = {**style, "marker": "o"}
         axes.plot([step for step, _ in shown], [loss for _, loss in shown], label=label, **style)
     if best is not None:
         axes.plot(*best, "o", color=RED, markersize=6, label=f"kept: {best[1]:.4g}")
     # The first steps, from knowing nothing, would press the rest of the curve flat.
     late = [r[n] for r in records[len(records) // 20 :] for n in ("loss", "validation_loss")]
-    late = [loss for loss in late if loss is not None]
+    late = [loss for loss in late if loss is not None] + ([] if best is None else [best[1]])
     if late:
         low, high = min(late), max(late)
         margin = 0.05 * (high - low) or 0.1
@@ -212,7 +214,8 @@ def plot_confusion(
                 axes.text(said, true, n or "", ha="center", va="center", color=colour, fontsize=8)
     if count <= 60:
         names = [label if len(label) <= 20 else f"{label[:19]}…" for label in labels]
-        axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        upright = count * max(map(len, names)) > 7 * (size - 1)  # letters to an inch, about
+        axes.set_xticks(range(count), names, rotation=90 if upright else 0)
         axes.set_yticks(range(count), names)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     save(figure, path)
@@ -238,7 +241,7 @@ def plot_forecast(
     second to the last but one, and so on.
 
     Args:
-        pictures: what to draw.
+        pictures: what to draw, at least one.
         path: the PNG file to write.
         quantiles: those that were foretold, rising, the median among them.
 
@@ -247,21 +250,23 @@ def plot_forecast(
         OSError: the file cannot be written.
     """
     figure = new_figure(10, 1 + 2.2 * len(pictures))
+    dates = require("matplotlib.dates", "plots")
     middle = list(quantiles).index(0.5)
+    bands = min(middle, len(quantiles) - 1 - middle)
     for axes, picture in zip(
         figure.subplots(len(pictures), squeeze=False)[:, 0], pictures, strict=True
     ):
         axes.plot(picture.times, picture.truth, color=GREY, linewidth=1.2, label="truth")
         for place, (times, values) in enumerate(picture.pieces):
             first = place == 0  # one entry of the legend each
-            for low in range(min(middle, len(quantiles) - 1 - middle)):
+            for low in range(bands):
                 high = len(quantiles) - 1 - low
                 axes.fill_between(
                     times,
                     values[:, low],
                     values[:, high],
-                    color=PALE,
-                    alpha=0.5,
+                    color=BLUE,
+                    alpha=0.15 + 0.45 * low / bands,
                     linewidth=0,
                     label=f"{100 * (quantiles[high] - quantiles[low]):g} %" if first else None,
                 )
@@ -275,13 +280,15 @@ def plot_forecast(
             )
             axes.axvline(times[0], color=GREY, linewidth=0.5, linestyle=":")
         axes.set_title(picture.title, fontsize=10)
+        formatter = dates.AutoDateFormatter(axes.xaxis.get_major_locator())
+        formatter.scaled[1 / 24] = "%m-%d %H:%M"  # for ticks some hours apart; else 01-02 03
+        axes.xaxis.set_major_formatter(formatter)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    if pictures:
-        figure.legend(
-            *figure.axes[0].get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=6,
-            frameon=False,
-        )
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=6,
+        frameon=False,
+    )
     save(figure, path)

@@ -153,6 +153,12 @@ def loaded_by(*command: str) -> tuple[set[str], str]:
     return {name.partition(".")[0] for name in names}, run.stdout
 
 
+HEAVY = {
+    "jax", "jaxlib", "matplotlib", "optax", "scipy", "polars", "orbax", "grain", "safetensors",
+    "filelock", "sklearn", "vega_datasets", "pandas", "tensorboardX",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "command",
     [("-c", "import jlstm; dir(jlstm)"), ("-m", "jlstm", "--help"), ("-m", "jlstm", "--version")],
@@ -161,7 +167,19 @@ def loaded_by(*command: str) -> tuple[set[str], str]:
 def test_the_doors_open_at_once(command):
     loaded, _ = loaded_by(*command)
     assert "jlstm" in loaded
-    assert not loaded & {"jax", "jaxlib", "matplotlib", "numpy", "optax", "scipy"}
+    assert not loaded & {*HEAVY, "numpy"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["train", "train text", "train table", "train sequences", "resume", "evaluate", "predict",
+     "sample", "runs", "demo", "compare"],
+)  # fmt: skip
+def test_no_help_waits_for_what_the_work_needs(command):
+    loaded, out = loaded_by("-m", "jlstm", *command.split(), "--help")
+    assert f"jlstm {command}" in out
+    assert "jlstm" in loaded
+    assert not loaded & HEAVY
 
 
 def test_the_version_is_one():

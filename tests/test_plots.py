@@ -6,11 +6,18 @@ from dataclasses import replace
 import matplotlib as mpl
 import matplotlib.figure
 import matplotlib.image
+import numpy as np
 import pytest
 
 from jlstm.comparison import Comparison, Measurement, Timing
 from jlstm.extras import MissingExtraError
-from jlstm.plots import plot_comparison
+from jlstm.plots import (
+    Forecasted,
+    plot_comparison,
+    plot_confusion,
+    plot_forecast,
+    plot_training,
+)
 
 ERRORS = {"w_ih": 1e-7, "w_hh": 2e-7, "b": 3e-7, "h0": 1e-7, "c0": 1e-7, "xs": 9e-7}
 ROW = Measurement(
@@ -43,8 +50,8 @@ COMPARISON = Comparison(
 
 
 @pytest.fixture
-def drawn(monkeypatch, tmp_path):
-    """Draw a comparison: the figure that was saved."""
+def saved(monkeypatch, tmp_path):
+    """Call a function that writes a PNG file: the figure that was saved."""
     figures = []
     save = matplotlib.figure.Figure.savefig
 
@@ -54,9 +61,24 @@ def drawn(monkeypatch, tmp_path):
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", keep)
 
-    def draw(comparison):
-        plot_comparison(comparison, tmp_path / "a.png")
+    def draw(plot, *arguments, **options):
+        path = tmp_path / "picture.png"
+        plot(*arguments, path=path, **options)
+        height, width, _ = matplotlib.image.imread(path).shape
+        assert min(width, height) > 300
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert [*tmp_path.iterdir()] == [path]
         return figures[-1]
+
+    return draw
+
+
+@pytest.fixture
+def drawn(saved):
+    """Draw a comparison: the figure that was saved."""
+
+    def draw(comparison):
+        return saved(plot_comparison, comparison)
 
     return draw
 
@@ -73,9 +95,8 @@ def test_the_picture_shows_what_was_measured(drawn, tmp_path):
     assert [bar.get_width() for bar in memory.patches] == pytest.approx([20, 5])  # MB
     said = {text.get_text() for axes in figure.axes for text in axes.texts}
     assert said >= {"xs", "1.00×", "1.60×", "20", "5"}
-    height, width, _ = matplotlib.image.imread(tmp_path / "a.png").shape
-    assert width > height > 300
-    assert [*tmp_path.iterdir()] == [tmp_path / "a.png"]
+    height, width, _ = matplotlib.image.imread(tmp_path / "picture.png").shape
+    assert width > height
 
 
 @pytest.mark.parametrize(
@@ -124,3 +145,180 @@ def test_a_picture_half_drawn_leaves_the_good_one(monkeypatch, tmp_path):
         plot_comparison(COMPARISON, path)
     assert path.read_bytes() == good
     assert [*tmp_path.iterdir()] == [path]
+
+
+# The course of a training.
+
+RECORDS = [
+    {"step": 5 * n, "loss": 10 / n, "validation_loss": 12 / n if n % 4 == 0 else None}
+    for n in range(1, 41)
+]
+
+
+def points(line):
+    return [*zip(line.get_xdata(), line.get_ydata(), strict=True)]
+
+
+def test_the_curves_are_those_of_the_records(saved):
+    axes = saved(plot_training, RECORDS, score="nats per word", best=(200, 0.3)).axes[0]
+    loss, validation, kept = axes.get_lines()
+    assert points(loss) == [(r["step"], r["loss"]) for r in RECORDS]
+    assert points(validation) == [(20 * n, 3 / n) for n in range(1, 11)]
+    assert points(kept) == [(200, 0.3)]
+    assert axes.get_ylabel() == "nats per word"
+    assert [text.get_text() for text in axes.get_legend().get_texts()][-1] == "kept: 0.3"
+
+
+def test_the_first_steps_do_not_press_the_rest_flat(saved):
+    axes = saved(plot_training, RECORDS).axes[0]
+    low, high = axes.get_ylim()
+    assert low < 0.25  # the last loss
+    assert 10 / 3 < high < 5  # not the 10 of the first step
+
+
+def test_the_parameters_kept_are_always_in_the_picture(saved):
+    for best in ((5, 9.0), (200, 0.1)):
+        axes = saved(plot_training, RECORDS, best=best).axes[0]
+        low, high = axes.get_ylim()
+        assert low < best[1] < high
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"step": 1, "loss": 2.0, "validation_loss": 1.9}],
+        [{"step": 1, "loss": 2.0, "validation_loss": None}],
+        [{"step": 1, "loss": None, "validation_loss": None}],
+        [{"step": n, "loss": None, "validation_loss": 2.0} for n in range(1, 4)],
+        [],
+    ],
+    ids=["one", "no validation", "nothing", "no loss", "no records"],
+)
+def test_what_is_not_known_is_not_drawn_and_a_single_point_is(saved, records):
+    axes = saved(plot_training, records).axes[0]
+    for line, name in zip(axes.get_lines(), ("loss", "validation_loss"), strict=True):
+        known = [(r["step"], r[name]) for r in records if r[name] is not None]
+        assert points(line) == known
+        assert len(known) != 1 or line.get_marker() == "o"
+
+
+# What was taken for what.
+
+
+def test_a_confusion_has_its_counts_and_the_colours_of_its_rows(saved):
+    confusion = np.array([[90, 10, 0], [0, 1, 3], [0, 0, 0]])
+    figure = saved(plot_confusion, confusion, ["walk", "run", "sit"], title="On test")
+    axes = figure.axes[0]
+    np.testing.assert_allclose(
+        axes.get_images()[0].get_array(), [[0.9, 0.1, 0], [0, 0.25, 0.75], [0, 0, 0]]
+    )
+    cells = {(text.get_position()): text for text in axes.texts}
+    assert {place: text.get_text() for place, text in cells.items() if text.get_text()} == {
+        (0, 0): "90", (1, 0): "10", (1, 1): "1", (2, 1): "3",
+    }  # fmt: skip
+    assert cells[0, 0].get_color() != cells[1, 0].get_color()  # white on dark, black on pale
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["walk", "run", "sit"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    assert axes.get_title() == "On test"
+
+
+@pytest.mark.parametrize(
+    ("count", "numbers", "names", "upright"),
+    [(2, 2, 2, 0), (20, 20, 20, 0), (40, 0, 40, 90), (70, 0, 0, None)],
+)
+def test_many_classes_have_no_numbers_and_very_many_no_names(saved, count, numbers, names, upright):
+    axes = saved(
+        plot_confusion, np.eye(count, dtype=int), [f"c{n:03d}" for n in range(count)]
+    ).axes[0]
+    assert sum(bool(text.get_text()) for text in axes.texts) == numbers
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert sum(name.startswith("c") for name in shown) == names
+    if names:
+        assert {label.get_rotation() for label in axes.get_xticklabels()} == {upright}
+
+
+def test_a_long_name_is_cut(saved):
+    axes = saved(plot_confusion, np.eye(2, dtype=int), ["a", "b" * 40]).axes[0]
+    assert axes.get_yticklabels()[1].get_text() == "b" * 19 + "…"
+
+
+# Forecasts.
+
+WHEN = np.datetime64("2020-01-01T00:00:00.000000") + np.arange(60) * np.timedelta64(3600, "s")
+TRUTH = np.sin(np.arange(60) / 4)
+TRUTH[7] = np.nan
+
+
+def pieces(quantiles, horizon=12):
+    around = np.array(quantiles) - 0.5
+    return [
+        (WHEN[at : at + horizon], TRUTH[at : at + horizon, None] + around)
+        for at in (30, 30 + horizon)
+    ]
+
+
+def hours(times):
+    """As matplotlib has them, in days since 1970."""
+    return (np.asarray(times, "datetime64[us]").astype(np.int64) / 86_400e6).tolist()
+
+
+@pytest.mark.parametrize("quantiles", [(0.5,), (0.1, 0.5, 0.9), (0.05, 0.25, 0.5, 0.75, 0.95)])
+def test_a_forecast_is_drawn_beside_the_truth(saved, quantiles):
+    drawn = pieces(quantiles)
+    pictures = [Forecasted(title, WHEN, TRUTH, drawn) for title in ("here", "there")]
+    figure = saved(plot_forecast, pictures, quantiles=quantiles)
+    assert [axes.get_title() for axes in figure.axes] == ["here", "there"]
+    bands = len(quantiles) // 2
+    for axes in figure.axes:
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        np.testing.assert_array_equal(lines["truth"].get_ydata(), TRUTH)
+        np.testing.assert_array_equal(lines["forecast"].get_ydata(), drawn[0][1][:, bands])
+        assert len(axes.collections) == 2 * bands  # of each piece
+        for band, found in enumerate(axes.collections[:bands]):
+            vertices = found.get_paths()[0].vertices
+            values = drawn[0][1][:, [band, -1 - band]]
+            assert vertices[:, 1].min() == pytest.approx(values.min())
+            assert vertices[:, 1].max() == pytest.approx(values.max())
+            assert vertices[:, 0].min() == pytest.approx(hours(WHEN[30]))
+        shades = {found.get_alpha() for found in axes.collections}
+        assert len(shades) == bands  # so that the legend tells them apart
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    sizes = {1: [], 3: ["80 %"], 5: ["90 %", "50 %"]}[len(quantiles)]
+    assert named == ["truth", *sizes, "forecast"]
+
+
+def test_ticks_some_hours_apart_say_so(saved):
+    figure = saved(
+        plot_forecast, [Forecasted("load", WHEN, TRUTH, pieces((0.5,)))], quantiles=(0.5,)
+    )
+    figure.canvas.draw()
+    ticks = {label.get_text() for label in figure.axes[0].get_xticklabels()}
+    assert "01-02 06:00" in ticks
+
+
+def test_a_forecast_of_one_step_is_a_point(saved):
+    one = Forecasted("load", WHEN, TRUTH, pieces((0.5,), horizon=1))
+    axes = saved(plot_forecast, [one], quantiles=(0.5,)).axes[0]
+    assert next(x for x in axes.get_lines() if x.get_label() == "forecast").get_marker() == "."
+
+
+@pytest.mark.parametrize(
+    ("plot", "arguments"),
+    [
+        (plot_training, {"records": RECORDS}),
+        (plot_confusion, {"confusion": np.eye(2, dtype=int), "labels": ["a", "b"]}),
+        (plot_forecast, {"pictures": [Forecasted("a", WHEN, TRUTH, [])], "quantiles": (0.5,)}),
+    ],
+)
+def test_none_of_them_goes_without_matplotlib_or_touches_its_state(
+    monkeypatch, tmp_path, plot, arguments
+):
+    before = dict(mpl.rcParams)
+    plot(**arguments, path=tmp_path / "a.png")
+    assert dict(mpl.rcParams) == before
+    (tmp_path / "a.png").unlink()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    with pytest.raises(MissingExtraError, match=r"pip install 'jlstm\[plots\]'"):
+        plot(**arguments, path=tmp_path / "a.png")
+    assert not [*tmp_path.iterdir()]

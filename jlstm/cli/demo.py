@@ -120,7 +120,7 @@ def show_sample(run: Path, seed: int, console: "Console") -> None:
     prompt = "The standard type hierarchy\n"
     written = sample(run, prompt, length=600, temperature=0.7, seed=seed, say=console.print)
     text = printable(prompt + written)
-    console.print(f"\nWritten by the model, at temperature 0.7:\n\n{text}\n")
+    print(f"\nWritten by the model, at temperature 0.7:\n\n{text}\n", file=console.file)
     with replacing(run / "sample.txt") as beside:
         beside.write_text(text, "utf-8")
 

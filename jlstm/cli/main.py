@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def run(app: "App", arguments: Sequence[str] | None, name: str = "jlstm") -> Non
         sys.exit(_complain(f"unexpected argument: {unused} (every option goes by its name)", name))
     except (CycloptsError, ValueError, TypeError, OSError, MissingExtraError) as error:
         sys.exit(_complain(error, name))
-    except (OverflowError, MemoryError) as error:
+    except (OverflowError, FloatingPointError, MemoryError) as error:
         sys.exit(_complain(error if str(error) else "out of memory", name))
     except (RuntimeError, AssertionError) as error:
         if not _comes_from_the_machine(error):
@@ -56,7 +57,9 @@ def build_app() -> "App":
     """
     for package in ("rich", "cyclopts"):
         require(package, "cli")
-    from cyclopts import App
+    from cyclopts import App, Parameter
+
+    from jlstm.cli.options import as_typed
 
     app = App(
         name="jlstm",
@@ -65,7 +68,11 @@ def build_app() -> "App":
         version_format="plaintext",
         suppress_keyboard_interrupt=False,  # main has its own word for it
     )
-    train = App(name="train", help="Train a model on a file of yours.")
+    train = App(
+        name="train",
+        help="Train a model on a file of yours.",
+        default_parameter=Parameter(converter=as_typed),
+    )
     for kind, what in (
         ("text", "A language model, on texts."),
         ("table", "Forecasts, on a table with a row for each time."),
@@ -102,5 +109,22 @@ def _comes_from_the_machine(error: Exception) -> bool:
 
 def _complain(error: Exception | str, name: str = "jlstm") -> int:
     """Say in one line what was wrong; the exit status for it."""
-    print(f"{name}:", " ".join(str(error).split()), file=sys.stderr)
+    print(f"{name}:", _with_flags(" ".join(str(error).split())), file=sys.stderr)
     return 2
+
+
+def _with_flags(message: str) -> str:
+    """The message, with the options that it begins with as they were typed."""
+    said, colon, rest = message.partition(": ")
+    names = said.split(", ")
+    if not colon or not all(name.isidentifier() for name in names):
+        return message
+    from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig
+
+    options = {
+        field.name for c in (TextConfig, TableConfig, SequencesConfig) for field in fields(c)
+    }
+    options |= {"prompt", "length", "temperature", "top_k", "top_p"}
+    if not options.issuperset(names):
+        return message
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names) + colon + rest

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from cyclopts import Parameter, Token
+from cyclopts import Parameter, Token, convert
 from cyclopts.validators import Number
 
 
@@ -15,6 +15,13 @@ def whole_number(_: type, tokens: Sequence[Token]) -> int:
         return int(typed)
     except ValueError:
         raise ValueError(f"expected a whole number, got {typed}") from None
+
+
+def as_typed(kind: Any, tokens: Sequence[Token]) -> Any:
+    """What was typed, for options that have only a type, such as the fields of a dataclass."""
+    if kind is int or int in get_args(kind):
+        return whole_number(kind, tokens)
+    return convert(kind, tokens)
 
 
 def finite(*, zero: bool) -> Callable[[type, float], None]:

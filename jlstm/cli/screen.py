@@ -1,13 +1,14 @@
 """How a training run shows itself: a progress bar on a terminal, lines where there is none."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table as RichTable
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 if TYPE_CHECKING:  # importing these imports JAX, for which `--help` need not wait
     from jlstm.jobs.job import Evaluation
@@ -16,8 +17,8 @@ Record = Mapping[str, Any]
 
 
 def new_console() -> Console:
-    """Where results go: numbers as they are, long lines wrapped by whoever reads them."""
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    """Where results go: text as it is, long lines wrapped by whoever reads them."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 @contextmanager
@@ -43,12 +44,11 @@ def _lines(console: Console) -> Iterator[Callable[[Record], None]]:
 @contextmanager
 def _bar(console: Console) -> Iterator[Callable[[Record], None]]:
     columns = (
-        BarColumn(bar_width=20),
-        TextColumn("{task.completed:,}/{task.total:,}"),
-        TextColumn("{task.fields[facts]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
+        BarColumn(bar_width=8),
         TimeRemainingColumn(),
+        TextColumn("left"),
+        # What is too long for the terminal goes on in a second line; it is short, so as not to be.
+        TextColumn("{task.fields[facts]}", table_column=Column(no_wrap=False)),
     )
     valid: float | None = None
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
@@ -56,34 +56,57 @@ def _bar(console: Console) -> Iterator[Callable[[Record], None]]:
 
         def watch(record: Record) -> None:
             nonlocal valid
+            step, steps = record["step"], record["steps"]
             valid = valid if record["validation_loss"] is None else record["validation_loss"]
-            bar.update(
-                task,
-                total=record["steps"],
-                completed=record["step"],
-                facts=facts(record, valid),
-            )
+            said = facts({**record, "score": ""}, valid)
+            bar.update(task, total=steps, completed=step, facts=f"{step:,}/{steps:,} {said}")
 
         yield watch
+        if bar.tasks[0].total is None:  # there was nothing to train any more
+            bar.remove_task(task)
 
 
 def facts(record: Record, valid: float | None) -> str:
     """Loss, validation and speed, in words."""
-    validation = "" if valid is None else f", validation {valid:.4f} {record['score']}"
+    validation = "" if valid is None else f", validation {valid:.4f} {record['score']}".rstrip()
     loss = "–" if record["loss"] is None else f"{record['loss']:.4f}"
     return f"loss {loss}{validation}, {record['per_second']:,.0f} {record['unit']}/s"
+
+
+def show_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    console: Console,
+    *,
+    right: Container[int] = (),
+    best: Container[int] = (),
+) -> None:
+    """Print a table as wide as it is: cut off to fit the terminal, a number would be another one.
+
+    Args:
+        columns: their names.
+        rows: the cells.
+        console: where to.
+        right: the columns that are set flush right.
+        best: the rows to stress.
+    """
+    lines = [columns, *rows]
+    widths = [max(cell_len(line[n]) for line in lines) for n in range(len(columns))]
+    for at, line in enumerate(lines, -1):
+        cells = [
+            " " * (width - cell_len(cell)) + cell if n in right else set_cell_size(cell, width)
+            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        style = "bold" if at < 0 else "bold green" if at in best else None
+        console.print("  ".join(cells).rstrip(), style=style)
 
 
 def show_evaluation(judged: "Evaluation", console: Console) -> None:
     """Print the tables and what they say."""
     for table in judged.tables:
-        rich = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for n, column in enumerate(table.columns):
-            rich.add_column(column, justify="right" if n else "left", no_wrap=True)
-        for n, row in enumerate(table.rows):
-            rich.add_row(*row, style="bold green" if n in table.best else "")
         console.print(f"\n{table.title}")
-        console.print(rich)
+        numbers = range(1, len(table.columns))
+        show_table(table.columns, table.rows, console, right=numbers, best=table.best)
     console.print()
     for sentence in (judged.verdict, *judged.notes):
         console.print(sentence)

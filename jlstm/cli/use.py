@@ -4,12 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
-from rich.text import Text
 
 from jlstm.cli.compare import check_output
 from jlstm.cli.options import Count, CountOrZero, PositiveOrZero, Seed
-from jlstm.cli.screen import new_console, show_evaluation
+from jlstm.cli.screen import new_console, show_evaluation, show_table
 
 Run = Annotated[Path, Parameter(help="The folder of the run.")]
 
@@ -38,7 +36,9 @@ def predict(
     """Write forecasts of what follows a table, or labels of its sequences."""
     from jlstm.jobs import use
 
-    check_output("--out", out, ".parquet" if out.suffix == ".parquet" else ".csv")
+    if out.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"--out: expected a name that ends in .csv or .parquet, got {out}")
+    check_output("--out", out, out.suffix)
     console = new_console()
     use.predict(run, file, out, say=console.print)
     console.print(f"Written: {out}")
@@ -75,7 +75,7 @@ def sample(
         seed=seed,
         say=console.print,
     )
-    console.print(printable(prompt + written))
+    print(printable(prompt + written))  # a console would make spaces of tabs
 
 
 def printable(text: str) -> str:
@@ -94,13 +94,12 @@ def runs(
     if not found:
         console.print(f"There are no runs in {folder}.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("run", "left"), ("status", "left"), ("step", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("best validation", justify="right")
-    table.add_column("asked for")
+    rows = []
     for one in found:
         best = "–" if one.best_loss is None else f"{one.best_loss:.4f} {one.score}".rstrip()
-        options = " ".join(f"{name}={value}" for name, value in one.changed.items())
-        table.add_row(one.folder.name, one.status, f"{one.step:,}", best, Text(options))
-    console.print(table)
+        options = (
+            f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for name, value in one.changed.items()
+        )
+        rows.append((one.folder.name, one.status, f"{one.step:,}", best, " ".join(options)))
+    show_table(("run", "status", "step", "best validation", "asked for"), rows, console, right=[2])

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jlstm.extras import require
+from jlstm.files import replacing
 
 if TYPE_CHECKING:
     import polars
@@ -276,6 +277,32 @@ def texts(frame: "polars.DataFrame", name: str) -> list[str]:
     check_columns(frame, [name], "column")
     found: list[Any] = frame[name].cast(pl.String).fill_null("").str.strip_chars().to_list()
     return found
+
+
+def check_ending(path: Path) -> None:
+    """Raise ValueError unless ``write_table`` knows files that end like this one."""
+    if path.suffix not in {".csv", ".parquet"}:
+        raise ValueError(f"out: expected a .csv or .parquet file, got {path}")
+
+
+def write_table(
+    frame: "polars.DataFrame", path: Path, *, datetime_format: str | None = None
+) -> None:
+    """Write a table as CSV or Parquet, whole or not at all.
+
+    Args:
+        frame: the table.
+        path: see ``check_ending``.
+        datetime_format: how a CSV has times; None for Polars's own choice.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as beside:
+        if path.suffix == ".parquet":
+            frame.write_parquet(beside)
+        else:
+            frame.write_csv(beside, datetime_format=datetime_format)
 
 
 def _place(name: str, at: int | np.integer) -> str:

@@ -20,7 +20,7 @@ import os
 import shutil
 import time as clock
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from itertools import count
 from pathlib import Path
@@ -66,6 +66,7 @@ def make_folder(config: Training, fill: Callable[[Path], None]) -> Path:
         raise FileExistsError(f"name: there is a run {parent / name} already; see jlstm resume")
     name = name or clock.strftime(f"{kind_of(config)}-%Y%m%d-%H%M%S")
     part = parent / f".{name}.{os.getpid()}.part"
+    new = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
         part.mkdir()
@@ -82,6 +83,9 @@ def make_folder(config: Training, fill: Callable[[Path], None]) -> Path:
             target = parent / f"{name}-{n}"
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        for folder in new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
     raise AssertionError  # count has no end
 
 
@@ -104,7 +108,8 @@ def read_config(folder: Path) -> Training:
     """
     path = folder / "config.json"
     if not path.is_file():
-        what = "holds no config.json" if folder.is_dir() else "is not there"
+        what = "is a file" if folder.is_file() else "is not there"
+        what = "holds no config.json" if folder.is_dir() else what
         raise FileNotFoundError(f"run: expected the folder of a run, but {folder} {what}")
     try:
         said = json.loads(path.read_text("utf-8"))
@@ -117,7 +122,10 @@ def read_config(folder: Path) -> Training:
         raise ValueError(f"{path}: expected the options of this version, which differ in: {differ}")
     # JSON has lists where options have tuples.
     known: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
-    return cls(**known)
+    try:
+        return cls(**known)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: expected the configuration of a run, got: {error}") from None
 
 
 @contextmanager
@@ -197,7 +205,7 @@ def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
     parent = Path(parent)
     if not parent.is_dir():
         raise FileNotFoundError(f"runs: expected a folder with runs, but there is no {parent}")
-    folders = [path.parent for path in parent.glob("*/config.json")]
+    folders = [path.parent for path in parent.glob("[!.]*/config.json")]  # not the unfinished
     return [_summary(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
 
 
@@ -206,9 +214,9 @@ def _summary(folder: Path) -> Summary:
     try:
         config = read_config(folder)
         records = read_json_lines(folder / "metrics.jsonl")
-    except (ValueError, OSError):
+        step = int(records[-1]["step"]) if records else 0
+        loss, score = (float(best["loss"]), str(best["score"])) if best else (None, "")
+    except (ValueError, OSError, KeyError, TypeError):
         return Summary(folder, "?", "damaged", 0, None, "", {})
     status = "finished" if result else "training" if is_locked(folder) else "stopped"
-    step = records[-1]["step"] if records else 0
-    loss, score = (best["loss"], best["score"]) if best else (None, "")
     return Summary(folder, kind_of(config), status, step, loss, score, changed(config))

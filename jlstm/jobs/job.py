@@ -1,7 +1,7 @@
 """What the driver needs to know of a training run.
 
 A *kind* of job (a text, a table, labelled sequences) is a dataclass in ``config.py`` and one file
-of this folder, named after the kind, in which are:
+or folder of this folder, named after the kind, in which are:
 
     prepare(config, files, folder)           the user's files, checked and written into ``folder``
     build(config, folder) -> Job             what was written, made into a training run
@@ -77,6 +77,14 @@ class Table:
     """Rows to stress."""
 
 
-def count_steps(config: Training, epoch: int) -> int:
-    """The length of a run whose epochs take so many steps."""
-    return config.steps or max(1, round(config.epochs * epoch))
+FEWEST_STEPS = 500
+"""Of a run, unless the user says otherwise: a small file needs more epochs than a large one."""
+
+
+def count_steps(config: Training, epoch: int, usual: float) -> int:
+    """The length of a run: as asked for, or ``usual`` epochs of so many steps, but not too few."""
+    if config.steps is not None:
+        return config.steps
+    if config.epochs is not None:
+        return max(1, round(config.epochs * epoch))
+    return max(FEWEST_STEPS, round(usual * epoch))

@@ -21,7 +21,14 @@ import jax.numpy as jnp
 
 from jlstm.extras import require
 from jlstm.jobs.config import Training
-from jlstm.jobs.folder import locked, logged, make_folder, read_config, write_config
+from jlstm.jobs.folder import (
+    locked,
+    logged,
+    make_folder,
+    read_config,
+    read_json,
+    write_config,
+)
 from jlstm.jobs.job import Evaluation, Job
 from jlstm.jobs.state import first_state, optimizer_of, restore, save, save_best
 from jlstm.jobs.use import evaluate, module_of
@@ -97,7 +104,7 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
         module.prepare(config, paths, folder)
         job = module.build(config, folder)  # refuses what cannot be
         write_config(folder, config, paths)
-        write_json(folder / "environment.json", {**environment(), "batch_devices": job.devices})
+        write_json(folder / "environment.json", _environment(job))
 
     folder = make_folder(config, fill)
     say(f"The run is in {folder}.")
@@ -133,7 +140,7 @@ def resume(
     with locked(folder):
         say = logged(folder, say)
         job: Job = module.build(config, folder)
-        for sentence in job.about:
+        for sentence in (*job.about, *_elsewhere(folder, job)):
             say(sentence)
         progress = _fit(config, job, folder, say, watch, interrupted)
         step, best, finished = progress
@@ -226,6 +233,21 @@ def _fit(
     return count, book.best, ended()
 
 
+def _elsewhere(folder: Path, job: Job) -> Iterator[str]:
+    """What of the machine has changed since the run was started, where it matters."""
+    then, now = read_json(folder / "environment.json") or {}, _environment(job)
+    for name, what in (("batch_devices", "devices"), ("versions", "packages")):
+        if then.get(name) != now[name]:
+            yield (
+                f"The run was started with other {what} ({then.get(name)}; now {now[name]}): what "
+                "follows is as it would have been up to rounding only."
+            )
+
+
+def _environment(job: Job) -> dict[str, Any]:
+    return {**environment(), "batch_devices": job.devices}
+
+
 def _where_it_stands(folder: Path, config: Training, job: Job, say: Say) -> tuple[TrainState, Book]:
     """The newest good checkpoint, or the first state; what was recorded later is taken back."""
     found = restore(folder, config, job, say)
@@ -288,13 +310,13 @@ def _report(folder: Path, progress: Progress, loader: Loader, job: Job, say: Say
     p = progress
     if p.best is not None and p.best.step == p.step:
         save_best(folder, p.best, job)
-    if p.skipped:
-        say(f"Up to step {p.step:,}: skipped {p.skipped} whose loss or gradient was not finite.")
+    for step in p.skipped:
+        say(f"Skipped step {step:,}: its loss or gradient was not finite.")
     metrics = {
         "step": p.step,
         "loss": _finite(p.loss),
         "grad_norm": _finite(p.grad_norm),
-        "skipped": p.skipped,
+        "skipped": len(p.skipped),
         "validation_loss": _finite(p.validation_loss),
     }
     timing = {

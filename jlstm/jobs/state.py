@@ -112,7 +112,7 @@ def load_best(folder: Path, config: Training, job: Job, say: Callable[[str], Non
         ValueError: nothing has been validated yet.
     """
     path, known = folder / "best.safetensors", read_json(folder / "best.json")
-    if path.exists() and known is not None and sha256(path) == known["sha256"]:
+    if path.exists() and isinstance(known, dict) and sha256(path) == known.get("sha256"):
         template = jax.eval_shape(job.init, jax.random.key(0))
         return Best(known["loss"], known["step"], load_params(path, template))
     found = restore(folder, config, job, say)

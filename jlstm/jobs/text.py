@@ -59,14 +59,16 @@ from jlstm.train.records import write_json
 from jlstm.variants import Variant
 
 FILES = {
-    "tokens.npy": "the text as numbers",
-    "vocabulary.json": "the tokens that they stand for",
-    "data.json": "the files read, their hashes, and the parts of the text",
+    "data/tokens.npy": "the text as numbers",
+    "data/vocabulary.json": "the tokens that they stand for",
+    "data/text.json": "the files read, their hashes, and the parts of the text",
 }
 """What ``prepare`` writes."""
 
 NAMES = {"byte": "byte", "char": "character", "word": "word"}
 
+EPOCHS = 15
+"""Of a training, where none are asked for."""
 CONTEXT = 256
 """Tokens that each stream of an evaluation reads before those that count."""
 READ = 1 << 24
@@ -99,9 +101,10 @@ def prepare(config: TextConfig, files: Sequence[str | Path], folder: Path) -> No
         OSError: a file cannot be read, or the folder not be written.
         ValueError: there is no text in the files, or too little; they are not UTF-8.
     """
+    (folder / "data").mkdir(parents=True, exist_ok=True)
     corpus = write_tokens(
         files,
-        folder / "tokens.npy",
+        folder / "data/tokens.npy",
         kind=config.tokens,
         vocabulary=config.vocabulary,
         validation=config.validation,
@@ -117,10 +120,10 @@ def prepare(config: TextConfig, files: Sequence[str | Path], folder: Path) -> No
             )
     trained_on = parts["training"].tokens
     windows_per_pass(trained_on, streams=config.streams, time=config.time, unit=f"{unit}s")
-    with replacing(folder / "vocabulary.json") as beside:
+    with replacing(folder / "data/vocabulary.json") as beside:
         beside.write_text(corpus.vocabulary.to_json(), "utf-8")
     write_json(
-        folder / "data.json",
+        folder / "data/text.json",
         {
             "tokens": config.tokens,
             "vocabulary": len(corpus.vocabulary),
@@ -140,9 +143,9 @@ def load(folder: Path) -> Data:
         OSError: a file is missing.
         ValueError: a file holds something else.
     """
-    vocabulary = Vocabulary.from_json((folder / "vocabulary.json").read_text("utf-8"))
-    about = json.loads((folder / "data.json").read_text("utf-8"))
-    array = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
+    vocabulary = Vocabulary.from_json((folder / "data/vocabulary.json").read_text("utf-8"))
+    about = json.loads((folder / "data/text.json").read_text("utf-8"))
+    array = np.load(folder / "data/tokens.npy", mmap_mode="r", allow_pickle=False)
     parts, tokens, start = {}, {}, 0
     for name in PARTS:
         parts[name] = part = Part(**about["parts"][name])
@@ -203,7 +206,7 @@ def build(config: TextConfig, folder: Path) -> Job:
         return window._replace(key=jax.random.fold_in(noise, n))
 
     epoch = windows_per_pass(len(training), **cut)
-    steps = count_steps(config, epoch)
+    steps = count_steps(config, epoch, EPOCHS)
     weights = jax.eval_shape(init, jax.random.key(0))
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights))
     unit = NAMES[config.tokens]

@@ -72,7 +72,7 @@ def evaluate(folder: Path_, file: Path_ | None = None, *, say: Say = print) -> E
     judged: Evaluation = module_of(model.config).evaluate(
         model.config, model.folder, model.params, path
     )
-    name = "test" if path is None else path.stem
+    name = "test" if path is None else f"file-{path.stem}"  # there may be a file named test
     about = {"step": model.step, "file": path and str(path), "verdict": judged.verdict}
     (model.folder / "evaluation").mkdir(exist_ok=True)
     write_json(model.folder / "evaluation" / f"{name}.json", {**about, **judged.results})
@@ -115,7 +115,8 @@ def sample(folder: Path_, prompt: str, *, say: Say = print, **options: Any) -> s
     model = load(folder, say=say)
     if not isinstance(model.config, TextConfig):
         raise ValueError("run: expected a language model; see jlstm predict")
-    written: str = module_of(model.config).sample(
-        model.config, model.folder, model.params, **options
-    )
+    module = module_of(model.config)
+    for note in module.prompt_notes(model.folder, prompt):
+        say(note)
+    written: str = module.sample(model.config, model.folder, model.params, prompt, **options)
     return written

@@ -41,8 +41,8 @@ class Progress(NamedTuple):
     """The mean over the steps since the last report; NaN where all of them were skipped."""
     grad_norm: float
     """The same for the length of the gradient, before clipping."""
-    skipped: int
-    """Steps since the last report whose loss or gradient was not finite; they are in no mean."""
+    skipped: tuple[int, ...]
+    """The steps since the last report whose loss or gradient was not finite; in no mean."""
     validation_loss: float | None
     """None where it was not found at this step."""
     state: TrainState
@@ -179,18 +179,20 @@ def _judge(book: Book, loss: float, step: int, params: Any) -> Book:
     return book._replace(stale=book.stale + 1)
 
 
-def _means(book: Book, count: int, skip_not_finite: bool) -> tuple[float, float, int]:
-    """The mean loss and gradient length of the last steps, and how many steps are in neither."""
+def _means(book: Book, count: int, skip_not_finite: bool) -> tuple[float, float, tuple[int, ...]]:
+    """The mean loss and gradient length of the last steps, and the steps that are in neither."""
     pairs = list(zip(book.losses, book.grad_norms, strict=True))
     good = [pair for pair in pairs if all(map(math.isfinite, pair))]
-    if len(good) < len(pairs) and not skip_not_finite:
-        n, bad = next((n, p) for n, p in enumerate(pairs) if not all(map(math.isfinite, p)))
-        name, value = ("gradient", bad[1]) if math.isfinite(bad[0]) else ("loss", bad[0])
+    first = count - len(pairs) + 1
+    bad = tuple(n for n, pair in enumerate(pairs, first) if not all(map(math.isfinite, pair)))
+    if bad and not skip_not_finite:
+        loss, norm = pairs[bad[0] - first]
+        name, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)
         raise FloatingPointError(
-            f"{name}: expected a finite number, got {value} at step {count - len(pairs) + n + 1}; "
+            f"{name}: expected a finite number, got {value} at step {bad[0]}; "
             "a lower learning rate may help"
         )
     if not good:
-        return math.nan, math.nan, len(pairs)
+        return math.nan, math.nan, bad
     losses, norms = zip(*good, strict=True)
-    return math.fsum(losses) / len(good), math.fsum(norms) / len(good), len(pairs) - len(good)
+    return math.fsum(losses) / len(good), math.fsum(norms) / len(good), bad

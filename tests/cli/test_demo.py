@@ -1,274 +1,220 @@
-"""`jlstm demo`, small: what it writes, what it says, how it ends."""
+"""`jlstm demo`, short: what it makes, what it says, what it leaves."""
 
+import csv
 import json
-import math
-import os
 import re
-import signal
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from typing import NamedTuple
 
-import jax
-import numpy as np
 import pytest
 
-import jlstm.train
-from jlstm import init_carry
-from jlstm.cli.demo import FILES, DemoConfig, demo, judge, make_folder, repeated, shown
-from jlstm.data.ngram import fit_ngram, ngram_bits
-from jlstm.data.text import evaluation_windows, pydoc_text, split_text
-from jlstm.devices import count_cores
-from jlstm.models import init_language_model, language_model_loss, token_count
-from jlstm.train import load_params, make_evaluate
+import jlstm.cli.demo
+from jlstm.cli.demo import digits, python_text, seattle_temperatures, write_rows
+from jlstm.cli.main import main
+from jlstm.data.text import pydoc_text
+from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig
+from jlstm.jobs.folder import read_config
+from jlstm.jobs.use import evaluate
 
-SMALL = ("--hidden", "8", "--embedding", "4", "--streams", "2", "--time", "8", "--sample", "20")
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "jlstm", "demo", *SMALL, *arguments]
+    """Run the command line in this process."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(["demo", *map(str, arguments)])
+    return Ended(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def small_text(folder, common):
+    """The text of the demo, with a model that is trained and judged in a moment."""
+    config, file = python_text(folder, common)
+    return replace(config, hidden=8, embedding=4, streams=2, time=8, output_dropout=0.0), file
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs")
-    done = subprocess.run(
-        command("--steps", "6", "--compare-seconds", "0.1", "--out", str(out)),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    (folder,) = out.iterdir()
-    return folder, done
+def demos(tmp_path_factory):
+    """Each demo, run once: its folder and what it said."""
+    ended = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jlstm.cli.demo.python_text", small_text)
+        for kind, more in (
+            ("text", ("--compare-seconds", "0.1", "--seed", "3")),
+            ("table", ()),
+            ("sequences", ()),
+        ):
+            out = tmp_path_factory.mktemp(kind)
+            said = command(kind, "--steps", "3", "--out", out, *more)
+            assert (said.status, said.err) == (0, "")
+            (folder,) = out.iterdir()
+            ended[kind] = folder, said.out
+    return ended
 
 
-def test_it_writes_all_that_it_names(run):
-    folder, done = run
-    assert re.fullmatch(r"demo-\d{8}-\d{6}", folder.name)
-    assert {path.name for path in folder.iterdir()} == set(FILES)
-    assert all(path.stat().st_size for path in folder.iterdir())
-    for name in FILES:
-        assert name in done.stdout
-    assert str(folder) in done.stdout.replace("\n", "")
-    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
-    config = json.loads((folder / "config.json").read_text())
-    assert (config["steps"], config["hidden"], config["seed"]) == (6, 8, 0)
+KINDS = {"text": TextConfig, "table": TableConfig, "sequences": SequencesConfig}
 
 
-def test_it_trains_on_all_cores(run):
-    _, done = run
-    cores = count_cores()
-    assert f"on {math.gcd(cores, 2)} of {cores} devices." in done.stdout  # two streams
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_a_run_like_any_other(demos, kind):
+    folder, out = demos[kind]
+    assert re.fullmatch(rf"demo-{kind}-\d{{8}}-\d{{6}}", folder.name)
+    assert out.startswith(f"The run is in {folder}.\n")
+    assert re.search(rf"\n\d+ min \d+ s\. All of it is in {folder}\.\n$", out)
+    assert "\x1b" not in out
+    config = read_config(folder)
+    assert type(config) is KINDS[kind]
+    assert config.steps == 3
+    assert evaluate(folder, say=print).verdict in out
+    named = re.findall(r"^  (\S+) +\S", out.partition(f"In {folder}:\n")[2], re.MULTILINE)[:5]
+    assert named == ["best.safetensors", "evaluation", "plots", "metrics.jsonl", "config.json"]
+    assert all((folder / name).exists() for name in named)
 
 
-def test_its_records_agree(run):
-    folder, _ = run
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
-    evaluation = json.loads((folder / "evaluation.json").read_text())
-    found = [r["validation_bits_per_byte"] for r in records]
-    bits = evaluation["bits_per_byte"]
-    assert bits["LSTM"] == min(b for b in found if b is not None)
-    assert evaluation["best_step"] == records[found.index(bits["LSTM"])]["step"]
-    assert not evaluation["interrupted"]
-    # Knowing nothing costs 8 bits, and the first loss is that of knowing nothing.
-    assert records[0]["bits_per_byte"] == pytest.approx(8, abs=1e-4)
-    assert bits["uniform"] == 8
-    assert bits["uniform"] > bits["unigram"] > bits["order-5 Kneser–Ney"]
-    assert "loses" in evaluation["verdict"]
-    for record in records:
-        # Both numbers are rounded, the one to 1, the other to a millisecond.
-        read = record["step"] * 2 * 8  # streams · time
-        assert record["bytes_per_second"] == pytest.approx(
-            read / record["seconds"], rel=0.01, abs=0.51
-        )
-    times = [0, *(record["seconds"] for record in records), evaluation["seconds"]]
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_records_agree(demos, kind):
+    folder, out = demos[kind]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 3]
+    result = json.loads((folder / "result.json").read_text())
+    found = {r["validation_loss"]: r["step"] for r in records if r["validation_loss"] is not None}
+    assert result["best_loss"] == min(found)
+    assert result["best_step"] == found[min(found)]
+    best = json.loads((folder / "best.json").read_text())
+    assert (best["loss"], best["step"]) == (result["best_loss"], result["best_step"])
+    assert f"validation {result['best_loss']:.4f}" in out
+    timing = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
+    times = [record["seconds"] for record in timing]
     assert times == sorted(times)
 
 
-def test_its_baselines_are_those_of_the_training_text(run):
-    folder, _ = run
-    training, validation = split_text(pydoc_text())
-    evaluation = json.loads((folder / "evaluation.json").read_text())
-    assert evaluation["training_bytes"] == len(training)
-    assert evaluation["validation_bytes"] == len(validation)
-    for name, order in (("unigram", 0), ("order-5 Kneser–Ney", 5)):
-        expected = ngram_bits(fit_ngram(training, order), validation)
-        assert evaluation["bits_per_byte"][name] == pytest.approx(expected, rel=1e-12)
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("text", ("466,273 bytes" if len(pydoc_text()) == 466_273 else f"{len(pydoc_text()):,}",
+                  "Vocabulary: 256 bytes", "Kneser–Ney", "Written by the model, at temperature 0.7",
+                  "differentiated by hand and by autodiff", "vjp gates")),
+        ("table", ("8,759 rows", "steps of 1 hour", "Season: 24 steps", "seasonal naive",
+                   "1 steps of time without a row")),
+        ("sequences", ("1,797 sequences", "All sequences for training have length 8", "10 classes",
+                       "nearest neighbour")),
+    ],
+)  # fmt: skip
+def test_it_tells_of_its_data_and_of_the_baselines(demos, kind, said):
+    assert [words for words in said if words not in demos[kind][1]] == []
 
 
-def test_its_best_parameters_can_be_read_and_judged_again(run):
-    folder, _ = run
-    template = init_language_model(jax.random.key(9), 256, embedding_size=4, hidden_size=8)
-    params = load_params(folder / "best.safetensors", template)
-    _, validation = split_text(pydoc_text())
-    evaluate = make_evaluate(language_model_loss, token_count)
-    loss = evaluate(params, init_carry(1, 8), evaluation_windows(validation, time=4000))
-    expected = json.loads((folder / "evaluation.json").read_text())["bits_per_byte"]["LSTM"]
-    # float32 sums of 46,000 numbers in another order.
-    assert loss / np.log(2) == pytest.approx(expected, rel=1e-5)
+def test_the_text_is_sampled_and_the_rules_are_compared(demos):
+    folder, out = demos["text"]
+    sample = (folder / "sample.txt").read_text("utf-8")
+    assert sample.startswith("The standard type hierarchy\n")
+    assert 500 < len(sample) <= len("The standard type hierarchy\n") + 600
+    assert sample in out
+    compared = json.loads((folder / "comparison.json").read_text())
+    sizes = [compared[name] for name in ("time", "batch", "input_size", "hidden_size", "seed")]
+    assert sizes == [8, 2, 4, 8, 3]  # those of the model
+    assert read_config(folder).seed == 3
 
 
-def demo_with(monkeypatch, out, losses, **options):
-    """The demo in this process, its validations replaced by these losses.
-
-    Returns its folder, the parameters that were validated, and its records.
-    """
-    seen = []
-
-    def make_evaluate(loss_fn, count):
-        def evaluate(params, carry, batches):
-            seen.append(jax.tree.map(np.array, params))
-            return losses[len(seen) - 1]
-
-        return evaluate
-
-    monkeypatch.setattr(jlstm.train, "make_evaluate", make_evaluate)
-    small = {"hidden": 8, "embedding": 4, "streams": 2, "time": 8, "sample": 5}
-    rest = {"compare_seconds": 0.0, "steps": len(losses), "out": out}
-    demo(config=DemoConfig(**small | rest | options))
-    (folder,) = out.iterdir()
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return folder, seen, [json.loads(line) for line in lines]
-
-
-def test_the_best_parameters_are_kept_when_later_ones_are_worse(monkeypatch, tmp_path):
-    losses = [5.0, np.log(4), 3.0, 2.0]
-    folder, seen, _ = demo_with(monkeypatch, tmp_path, losses)
-    template = init_language_model(jax.random.key(9), 256, embedding_size=4, hidden_size=8)
-    saved = jax.tree.leaves(load_params(folder / "best.safetensors", template))
-    for ours, best in zip(saved, jax.tree.leaves(seen[1]), strict=True):
-        np.testing.assert_array_equal(ours, best)
-    last = jax.tree.leaves(seen[-1])
-    assert all(np.any(a != b) for a, b in zip(saved, last, strict=True))
-    evaluation = json.loads((folder / "evaluation.json").read_text())
-    assert (evaluation["best_step"], evaluation["steps"]) == (2, 4)
-    assert evaluation["bits_per_byte"]["LSTM"] == pytest.approx(2)
-
-
-def test_dropout_reaches_the_training(monkeypatch, tmp_path):
-    def course(name, dropout):
-        losses = [5.0, 4.0, 3.0, 2.0]
-        _, seen, records = demo_with(monkeypatch, tmp_path / name, losses, dropout=dropout)
-        return [r["bits_per_byte"] for r in records], jax.tree.leaves(seen[-1])
-
-    for out in "abcd":
-        (tmp_path / out).mkdir()
-    without, _ = course("a", 0.0)
-    some, params = course("b", 0.3)
-    again, same = course("c", 0.3)
-    more, _ = course("d", 0.6)
-    assert some == again
-    assert all(np.array_equal(a, b) for a, b in zip(params, same, strict=True))
-    # The readout is zero at first, so the first loss knows nothing of what was dropped.
-    assert without[0] == some[0] == more[0]
-    assert len({without[-1], some[-1], more[-1]}) == 3
-
-
-def test_without_a_finite_validation_there_is_no_result(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match="expected a finite validation loss, got none"):
-        demo_with(monkeypatch, tmp_path, [np.nan, np.nan])
-
-
-def test_its_output_shows_data_model_baselines_and_comparison(run):
-    _, done = run
-    assert done.stderr == ""
-    for word in ("to train on", "to validate on", "parameters", "bytes/s", "s left", "unigram",
-                 "uniform", "Kneser–Ney", "The LSTM loses", "written by the model", "autodiff",
-                 "vjp gates", "chosen by this validation text"):  # fmt: skip
-        assert word in done.stdout, word
-    assert "\x1b" not in done.stdout  # no terminal, no colours
-
-
-def test_ctrl_c(tmp_path):
-    process = subprocess.Popen(
-        command("--steps", "1000000", "--out", str(tmp_path)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        assert process.stdout is not None
-        seen = ""
-        for line in process.stdout:  # the last line before the training
-            seen += line
-            if line.startswith("Model:"):
-                break
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert "Traceback" not in seen + stdout + stderr
-    assert stderr.strip() == "jlstm: interrupted"
-    assert "Interrupted after" in stdout
+def test_the_comparison_can_be_left_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(jlstm.cli.demo, "python_text", small_text)
+    status, out, err = command("--steps", "1", "--compare-seconds", "0", "--out", tmp_path)
+    assert (status, err) == (0, "")
     (folder,) = tmp_path.iterdir()
-    # What was reached is kept and judged; only the comparison at the end is left out.
-    assert {path.name for path in folder.iterdir()} == set(FILES) - {"comparison.json"}
-    assert json.loads((folder / "evaluation.json").read_text())["interrupted"]
+    assert "autodiff" not in out
+    assert not (folder / "comparison.json").exists()
+    assert (folder / "sample.txt").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("kind", "package", "extra"),
     [
-        (["--time", "900000"], r"text: expected at least 1800001 bytes to train on .*got \d+"),
-        (["--learning-rate", "1e30", "--steps", "40"], r"loss: expected a finite number, got"),
-        (["--hidden", "0"], r"\"0\" for --hidden"),
-        (["--steps", "many"], r"steps.*many"),
-        (["--time", "100000000"], r"text: expected at least 200000001 bytes to train on"),
-        (["--seed", str(2**63)], r"seed"),
-        (["--hidden", str(2**31)], r"hidden"),
-        (["--sample", str(2**31)], r"sample"),
-        (["--out", __file__], r"--out: expected a folder to write in, got .*test_demo.py"),
+        ("table", "vega_datasets", "demo"),
+        ("sequences", "sklearn", "demo"),
+        ("text", "matplotlib", "plots"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(tmp_path, arguments, message):
-    options = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--out": str(tmp_path)}
-    options |= dict(zip(arguments[::2], arguments[1::2], strict=True))
-    words = [word for option in options.items() for word in option]
-    done = subprocess.run(
-        [sys.executable, "-m", "jlstm", "demo", *words], capture_output=True, text=True
+def test_a_missing_package_is_named_before_the_work(monkeypatch, tmp_path, kind, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert command(kind, "--out", tmp_path / "runs") == (
+        2,
+        "",
+        f"jlstm: {package} is not installed; it comes with: pip install 'jlstm[{extra}]'\n",
     )
-    assert done.returncode == 2
-    assert re.search(message, done.stderr), done.stderr
-    assert done.stderr.count("\n") == 1
-    if "finite" not in message:  # found before anything was done
-        assert done.stdout == ""
-        assert not list(tmp_path.iterdir())
-    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
-def test_two_runs_in_one_second_have_two_folders(tmp_path):
-    folders = {make_folder(tmp_path / "runs") for _ in range(3)}
-    assert len(folders) == 3
-    assert all(folder.is_dir() for folder in folders)
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dance"], '"dance" for KIND. Choose from: "text", "table", "sequences"'),
+        (["text", "table"], "unexpected argument: table"),
+        (["--steps", "0"], "--steps"),
+        (["--steps", "1.5"], "--steps"),
+        (["--seed", "-1"], "--seed"),
+        (["--seed", "9999999999"], "--seed: expected at most 2147483647"),
+        (["--compare-seconds", "-1"], "--compare-seconds. Expected a finite number of at least 0"),
+        (["--compare-seconds", "inf"], "--compare-seconds. Expected a finite number of at least 0"),
+        (["--hidden", "3"], "--hidden"),
+        (["--out", __file__], f"--out: expected a folder to write in, got {__file__}"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(monkeypatch, tmp_path, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = command(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("jlstm: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert not list(tmp_path.iterdir())
 
 
-def test_the_verdict_is_honest():
-    assert judge({"LSTM": 1.5, "a": 2.0, "b": 3.0}) == (
-        "The LSTM wins: 25.0% fewer bits than the best baseline, a."
-    )
-    assert judge({"LSTM": 2.5, "a": 3.0, "b": 2.0}) == "The LSTM loses: b needs 20.0% fewer bits."
+# Their data.
 
 
-def test_repeated_lines_are_counted_by_their_bytes():
-    train = np.frombuffer(b"one\nthree\n", np.uint8)
-    validation = np.frombuffer(b"three\n\nfours\n", np.uint8)
-    assert repeated(train, validation) == 0.5
+def rows_of(file):
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [*csv.DictReader(stream)]
 
 
-def test_a_terminal_gets_a_bar():
-    from io import StringIO
+def test_the_text_is_that_of_python_itself(tmp_path):
+    config, file = python_text(tmp_path, {"steps": 7})
+    assert file.read_bytes() == pydoc_text()
+    assert (config.tokens, config.steps) == ("byte", 7)
 
-    from rich.console import Console
 
-    record = {"step": 5, "seconds": 1.0, "bits_per_byte": 2.0, "validation_bits_per_byte": 3.0,
-              "bytes_per_second": 7000}  # fmt: skip
-    file = StringIO()
-    with shown(10, Console(file=file, force_terminal=True, width=120)) as show:
-        show(record)
-        show({**record, "step": 10, "validation_bits_per_byte": None})
-    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue()).splitlines()[-1]
-    assert "10/10" in last
-    assert "loss 2.000 valid. 3.000 bits/byte 7 kB/s" in last
+def test_the_temperatures_have_an_hour_each_but_one(tmp_path):
+    config, file = seattle_temperatures(tmp_path, {})
+    rows = rows_of(file)
+    times = [row["date"] for row in rows]
+    assert len(rows) == len(set(times)) == 365 * 24 - 1
+    assert times == sorted(times)
+    assert "2010-03-14 03:00:00" not in times
+    assert all(0 < float(row["temp"]) < 100 for row in rows)  # degrees Fahrenheit
+    assert (config.time, config.target, config.horizon) == ("date", ("temp",), 24)
+
+
+def test_a_digit_is_eight_rows_of_eight_pixels(tmp_path):
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    config, file = digits(tmp_path, {})
+    rows = rows_of(file)
+    assert len(rows) == 8 * len(images)
+    for n in (0, 1, 1796):
+        own = [row for row in rows if row[config.id] == str(n)]
+        assert [row[config.time] for row in own] == [*"01234567"]
+        assert [float(row[f"pixel{k}"]) for row in own for k in range(8)] == images[n].tolist()
+        assert {row[config.label] for row in own} == {str(labels[n])}
+
+
+def test_cells_are_quoted_where_they_must_be(tmp_path):
+    file = write_rows(tmp_path / "a.csv", ("a", "b"), [("x, y", 'say "so"'), ("Ω", 3)])
+    assert rows_of(file) == [{"a": "x, y", "b": 'say "so"'}, {"a": "Ω", "b": "3"}]

@@ -1,6 +1,7 @@
 """How the command line answers: its doors, its complaints, its exit statuses."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -39,18 +40,32 @@ def test_help_names_every_command(run):
         status, out, err = run(*arguments)
         assert (status, err) == (0, "")
         assert "hand-derived" in out
-        assert "compare" in out
-        assert "demo" in out
+        for name in ("train", "resume", "evaluate", "predict", "sample", "runs", "demo", "compare"):
+            assert re.search(rf"\b{name}\b", out)
         assert max(map(len, out.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", ["compare", "demo"])
-def test_every_command_has_help(run, command):
-    status, out, err = run(command, "--help")
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("compare", "--time --seed --json"),
+        ("demo", "--steps --seed --out --compare-seconds"),
+        ("train text", "--tokens --hidden --seed --learning-rate"),
+        ("train table", "--time --target --horizon --quantiles --no-calendar"),
+        ("train sequences", "--id --label --features --class-weights"),
+        ("resume", "RUN"),
+        ("evaluate", "RUN FILE"),
+        ("predict", "RUN FILE --out"),
+        ("sample", "--prompt --top-k --top-p --temperature --seed"),
+        ("runs", "FOLDER"),
+    ],
+)
+def test_every_command_has_help(run, command, options):
+    status, out, err = run(*command.split(), "--help")
     assert (status, err) == (0, "")
     assert f"jlstm {command}" in out
-    assert "--time" in out
-    assert "--seed" in out
+    assert [name for name in options.split() if name not in out] == []
+    assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
@@ -75,7 +90,7 @@ def test_every_command_has_help(run, command):
         (["compare", "--hidden", "10000000000"], "--hidden. Must be <= 2147483647"),
         (["compare", "--seed", "-1"], "--seed"),
         (["compare", "--seed", "99999999999999999999"], "--seed. Must be < 9223372036854775808"),
-        (["demo", "--sample", "10000000000"], "--sample. Must be <= 2147483647"),
+        (["sample", "run", "--length", "10000000000"], "--length. Must be <= 2147483647"),
         (["demo", "--compare-seconds", "inf"], "Expected a finite number of at least 0"),
         (["demo", "--compare-seconds", "-1"], "Expected a finite number of at least 0"),
     ],

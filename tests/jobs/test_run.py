@@ -7,19 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jlstm.jobs import run as jobs
-from jlstm.jobs.config import TextConfig
-from jlstm.jobs.folder import summaries
-from jlstm.jobs.use import evaluate, load
+from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig
+from jlstm.jobs.folder import read_config, summaries
+from jlstm.jobs.state import restore
+from jlstm.jobs.use import evaluate, load, module_of
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(400))
 SMALL = {
-    "hidden": 8, "embedding": 4, "streams": 4, "time": 8, "steps": 60, "validate_every": 6,
+    "hidden": 8, "layers": 1, "embedding": 4, "streams": 4, "time": 8, "steps": 60, "validate_every": 6,
     "warmup": 5, "weight_dropout": 0.2, "zoneout": 0.1,
 }  # fmt: skip
 
@@ -49,15 +52,18 @@ def whole(tmp_path_factory, file):
     return trained(tmp_path_factory.mktemp("runs"), file)
 
 
-def result(folder):
+def result(folder, steps=60):
     """What has to be the same, bit for bit, however often a run was stopped."""
-    best = json.loads((folder / "best.json").read_text())
-    states = {
-        name: (folder / "checkpoints" / "60.json").read_text().partition('"sha256"')[0]
-        for name in ("record",)
+    config = read_config(folder)
+    job = module_of(config).build(config, folder)
+    state, book = restore(folder, config, job, nothing)
+    assert int(state.step) == steps
+    names = ("metrics.jsonl", "best.safetensors", "best.json")
+    return {
+        "state": [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)],
+        "book": [book.stale, book.best.loss, book.best.step, book.losses, book.grad_norms],
+        **{name: (folder / name).read_bytes() for name in names},
     }
-    files = ("metrics.jsonl", "best.safetensors")
-    return {name: (folder / name).read_bytes() for name in files} | best | states
 
 
 def test_a_run_leaves_all_that_is_needed(whole):
@@ -108,6 +114,45 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, file, whole,
     assert outcome.finished
     assert f"Going on from the checkpoint of step {steps[-1]}." in said
     assert result(folder) == result(whole.folder)
+
+
+def table(path):
+    hours = np.datetime64("2020-01-01T00:00") + 60 * np.arange(600)
+    load = np.sin(np.arange(600) * 2 * np.pi / 24) + np.random.default_rng(0).normal(0, 0.1, 600)
+    rows = (f"{hour},{value:.4f}\n" for hour, value in zip(hours, load, strict=True))
+    path.write_text("hour,load\n" + "".join(rows))
+    return TableConfig(
+        time="hour", target="load", horizon=4, lookback=16, hidden=6, batch=16, steps=24,
+        validate_every=5, out=path.parent,
+    )  # fmt: skip
+
+
+def labelled(path):
+    generator = np.random.default_rng(0)
+    rows = (
+        f"{n},{t},{generator.normal(n % 2):.4f},{'ab'[n % 2]}\n"
+        for n in range(60)
+        for t in range(int(generator.integers(2, 9)))
+    )
+    path.write_text("walk,t,x,label\n" + "".join(rows))
+    return SequencesConfig(
+        id="walk", time="t", label="label", hidden=6, batch=8, buckets=2, steps=24,
+        validate_every=5, out=path.parent,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [table, labelled])
+def test_it_is_so_for_every_kind(tmp_path, make):
+    path = tmp_path / "file.csv"
+    asked = make(path)
+    whole = jobs.train(replace(asked, name="whole"), path, say=nothing)
+    folder = jobs.start(replace(asked, name="stopped"), path, say=nothing)
+    for step in (7, 10):
+        waits = [False] * (step - int(step == 10) * 7 - 1)
+        asks = iter([*waits, True])
+        assert jobs.resume(folder, say=nothing, interrupted=lambda a=asks: next(a)).step == step
+    assert jobs.resume(folder, say=nothing).finished
+    assert result(folder, 24) == result(whole.folder, 24)
 
 
 def test_a_finished_run_is_only_judged_again(whole):
@@ -232,14 +277,8 @@ def test_a_damaged_file_of_the_best_parameters_is_replaced(tmp_path, file):
     again = load(folder, say=said.append)
     assert "best.safetensors is not as it was written" in said[0]
     assert again.step == good.step
-    for a, b in zip(leaves(again.params), leaves(good.params), strict=True):
+    for a, b in zip(*map(jax.tree.leaves, (again.params, good.params)), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def leaves(tree):
-    import jax
-
-    return jax.tree.leaves(tree)
 
 
 def test_a_metrics_line_that_was_cut_off_is_taken_back(tmp_path, file, whole):
@@ -333,8 +372,6 @@ def test_a_run_goes_on_past_steps_that_are_no_numbers(tmp_path, file, monkeypatc
             return getattr(self.module, name)
 
         def build(self, config, folder):
-            from dataclasses import replace
-
             job = self.module.build(config, folder)
 
             def batch(n):
@@ -352,10 +389,23 @@ def test_a_run_goes_on_past_steps_that_are_no_numbers(tmp_path, file, monkeypatc
     said = []
     outcome = jobs.train(config(tmp_path, name="skip", not_finite="skip"), file, say=said.append)
     assert outcome.finished
-    assert sum("skipped 1 whose loss or gradient was not finite" in s for s in said) == 3
+    told = [f"Skipped step {n}: its loss or gradient was not finite." for n in (5, 6, 21)]
+    assert [s for s in said if s in told] == told
     records = (tmp_path / "skip" / "metrics.jsonl").read_text()
     assert records.count('"skipped": 1') == 3
     assert "NaN" not in records
+
+
+def test_another_machine_is_told_of(tmp_path, file):
+    folder = stopped(tmp_path, file, 7)
+    path = folder / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "batch_devices": 16}))
+    said = []
+    assert jobs.resume(folder, say=said.append).finished
+    assert [s for s in said if "started with other" in s] == [
+        "The run was started with other devices (16; now 2): what follows is as it would have been "
+        "up to rounding only."
+    ]
 
 
 def test_patience_ends_a_run(tmp_path, file):

@@ -12,9 +12,10 @@ import polars as pl
 import pytest
 
 from jlstm.devices import place
-from jlstm.jobs import sequences
 from jlstm.jobs.config import SequencesConfig
 from jlstm.jobs.sequences import FILES, build, evaluate, predict, prepare
+from jlstm.jobs.sequences.labels import class_weights
+from jlstm.jobs.sequences.preparing import load, places_of_targets
 from jlstm.plots import plot_confusion
 from jlstm.train import init_train_state, make_optimizer, make_train_step
 
@@ -92,14 +93,14 @@ def test_each_bucket_is_compiled_once(tmp_path):
 def test_an_epoch_goes_through_the_training_part_and_nothing_else(tmp_path):
     folder = prepared(tmp_path)
     job = build(CONFIG, folder)
-    known = sequences._read(CONFIG, folder)
+    known = load(CONFIG, folder)
     train = known.part("train")
     orders = []
     for epoch in range(2):
         batches = [job.batch(epoch * job.epoch + n) for n in range(job.epoch)]
         assert sum(map(job.per_step, batches)) == len(train)
         got = np.concatenate([b.xs[np.arange(b.xs.shape[0])[:, None] < b.lengths] for b in batches])
-        rows = sequences._of_targets(replace(CONFIG, task="tag"), known.data, train)
+        rows = places_of_targets(replace(CONFIG, task="tag"), known.data, train)
         expected = known.data.values[rows]
         np.testing.assert_array_equal(np.sort(got, axis=0), np.sort(expected, axis=0))
         orders.append(got)
@@ -124,9 +125,9 @@ def test_the_scale_is_that_of_the_training_part(tmp_path):
     )
     far = far.sample(fraction=1, shuffle=True, seed=2)  # the rows of a sequence anywhere
     config = replace(CONFIG, split="part")
-    known = sequences._read(config, prepared(tmp_path, far, config))
+    known = load(config, prepared(tmp_path, far, config))
     feature = known.schema.features[0]
-    rows = sequences._of_targets(replace(config, task="tag"), known.data, known.part("train"))
+    rows = places_of_targets(replace(config, task="tag"), known.data, known.part("train"))
     x = known.data.values[rows, 0].astype(np.float64)
     assert (x.mean(), x.std()) == pytest.approx((0, 1), abs=1e-6)
     assert abs(feature.mean) < 1
@@ -137,7 +138,7 @@ def test_a_column_says_what_is_for_the_test(tmp_path):
     parts = {f"s{n}": ["train", "Validation", "test"][min(n % 4, 2)] for n in range(60)}
     frame = make_table().with_columns(part=pl.col("id").replace_strict(parts))
     config = replace(CONFIG, split="part")
-    known = sequences._read(config, prepared(tmp_path, frame, config))
+    known = load(config, prepared(tmp_path, frame, config))
     assert [len(known.part(name)) for name in ("train", "validation", "test")] == [15, 15, 30]
     assert [f.name for f in known.schema.features] == ["x", "kind"]
 
@@ -178,7 +179,7 @@ def test_a_model_of_numbers_is_judged_in_their_units(tmp_path):
     assert job.score == "squared error, scaled"
     measures = evaluate(config, folder, params).results["measures"]
     frame = make_table("regress")
-    known = sequences._read(config, folder)
+    known = load(config, folder)
     true = frame.unique("id", maintain_order=True)["label"].cast(pl.Float64).to_numpy()
     test, train = known.part("test"), known.part("train")
     assert measures["mean"]["mae"] == pytest.approx(
@@ -200,7 +201,7 @@ def test_a_model_that_loses_is_said_to(tmp_path):
 
 def test_rare_classes_count_more_if_asked_to(tmp_path):
     np.testing.assert_allclose(
-        sequences.class_weights(np.array([0, 0, 0, 2]), 3), [4 / 6, 1, 4 / 2], rtol=1e-6
+        class_weights(np.array([0, 0, 0, 2]), 3), [4 / 6, 1, 4 / 2], rtol=1e-6
     )
     frame = make_table().with_columns(
         label=pl.when(pl.col("id").is_in([f"s{n}" for n in range(12)]))
@@ -208,7 +209,7 @@ def test_rare_classes_count_more_if_asked_to(tmp_path):
         .otherwise(pl.lit("often"))
     )
     config = replace(CONFIG, class_weights="balanced")
-    known = sequences._read(config, prepared(tmp_path, frame, config))
+    known = load(config, prepared(tmp_path, frame, config))
     train = known.part("train")
     by_class = [known.data.weights[train][known.data.targets[train] == k].sum() for k in (0, 1)]
     assert by_class == pytest.approx([len(train) / 2] * 2)
@@ -326,7 +327,7 @@ def test_files_as_people_have_them(tmp_path, change):
         path.write_bytes((b"\xef\xbb\xbf" if change == "bom" else b"") + text.encode())
     (tmp_path / "run").mkdir()
     prepare(CONFIG, [path], tmp_path / "run")
-    known = sequences._read(CONFIG, tmp_path / "run")
+    known = load(CONFIG, tmp_path / "run")
     assert known.schema.labels == ("a", "b")
     np.testing.assert_array_equal(known.data.lengths, np.ones(8))
 

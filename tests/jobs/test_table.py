@@ -11,9 +11,14 @@ import optax
 import polars as pl
 import pytest
 
-from jlstm.data.series import find_windows, make_panel
+from jlstm.data.windows import Places, cut, find_windows, make_panel
 from jlstm.jobs import table
 from jlstm.jobs.config import TableConfig
+from jlstm.jobs.job import FEWEST_STEPS
+from jlstm.jobs.table import preparing, training
+from jlstm.jobs.table.report import verdict
+from jlstm.jobs.table.results import _fit_linear, judge
+from jlstm.models import forecast, forecaster_loss
 from jlstm.train import init_train_state, make_train_step
 
 HOURS, HORIZON, LOOKBACK = 260, 4, 12
@@ -115,8 +120,10 @@ def test_the_arithmetic_is_told(run):
 
 
 def test_a_small_table_is_trained_for_a_while(tmp_path):
-    folder = prepared(tmp_path, frame_of(), config_of(steps=None, epochs=2))
-    assert table.build(config_of(steps=None, epochs=2), folder).steps == table.FEWEST_STEPS
+    folder = prepared(tmp_path, frame_of(), config_of(steps=None))
+    assert table.build(config_of(steps=None), folder).steps == FEWEST_STEPS
+    # Asked for is asked for.
+    assert table.build(config_of(steps=None, epochs=2), folder).steps == 22
     assert table.build(config_of(steps=None, epochs=100), folder).steps == 1100
 
 
@@ -131,28 +138,26 @@ def test_training_helps_and_is_the_same_twice(run):
 
 def test_validation_is_the_mean_over_all_windows(run, monkeypatch):
     config, folder, job, params = run
-    _, schema, series = table._read(folder)
+    _, schema, series = preparing.load(folder)
     panel = make_panel(series, schema)
     places = find_windows(series, panel, "validation")
-    model = table.model_config(config, schema)
-    whole = float(table.forecaster_loss(model, params, table.cut(panel, places)))
+    model = training.model_config(config, schema)
+    whole = float(forecaster_loss(model, params, cut(panel, places)))
     assert job.validate(params) == pytest.approx(whole, rel=1e-6)
     for size in (7, 45):
-        monkeypatch.setattr(table, "AT_ONCE", size)
+        monkeypatch.setattr(training, "AT_ONCE", size)
         assert len(places) % size
         assert job.validate(params) == pytest.approx(whole, rel=1e-6)
 
 
 def test_every_window_of_the_test_counts_once_whatever_the_batch(run):
     config, folder, _, params = run
-    _, schema, series = table._read(folder)
+    _, schema, series = preparing.load(folder)
     panel = make_panel(series, schema)
     places = find_windows(series, panel, "test")
-    model = table.model_config(config, schema)
-    weights = table._fit_linear(panel, series)
-    found = [
-        table.judge(model, params, panel, places, weights, size=size) for size in (7, 49, 2048)
-    ]
+    model = training.model_config(config, schema)
+    weights = _fit_linear(panel, series)
+    found = [judge(model, params, panel, places, weights, size=size) for size in (7, 49, 2048)]
     np.testing.assert_array_equal(found[0]["model"].known, np.full((2, HORIZON), 49))
     assert list(found[0]) == ["model", "last value", "drift", "linear"]
     for other in found[1:]:
@@ -163,13 +168,13 @@ def test_every_window_of_the_test_counts_once_whatever_the_batch(run):
 
 def test_the_linear_baseline_learns_nothing_from_the_test(run):
     _, folder, _, _ = run
-    _, schema, series = table._read(folder)
+    _, schema, series = preparing.load(folder)
     weights = []
     for begin in (HOURS, 208, 182):  # nothing changed; the test; validation, too
         values = series.values.copy()
         values[begin:] *= np.linspace(0, 3, HOURS - begin)[:, None]
         changed = replace(series, values=values)
-        weights.append(table._fit_linear(make_panel(changed, schema), changed))
+        weights.append(_fit_linear(make_panel(changed, schema), changed))
     np.testing.assert_array_equal(weights[0], weights[1])
     assert (weights[0] != weights[2]).any()  # the ridge is chosen there
 
@@ -249,7 +254,7 @@ def test_intervals_that_hold_too_little_are_told(run):
     ],
 )
 def test_verdicts(model, said):
-    found = table.verdict({"model": model, "a": (2.0, 5.0), "b": (3.0, 4.0)})
+    found = verdict({"model": model, "a": (2.0, 5.0), "b": (3.0, 4.0)})
     assert re.search(said, found), found
 
 
@@ -294,10 +299,10 @@ def test_forecasts_are_those_of_the_evaluation(run, tmp_path, kind):
     assert times == frame_of()["time"].to_list()[240:244] * 2
     assert "8 rows, 4 steps of 1 hour for each of 2 series and targets" in said[-1]
 
-    _, schema, series = table._read(folder)
+    _, schema, series = preparing.load(folder)
     panel = make_panel(series, schema)
-    batch = table.cut(panel, table.Places(np.array([240, 240]), np.array([0, 1])))
-    values = np.asarray(table.forecast(table.model_config(config, schema), params, batch))
+    batch = cut(panel, Places(np.array([240, 240]), np.array([0, 1])))
+    values = np.asarray(forecast(training.model_config(config, schema), params, batch))
     raw = values * schema.std[0, :2, None] + schema.mean[0, :2, None]
     np.testing.assert_allclose(
         found.select("q0.1", "q0.5", "q0.9").to_numpy(),

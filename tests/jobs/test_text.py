@@ -39,7 +39,9 @@ def some_text(lines: int, seed: int = 0) -> str:
     return "".join(f"{SENTENCES[n]}\n" for n in order)
 
 
-SMALL = TextConfig(streams=4, time=16, embedding=8, hidden=12, steps=20, validation=0.1, test=0.2)
+SMALL = TextConfig(
+    streams=4, time=16, embedding=8, hidden=12, layers=1, steps=20, validation=0.1, test=0.2
+)
 NOISY = replace(
     SMALL,
     layers=2,
@@ -88,14 +90,14 @@ def test_what_is_prepared(tmp_path, kind):
     content = some_text(150)
     config = replace(SMALL, tokens=kind, time=4)
     folder = prepared(tmp_path, config, content)
-    assert {path.name for path in folder.iterdir()} == FILES.keys()
-    about = json.loads((folder / "data.json").read_text())
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*.*")} == FILES.keys()
+    about = json.loads((folder / "data/text.json").read_text())
     digest = hashlib.sha256(content.encode()).hexdigest()
     assert [file["sha256"] for file in about["files"]] == [digest]
     data = load(folder)
     # The parts follow each other, with nothing between them and nothing twice.
     whole = np.concatenate([data.tokens[name] for name in PARTS])
-    np.testing.assert_array_equal(whole, np.load(folder / "tokens.npy"))
+    np.testing.assert_array_equal(whole, np.load(folder / "data/tokens.npy"))
     joined = content.replace("\n", " \n ").split(" ")[:-1] if kind == "word" else list(content)
     tokens = (
         [chr(n) for n in whole] if kind == "byte" else [data.vocabulary.tokens[n] for n in whole]
@@ -129,10 +131,10 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_damage_is_noticed(tmp_path):
     folder = prepared(tmp_path)
-    np.save(folder / "tokens.npy", np.load(folder / "tokens.npy")[:-1])
+    np.save(folder / "data/tokens.npy", np.load(folder / "data/tokens.npy")[:-1])
     with pytest.raises(ValueError, match=r"tokens.npy: expected \d+ tokens, got shape"):
         load(folder)
-    np.save(folder / "tokens.npy", np.array([{"code": "run"}]), allow_pickle=True)
+    np.save(folder / "data/tokens.npy", np.array([{"code": "run"}]), allow_pickle=True)
     with pytest.raises(ValueError, match="Python objects"):  # nothing is unpickled
         load(folder)
 

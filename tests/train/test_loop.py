@@ -157,13 +157,13 @@ def test_steps_that_are_no_numbers_can_be_skipped():
     step = make_train_step(loss_fn, OPTIMIZER, skip_not_finite=True)
     options = {"skip_not_finite": True}
     reports = list(fit(step, start(1.0), walk(1, np.nan, np.inf, 1, 1), report_every=4, **options))
-    assert [r.skipped for r in reports] == [2, 0]
+    assert [r.skipped for r in reports] == [(2, 3), ()]
     assert reports[0].loss == (-1 - 2) / 2  # w is 1, then 2
     assert reports[-1].state.params["w"] == 4
     assert reports[-1].state.carry == 3  # what a skipped step remembers is forgotten
     assert reports[-1].step == 5
     single = list(fit(step, start(1.0), walk(1, np.nan, 1), report_every=1, **options))
-    assert [r.skipped for r in single] == [0, 1, 0]
+    assert [r.skipped for r in single] == [(), (2,), ()]
     assert np.isnan(single[1].loss)
 
 

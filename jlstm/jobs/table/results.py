@@ -1,0 +1,182 @@
+"""What a trained forecaster is worth, by rolling origin: beside baselines, and in pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from jlstm.data.frame import read_table
+from jlstm.data.series import Series, check_missing, regular
+from jlstm.data.windows import Panel, Part, Places, batches, cut, find_windows, make_panel
+from jlstm.extras import MissingExtraError
+from jlstm.jobs.config import TableConfig
+from jlstm.jobs.job import Evaluation
+from jlstm.jobs.table.preparing import load
+from jlstm.jobs.table.report import report
+from jlstm.jobs.table.training import AT_ONCE, model_config
+from jlstm.metrics.forecasting import (
+    Errors,
+    Moments,
+    add_errors,
+    drift,
+    fit_linear,
+    last_value,
+    linear,
+    moments,
+    no_errors,
+    seasonal_naive,
+)
+from jlstm.models import Forecaster, ForecasterConfig, forecast
+from jlstm.plots import Forecasted, plot_forecast
+
+MOST_FITTED = 2**17
+"""Windows, spread evenly, that fit the linear baseline; the test has no such limit."""
+
+
+def evaluate(
+    config: TableConfig, folder: Path, params: Forecaster, file: Path | None = None
+) -> Evaluation:
+    """Judge the parameters and the baselines on every window of the test part, or of a file.
+
+    Writes the picture ``plots/forecast.png`` where matplotlib is installed; for a file,
+    ``plots/forecast-<name of the file>.png``.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        params: of the model.
+        file: a table of the form that the model was trained on; None for the test part.
+
+    Raises:
+        OSError, ValueError: the file is no table of this form, or has no whole window.
+    """
+    _, schema, own = load(folder)
+    panel = make_panel(own, schema)
+    weights = _fit_linear(panel, own)
+    series, part, notes = own, "test", []
+    if file is not None:
+        series, _ = regular(read_table(file), schema.roles, step=schema.step)
+        notes += [*series.notes, *check_missing(series, schema.roles, schema.step, schema.missing)]
+        panel, part = make_panel(series, schema), "all"
+    places = find_windows(series, panel, "test" if file is None else "all")
+    if not len(places):
+        raise ValueError(
+            f"{file or 'test'}: expected at least {schema.lookback} + {schema.horizon} rows of a "
+            "series, a window, got fewer"
+        )
+    model = model_config(config, schema)
+    errors = judge(model, params, panel, places, weights)
+    if "seasonal naive" not in errors and schema.season > 1:
+        notes.append(
+            f"The seasonal naive forecast is left out: a window has {schema.lookback} steps, fewer "
+            f"than the season's {schema.season}."
+        )
+    name = "forecast" if file is None else f"forecast-{file.stem}"
+    try:
+        (folder / "plots").mkdir(exist_ok=True)
+        pictures = _pictures(model, params, series, panel, places)
+        plot_forecast(pictures, folder / f"plots/{name}.png", model.quantiles)
+        notes.append(f"Forecasts beside the truth: plots/{name}.png.")
+    except MissingExtraError as error:
+        notes.append(f"No picture: {error}")
+    return report(model, schema, errors, len(np.unique(places.origins)), part, notes)
+
+
+def _fit_linear(panel: Panel, series: Series) -> Float[np.ndarray, "lookback horizon"]:
+    def add(part: Part) -> Moments:
+        s = panel.schema
+        total = Moments(
+            np.zeros((s.lookback, s.lookback)), np.zeros((s.lookback, s.horizon)), np.zeros(())
+        )
+        places = find_windows(series, panel, part).evenly(MOST_FITTED)
+        for batch, _ in batches(panel, places, 8192):
+            total = total + moments(np.asarray(batch.values).T, np.asarray(batch.targets).T)
+        return total
+
+    return fit_linear(add("training"), add("validation"))
+
+
+def judge(
+    model: ForecasterConfig,
+    params: Forecaster,
+    panel: Panel,
+    places: Places,
+    weights: Float[np.ndarray, "lookback horizon"],
+    *,
+    size: int = AT_ONCE,
+) -> dict[str, Errors]:
+    """The errors of the model and of each baseline over the same windows, in units of the table.
+
+    The series of the errors are the targets of the first series, then those of the second…
+
+    Args:
+        model: what the model is made of.
+        params: its parameters.
+        panel: the data.
+        places: the windows.
+        weights: of the linear baseline.
+        size: windows that are gone through at once; without influence on the result.
+    """
+    s = panel.schema
+    compiled = jax.jit(lambda params, batch: forecast(model, params, batch))
+    baselines: dict[str, Callable[[Any], Any]] = {
+        "last value": lambda windows: last_value(windows, s.horizon),
+        "drift": lambda windows: drift(windows, s.horizon),
+        "linear": lambda windows: linear(windows, weights),
+    }
+    if 1 < s.season <= s.lookback:
+        baselines["seasonal naive"] = lambda windows: seasonal_naive(windows, s.horizon, s.season)
+    nothing = no_errors(model.series, s.horizon, len(model.quantiles))
+    errors = dict.fromkeys(("model", *baselines), nothing)
+    for batch, here in batches(panel, places, size):
+        rows = np.arange(s.horizon) + here.origins[:, None]
+        pairs = np.asarray(batch.series)[: len(here)]
+        mean, std = (a[panel.member[here.origins], here.targets][:, None] for a in (s.mean, s.std))
+        truth = panel.truth[rows, here.targets[:, None]] * std + mean
+        windows = np.asarray(batch.values).T[: len(here)].astype(np.float64)
+        found = np.asarray(compiled(params, batch)).swapaxes(0, 1)[: len(here)]
+        forecasts = {"model": found.astype(np.float64)}
+        for name, baseline in baselines.items():
+            point = baseline(windows)[..., None]
+            forecasts[name] = np.broadcast_to(point, (*point.shape[:2], len(model.quantiles)))
+        for name, values in forecasts.items():
+            raw = values * std[..., None] + mean[..., None]
+            errors[name] = add_errors(errors[name], truth, raw, pairs, model.quantiles)
+    return errors
+
+
+def _pictures(
+    model: ForecasterConfig, params: Forecaster, series: Series, panel: Panel, places: Places
+) -> list[Forecasted]:
+    """Some targets, each with a few windows that follow each other, from the middle of the part."""
+    s = panel.schema
+    when = series.times(s.step)
+    pair = panel.member[places.origins] * len(s.roles.target) + places.targets
+    compiled = jax.jit(lambda params, batch: forecast(model, params, batch))
+    pictures = []
+    for n in np.unique(pair)[:4]:
+        own = places.origins[pair == n]
+        first = own[len(own) // 2]
+        own = own[(own >= first) & ((own - first) % s.horizon == 0)][:5]
+        own = own[panel.member[own] == panel.member[first]]
+        here = Places(own, np.full(len(own), n % len(s.roles.target)))
+        found = np.asarray(compiled(params, cut(panel, here)), np.float64)
+        member, target = divmod(int(n), len(s.roles.target))
+        mean, std = s.mean[member, target], s.std[member, target]
+        shown = np.arange(first - min(s.lookback, 2 * s.horizon), own[-1] + s.horizon)
+        of = f"{s.names[member]}: " if len(s.names) > 1 else ""
+        pictures.append(
+            Forecasted(
+                title=of + s.roles.target[target],
+                times=when[shown],
+                truth=panel.truth[shown, target] * std + mean,
+                pieces=[
+                    (when[origin : origin + s.horizon], found[:, k] * std + mean)
+                    for k, origin in enumerate(own)
+                ],
+            )
+        )
+    return pictures

@@ -1,0 +1,343 @@
+"""`jlstm evaluate`, `predict`, `sample` and `runs`: what they print and write, and mistakes."""
+
+import csv
+import json
+import math
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from typing import NamedTuple
+
+import pytest
+
+from jlstm.cli.main import main
+from jlstm.cli.use import printable
+
+TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(200))
+HOURS = [f"2020-01-{1 + n // 24:02d} {n % 24:02d}:00" for n in range(200)]
+LOAD = [f"{hour},{math.sin(n / 4) + n % 3:.3f}" for n, hour in enumerate(HOURS)]
+STEPS = [(s, t) for s in range(40) for t in range(5)]
+KINDS = [f"{s},{t},{(3 * t + s % 2) % 5},{'ab'[s % 2]}" for s, t in STEPS]
+FILES = {
+    "text": ("beer.txt", TEXT),
+    "words": ("beer.txt", TEXT),
+    "table": ("load.csv", "\n".join(["when,load", *LOAD, ""])),
+    "sequences": ("kinds.csv", "\n".join(["id,step,x,kind", *KINDS, ""])),
+}
+TINY = "--embedding 3 --streams 2 --time 4"
+OPTIONS = {
+    "text": f"text {TINY}",
+    "words": f"text --tokens word {TINY}",
+    "table": "table --time when --target load --horizon 4 --lookback 8 --season 1 --batch 16",
+    "sequences": "sequences --id id --time step --label kind",
+}
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+def command(*arguments):
+    """Run the command line in this process."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    return Ended(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def said(*arguments):
+    """What it prints where nothing is wrong."""
+    ended = command(*arguments)
+    assert (ended.status, ended.err) == (0, "")
+    return ended.out
+
+
+def mistake(*arguments):
+    """The line in which it ends."""
+    ended = command(*arguments)
+    assert ended.status == 2
+    assert ended.err.startswith("jlstm: ")
+    assert ended.err.count("\n") == 1
+    return ended.err
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    for name, content in FILES.values():
+        (folder / name).write_text(content)
+    (folder / "strange.txt").write_text("Ω is not in the wall.\n" * 9)
+    (folder / "empty.txt").write_text("")
+    (folder / "short.csv").write_text("\n".join(["when,load", *LOAD[:5], ""]))
+    (folder / "other.csv").write_text("a,b\n1,2\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(files, tmp_path_factory):
+    """A folder with a run of each kind, and what was printed when they were trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, options in OPTIONS.items():
+        kind, *flags = options.split()
+        told = said(
+            *("train", kind, files / FILES[name][0], *flags, "--hidden", "4", "--steps", "4"),
+            *("--out", folder, "--name", name),
+        )
+        (folder / f"{name}.out").write_text(told)
+    return folder
+
+
+def rows_of(file):
+    with file.open(newline="") as stream:
+        return [*csv.DictReader(stream)]
+
+
+# Evaluate.
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_the_judgement_after_training_can_be_had_again(runs, kind):
+    before = (runs / kind / "evaluation" / "test.json").read_bytes()
+    judged = said("evaluate", runs / kind)
+    assert judged.startswith("\n")
+    assert judged in (runs / f"{kind}.out").read_text()
+    assert json.loads(before)["verdict"] in judged
+    assert (runs / kind / "evaluation" / "test.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "counted"),
+    [("text", f"{len(TEXT) - 1:,} characters"), ("table", "189 origins"),
+     ("sequences", "40 sequences")],
+)  # fmt: skip
+def test_another_file_is_judged_beside_the_part_kept_back(runs, files, tmp_path, kind, counted):
+    before = (runs / kind / "evaluation" / "test.json").read_bytes()
+    # Of the very name that the judgement of the part kept back has.
+    file = tmp_path / ("test" + (files / FILES[kind][0]).suffix)
+    file.write_text(FILES[kind][1])
+    out = said("evaluate", runs / kind, file)
+    assert counted in out
+    told = json.loads((runs / kind / "evaluation" / "file-test.json").read_text())
+    assert told["verdict"] in out
+    assert told["file"] == str(file)
+    assert (runs / kind / "evaluation" / "test.json").read_bytes() == before
+
+
+def test_what_cannot_be_judged_is_named(runs, files):
+    for kind, file, wrong in (
+        ("text", "nowhere.txt", "nowhere.txt: not there"),
+        ("text", "empty.txt", "expected a text, got nothing to read in"),
+        ("text", "strange.txt", "expected chars of the vocabulary, got"),
+        ("table", "nowhere.csv", "nowhere.csv: expected a file"),
+        ("table", "short.csv", "short.csv: expected at least 8 + 4 rows of a series"),
+        ("table", "other.csv", "--time: expected a column of the table (a, b), got 'when'"),
+        ("sequences", "load.csv", "--id: expected a column of the table (when, load), got 'id'"),
+    ):
+        assert wrong in mistake("evaluate", runs / kind, files / file)
+    assert "is not there" in mistake("evaluate", files / "nowhere")
+    assert "holds no config.json" in mistake("evaluate", files)
+
+
+def test_a_run_without_a_validation_has_no_model_yet(runs, tmp_path):
+    for name in ("best.json", "best.safetensors", "checkpoints"):
+        shutil.copytree(runs / "text", tmp_path / name)
+    folder = tmp_path / "checkpoints"
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "best.json").unlink()
+    line = mistake("evaluate", folder)
+    assert "nothing has been validated yet; see jlstm resume" in line
+    # The checkpoint has the best parameters, too.
+    (tmp_path / "best.json" / "best.json").write_text("{}")
+    (tmp_path / "best.safetensors" / "best.safetensors").unlink()
+    for name in ("best.json", "best.safetensors"):
+        out = said("evaluate", tmp_path / name)
+        assert out.startswith("best.safetensors is not as it was written; taking the best of")
+        assert out.endswith(said("evaluate", runs / "text"))
+
+
+# Predict.
+
+
+def test_a_table_is_forecast(runs, files, tmp_path):
+    out = tmp_path / "forecasts.csv"
+    assert f"Written: {out}\n" in said("predict", runs / "table", files / "load.csv", "--out", out)
+    rows = rows_of(out)
+    assert [row["when"] for row in rows] == [f"2020-01-09 {h:02d}:00:00" for h in range(8, 12)]
+    assert {row["target"] for row in rows} == {"load"}
+    for row in rows:
+        assert float(row["q0.1"]) <= float(row["q0.5"]) <= float(row["q0.9"])
+    assert [*tmp_path.iterdir()] == [out]
+
+
+def test_sequences_are_labelled_whether_they_have_labels_or_not(runs, files, tmp_path):
+    bare = tmp_path / "bare.csv"
+    lines = (files / "kinds.csv").read_text().splitlines()
+    bare.write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
+    labelled = []
+    for file in (files / "kinds.csv", bare):
+        said("predict", runs / "sequences", file, "--out", tmp_path / "labels.csv")
+        labelled.append(rows_of(tmp_path / "labels.csv"))
+    assert labelled[0] == labelled[1]
+    assert [row["id"] for row in labelled[0]] == [str(n) for n in range(40)]
+    for row in labelled[0]:
+        chances = {name: float(row[f"p_{name}"]) for name in "ab"}
+        assert sum(chances.values()) == pytest.approx(1)
+        assert row["predicted"] == max(chances, key=chances.get)
+
+
+def test_predictions_are_parquet_where_the_name_says_so(runs, files, tmp_path):
+    import polars
+
+    for kind, file in (("table", "load.csv"), ("sequences", "kinds.csv")):
+        frames = []
+        for ending, read in (("csv", polars.read_csv), ("parquet", polars.read_parquet)):
+            out = tmp_path / f"{kind}.{ending}"
+            said("predict", runs / kind, files / file, "--out", out)
+            frames.append(read(out))
+        assert frames[0].columns == frames[1].columns
+        assert frames[0].height == frames[1].height > 0
+
+
+def test_predictions_go_into_this_folder_unless_told_otherwise(monkeypatch, runs, files, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert "Written: predictions.csv" in said("predict", runs / "table", files / "load.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+def test_what_cannot_be_predicted_is_named_and_nothing_written(runs, files, tmp_path):
+    load = files / "load.csv"
+    for kind, file, name, wrong in (
+        ("text", "beer.txt", "a.csv", "expected a model of a table or of sequences; see jlstm sam"),
+        ("table", "nowhere.csv", "a.csv", "nowhere.csv: expected a file"),
+        ("table", "short.csv", "a.csv", "expected at least 8 rows with targets to forecast from"),
+        ("table", "other.csv", "a.csv", "--time: expected a column of the table (a, b)"),
+        ("sequences", load, "a.csv", "--id: expected a column of the table"),
+        ("table", load, "a.txt", "--out: expected a name that ends in .csv or .parquet, got"),
+        ("table", load, "no/a.csv", "--out: there is no directory"),
+    ):
+        line = mistake("predict", runs / kind, files / file, "--out", tmp_path / name)
+        assert wrong in line
+        assert not list(tmp_path.iterdir())
+    assert "--file requires an argument" in mistake("predict", runs / "table")
+    assert "is not there" in mistake(
+        "predict", files / "nowhere", load, "--out", tmp_path / "a.csv"
+    )
+
+
+# Sample.
+
+
+def sample(folder, *options):
+    return said("sample", folder, "--length", "40", *options)
+
+
+def test_a_model_writes_after_the_prompt(runs):
+    text = sample(runs / "text", "--prompt", "9 bottles")
+    assert text.startswith("9 bottles")
+    assert len(text) == len("9 bottles") + 40 + 1
+    assert set(text) <= set(TEXT)
+
+
+def test_the_same_seed_writes_the_same_text(runs):
+    one, two, other = (sample(runs / "text", "--seed", seed) for seed in (3, 3, 4))
+    assert one == two != other
+
+
+def test_the_options_of_the_draws_reach_them(runs):
+    likeliest = sample(runs / "text", "--temperature", "0")
+    assert sample(runs / "text", "--top-k", "1") == likeliest
+    assert sample(runs / "text", "--top-p", "1e-9") == likeliest
+    assert sample(runs / "text", "--top-k", "0") == sample(runs / "text", "--top-p", "1")
+    assert sample(runs / "text", "--top-k", "0") != likeliest
+
+
+def test_words_that_the_model_does_not_know_are_named(runs):
+    text = sample(runs / "words", "--prompt", "bottles of wine")
+    assert text.startswith("The model does not know 'wine', and reads <unk> instead.\n")
+    assert "\nbottles of wine " in text
+    assert "<unk>" not in text.partition("\n")[2]
+    assert "does not know" not in sample(runs / "words", "--prompt", "bottles of beer")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "wrong"),
+    [
+        ("text", ("--prompt", "Ω beer!"), "--prompt: expected characters of the training text"),
+        ("text", ("--top-k", "-1"), "\"-1\" for --top-k"),
+        ("text", ("--top-k", "1.5"), "--top-k"),
+        ("text", ("--top-p", "0"), "--top-p: expected a number above 0 and up to 1, got 0"),
+        ("text", ("--top-p", "1.5"), "--top-p: expected a number above 0 and up to 1, got 1.5"),
+        ("text", ("--top-p", "nan"), "--top-p: expected a finite number"),
+        ("text", ("--temperature", "-1"), "\"-1.0\" for --temperature"),
+        ("text", ("--temperature", "nan"), "for --temperature"),
+        ("text", ("--length", "0"), "\"0\" for --length"),
+        ("text", ("--seed", "-1"), "\"-1\" for --seed"),
+        ("table", (), "expected a language model; see jlstm predict"),
+        ("nowhere", (), "is not there"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_sampled_is_named(runs, kind, options, wrong):
+    assert wrong in mistake("sample", runs / kind, *options)
+
+
+def test_tabs_stay_tabs(monkeypatch, runs):
+    monkeypatch.setattr(
+        "jlstm.jobs.use.sample", lambda run, prompt, **options: "if:\n\tx [b] :beer:"
+    )
+    assert said("sample", runs / "text", "--prompt", "\t") == "\tif:\n\tx [b] :beer:\n"
+
+
+def test_a_terminal_is_not_told_what_to_do_by_a_text():
+    assert printable("a\x1b[2Jb\r\x07c\ud800 \n\tΩ") == "a�[2Jb��c� \n\tΩ"
+
+
+# Runs.
+
+
+def test_runs_are_listed_in_a_line_each(runs, tmp_path):
+    folder = tmp_path / "runs"
+    shutil.copytree(runs, folder)
+    (folder / "text" / "result.json").unlink()
+    (folder / "words" / "config.json").write_text("{")
+    (folder / "sequences" / "best.json").write_text("{")
+    (folder / "table").rename(folder / "a table of a rather long name, longer than most are")
+    (folder / "no-run").mkdir()
+    shutil.copytree(folder / "text", folder / ".text.123.part")  # killed while it was made
+    lines = said("runs", folder).splitlines()
+    assert lines[0].split() == ["run", "status", "step", "best", "validation", "asked", "for"]
+    assert len(lines) == 5
+    told = {line.split("  ")[0]: " ".join(line.split("  ")[1:]).split() for line in lines[1:]}
+    assert told["text"][:2] == ["stopped", "4"]
+    assert {"nats", "per", "character", "hidden=4", "embedding=3"} <= {*told["text"]}
+    assert told["words"] == ["damaged", "0", "–"]
+    assert told["sequences"][:3] == ["finished", "4", "–"]
+    table = told["a table of a rather long name, longer than most are"]
+    assert table[0] == "finished"
+    assert "target=load" in table
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"best.json": '{"loss": "low"}'},
+        {"metrics.jsonl": '{"no": 1}\n'},
+        {"metrics.jsonl": "no\n"},
+        {"config.json": "[]"},
+    ],
+)
+def test_a_damaged_run_does_not_hide_the_others(runs, tmp_path, harm):
+    shutil.copytree(runs / "text", tmp_path / "good")
+    shutil.copytree(runs / "text", tmp_path / "harmed")
+    for name, content in harm.items():
+        (tmp_path / "harmed" / name).write_text(content)
+    told = {line.split()[0]: line.split()[1] for line in said("runs", tmp_path).splitlines()[1:]}
+    assert told == {"good": "finished", "harmed": "damaged"}
+
+
+def test_no_runs_are_told_from_no_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert said("runs", tmp_path) == f"There are no runs in {tmp_path}.\n"
+    assert "expected a folder with runs, but there is no runs" in mistake("runs")
+    assert not list(tmp_path.iterdir())
