@@ -143,17 +143,20 @@ def load(folder: Path) -> Data:
         OSError: a file is missing.
         ValueError: a file holds something else.
     """
-    vocabulary = Vocabulary.from_json((folder / "data/vocabulary.json").read_text("utf-8"))
-    about = json.loads((folder / "data/text.json").read_text("utf-8"))
-    array = np.load(folder / "data/tokens.npy", mmap_mode="r", allow_pickle=False)
-    parts, tokens, start = {}, {}, 0
-    for name in PARTS:
-        parts[name] = part = Part(**about["parts"][name])
-        tokens[name] = array[start : start + part.tokens]
-        start += part.tokens
-    if array.shape != (start,):
-        raise ValueError(f"tokens.npy: expected {start} tokens, got shape {list(array.shape)}")
-    return Data(vocabulary, parts, tokens, about["files"])
+    try:
+        vocabulary = Vocabulary.from_json((folder / "data/vocabulary.json").read_text("utf-8"))
+        about = json.loads((folder / "data/text.json").read_text("utf-8"))
+        array = np.load(folder / "data/tokens.npy", mmap_mode="r", allow_pickle=False)
+        parts, tokens, start = {}, {}, 0
+        for name in PARTS:
+            parts[name] = part = Part(**about["parts"][name])
+            tokens[name] = array[start : start + part.tokens]
+            start += part.tokens
+        if array.shape != (start,):
+            raise ValueError(f"tokens.npy: expected {start} tokens, got shape {list(array.shape)}")
+        return Data(vocabulary, parts, tokens, about["files"])
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise ValueError(f"{folder}/data: expected what jlstm wrote there, got: {error}") from None
 
 
 # Training.

@@ -215,7 +215,7 @@ def test_a_folder_of_texts_is_one_text(begun, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("text", "tokens.npy"), ("table", "data/values.npy"), ("sequences", "data/values.npy")],
+    [("text", "data/tokens.npy"), ("table", "data/values.npy"), ("sequences", "data/values.npy")],
 )
 def test_line_ends_and_a_byte_order_mark_change_nothing(begun, files, tmp_path, kind, name):
     plain = files / FILES[kind]

@@ -157,6 +157,30 @@ def test_a_run_without_a_validation_has_no_model_yet(runs, tmp_path):
         assert out.endswith(said("evaluate", runs / "text"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "content"),
+    [
+        ("text", "text.json", "{}"),
+        ("text", "text.json", "["),
+        ("text", "vocabulary.json", "{}"),
+        ("text", "tokens.npy", "no array"),
+        ("text", "tokens.npy", None),
+        ("table", "table.json", "{}"),
+        ("table", "values.npy", "no array"),
+        ("sequences", "sequences.json", "{}"),
+        ("sequences", "values.npy", ""),
+    ],
+)
+def test_damaged_data_of_a_run_are_told_of(runs, tmp_path, kind, name, content):
+    shutil.copytree(runs / kind, tmp_path / "run")
+    file = tmp_path / "run" / "data" / name
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    for command in ("evaluate", "resume"):
+        assert f"{tmp_path}/run/data" in mistake(command, tmp_path / "run")
+
+
 # Predict.
 
 
@@ -245,7 +269,22 @@ def test_the_same_seed_writes_the_same_text(runs):
     assert one == two != other
 
 
-def test_the_options_of_the_draws_reach_them(runs):
+def test_prompt_and_options_reach_the_model(monkeypatch, runs):
+    asked = []
+    monkeypatch.setattr(
+        "jlstm.jobs.text.sample",
+        lambda config, folder, params, prompt, **options: asked.append((prompt, options)) or "",
+    )
+    sample(runs / "text", "--prompt", "9 bot", "--top-k", "3", "--top-p", "0.5", "--seed", "7")
+    sample(runs / "text", "--temperature", "0.25", "--top-p", "1", "--top-k", "0")
+    defaults = {"length": 40, "temperature": 0.8, "top_k": None, "top_p": None, "seed": 0}
+    assert asked == [
+        ("9 bot", defaults | {"top_k": 3, "top_p": 0.5, "seed": 7}),
+        ("\n", defaults | {"temperature": 0.25}),
+    ]
+
+
+def test_what_leaves_only_the_likeliest_writes_it(runs):
     likeliest = sample(runs / "text", "--temperature", "0")
     assert sample(runs / "text", "--top-k", "1") == likeliest
     assert sample(runs / "text", "--top-p", "1e-9") == likeliest

@@ -22,8 +22,8 @@ from jlstm.jobs.use import evaluate, load, module_of
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(400))
 SMALL = {
-    "hidden": 8, "layers": 1, "embedding": 4, "streams": 4, "time": 8, "steps": 60, "validate_every": 6,
-    "warmup": 5, "weight_dropout": 0.2, "zoneout": 0.1,
+    "hidden": 8, "layers": 1, "embedding": 4, "streams": 4, "time": 8, "steps": 60,
+    "validate_every": 6, "warmup": 5, "weight_dropout": 0.2, "zoneout": 0.1,
 }  # fmt: skip
 
 

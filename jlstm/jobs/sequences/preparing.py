@@ -167,24 +167,28 @@ def load(config: SequencesConfig, folder: Path) -> Prepared:
     Raises:
         OSError, ValueError: it is not there, or not as it was written.
     """
-    known = json.loads((folder / "data" / "sequences.json").read_text("utf-8"))
-    features = []
-    for one in known["features"]:
-        names = one["categories"]
-        features.append(Feature(**{**one, "categories": names and tuple(names)}))
-    known |= {"features": tuple(features)}
-    known |= {name: tuple(known[name]) for name in ("labels", "notes")}
-    values, offsets, targets, parts = (
-        np.load(folder / "data" / f"{name}.npy", allow_pickle=False)
-        for name in ("values", "offsets", "targets", "parts")
-    )
+    try:
+        known = json.loads((folder / "data" / "sequences.json").read_text("utf-8"))
+        features = []
+        for one in known["features"]:
+            names = one["categories"]
+            features.append(Feature(**{**one, "categories": names and tuple(names)}))
+        known |= {"features": tuple(features)}
+        known |= {name: tuple(known[name]) for name in ("labels", "notes")}
+        schema = Schema(**known)
+        values, offsets, targets, parts = (
+            np.load(folder / "data" / f"{name}.npy", allow_pickle=False)
+            for name in ("values", "offsets", "targets", "parts")
+        )
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise ValueError(f"{folder}/data: expected what jlstm wrote there, got: {error}") from None
     by_step = config.task == "tag"
     weights = np.ones(len(targets), np.float32)
     if config.class_weights == "balanced":
         train = parts == PARTS.index("train")
         in_train = np.repeat(train, np.diff(offsets)) if by_step else train
-        weights = class_weights(targets[in_train], len(known["labels"]))[targets]
-    return Prepared(Schema(**known), Sequences(values, offsets, targets, weights, by_step), parts)
+        weights = class_weights(targets[in_train], len(schema.labels))[targets]
+    return Prepared(schema, Sequences(values, offsets, targets, weights, by_step), parts)
 
 
 def read_labelled(
