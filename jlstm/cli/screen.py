@@ -1,14 +1,15 @@
 """How a training run shows itself: a progress bar on a terminal, lines where there is none."""
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column
+from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:  # importing these imports JAX, for which `--help` need not wait
     from jlstm.jobs.job import Evaluation
@@ -80,6 +81,7 @@ def show_table(
     *,
     right: Container[int] = (),
     best: Container[int] = (),
+    fold: Iterable[int] = (),
 ) -> None:
     """Print a table as wide as it is: cut off to fit the terminal, a number would be another one.
 
@@ -89,16 +91,19 @@ def show_table(
         console: where to.
         right: the columns that are set flush right.
         best: the rows to stress.
+        fold: columns of words, which a terminal may break into lines.
     """
-    lines = [columns, *rows]
-    widths = [max(cell_len(line[n]) for line in lines) for n in range(len(columns))]
-    for at, line in enumerate(lines, -1):
-        cells = [
-            " " * (width - cell_len(cell)) + cell if n in right else set_cell_size(cell, width)
-            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        style = "bold" if at < 0 else "bold green" if at in best else None
-        console.print("  ".join(cells).rstrip(), style=style)
+    folded = set(fold) if console.is_terminal else set()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for n, column in enumerate(columns):
+        side: Any = "right" if n in right else "left"
+        table.add_column(Text(column), justify=side, no_wrap=n not in folded, overflow="fold")
+    for n, row in enumerate(rows):
+        table.add_row(*map(Text, row), style="bold green" if n in best else "")
+    if not folded:
+        wide = console.options.update(max_width=100_000)
+        table.width = Measurement.get(console, wide, table).maximum
+    console.print(table, crop=False)
 
 
 def show_evaluation(judged: "Evaluation", console: Console) -> None:

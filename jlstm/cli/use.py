@@ -102,4 +102,5 @@ def runs(
             for name, value in one.changed.items()
         )
         rows.append((one.folder.name, one.status, f"{one.step:,}", best, " ".join(options)))
-    show_table(("run", "status", "step", "best validation", "asked for"), rows, console, right=[2])
+    columns = ("run", "status", "step", "best validation", "asked for")
+    show_table(columns, rows, console, right=[2], fold=[3, 4])

@@ -110,7 +110,8 @@ def regular(
     """
     for role in ("time", "target", "past", "known", "group"):
         names = getattr(roles, role)
-        check_columns(frame, (names,) if isinstance(names, str) else names, role)
+        option = "known_future" if role == "known" else role
+        check_columns(frame, (names,) if isinstance(names, str) else names, option)
     when = times(frame, roles.time)
     cells = np.stack([numbers(frame, name) for name in roles.columns], axis=1)
     keys = list(zip(*[texts(frame, name) for name in roles.group], strict=True))

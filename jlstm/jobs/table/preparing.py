@@ -114,6 +114,6 @@ def load(folder: Path) -> tuple[Mapping[str, Any], Schema, Series]:
             offsets=np.array(known["offsets"]),
             values=np.load(folder / "data/values.npy", allow_pickle=False),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, EOFError) as error:
         raise ValueError(f"{path}: expected what jlstm wrote there, got: {error}") from None
     return known, schema, series

@@ -50,7 +50,8 @@ def report(
     by_step = {name: measures(e, (0,), **units) for name, e in errors.items()}
     by_series = {name: measures(e, (1,), naive=units["naive"]) for name, e in errors.items()}
     baselines = [name for name in errors if name != "model"]
-    skill = 1 - by_step["model"]["mae"] / by_step["last value"]["mae"]
+    naive_errors = by_step["last value"]["mae"]  # 0 for a target that does not move
+    skill = 1 - by_step["model"]["mae"] / np.where(naive_errors > 0, naive_errors, np.nan)
     low, high = model.quantiles[0], model.quantiles[-1]
     targets = [
         (name if len(schema.roles.target) == 1 and len(schema.names) > 1 else f"{name} {target}")
