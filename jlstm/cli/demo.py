@@ -74,8 +74,8 @@ def python_text(folder: Path, common: dict[str, Any]) -> tuple[Training, Path]:
     file.write_bytes(pydoc_text())
     # Found by measuring on two cores: what is learnt in two minutes.
     options = {
-        "tokens": "byte", "hidden": 384, "streams": 16, "time": 64, "learning_rate": 0.008,
-        "weight_decay": 0.05, "output_dropout": 0.2, "steps": 4400,
+        "tokens": "byte", "layers": 1, "hidden": 384, "streams": 16, "time": 64, "steps": 4400,
+        "learning_rate": 0.008, "weight_decay": 0.05, "output_dropout": 0.2,
     }  # fmt: skip
     return TextConfig(**{**options, **common}), file
 
