@@ -11,7 +11,7 @@ from pathlib import Path
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path beside ``path`` to write to; when the block ends well, what is there takes its place.
 
-    Whatever stops the block, an interrupt included, leaves ``path`` as it was::
+    Whatever stops the block, an interrupt or a power cut included, leaves ``path`` as it was::
 
         with replacing("report.json") as beside:
             beside.write_text(report)
@@ -23,9 +23,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield beside
+        sync(beside)  # or the name could be there after a power cut, and not what it names
         beside.replace(target)
+        sync(target.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Wait until a file, or what a folder lists, is on the disk and not only on its way there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if os.name != "posix" and os.path.isdir(path):
+        return  # elsewhere a folder cannot be opened
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

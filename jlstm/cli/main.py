@@ -71,7 +71,7 @@ def build_app() -> "App":
     train = App(
         name="train",
         help="Train a model on a file of yours.",
-        default_parameter=Parameter(converter=as_typed),
+        default_parameter=Parameter(converter=as_typed, negative_iterable=()),
     )
     for kind, what in (
         ("text", "A language model, on texts."),
@@ -86,7 +86,7 @@ def build_app() -> "App":
         ("use:predict", "predict", "Write forecasts, or labels."),
         ("use:sample", "sample", "Let a language model write."),
         ("use:runs", "runs", "List the runs and how each stands."),
-        ("demo:demo", "demo", "Train a small language model and show what it learnt."),
+        ("demo:demo", "demo", "Train a model on real data that is at hand, and judge it."),
         ("compare:compare", "compare", "Measure the hand-derived rules against autodiff."),
     ):
         app.command(f"jlstm.cli.{home}", name=name, help=what)

@@ -61,6 +61,10 @@ class Training:
             check_number(name, value, least=0)
             if value == 0:
                 raise ValueError(f"{name}: expected a number above 0, got 0")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(
+                f"epochs, steps: expected one of them, got {self.epochs} and {self.steps}"
+            )
         for name in ("steps", "validate_every"):
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
@@ -93,7 +97,7 @@ class TextConfig(Training):
     learning_rate: float = 4e-3
     """The highest; it rises from 0 and falls to 0 along a cosine (for sgd, to a hundredth)."""
     tokens: Literal["byte", "char", "word"] = "char"
-    """What is foretold: bytes, characters of UTF-8, or words (a line's end is one, too)."""
+    """What is predicted: bytes, characters of UTF-8, or words (a line's end is one, too)."""
     vocabulary: int = 20_000
     """At most so many different tokens are told apart, the most frequent ones; others are one."""
     validation: float = 0.05

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import time as clock
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from itertools import count
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jlstm.extras import require
+from jlstm.files import sha256
 from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig, Training
 from jlstm.train.records import read_json_lines, write_json
 
@@ -66,6 +67,7 @@ def make_folder(config: Training, fill: Callable[[Path], None]) -> Path:
         raise FileExistsError(f"name: there is a run {parent / name} already; see jlstm resume")
     name = name or clock.strftime(f"{kind_of(config)}-%Y%m%d-%H%M%S")
     part = parent / f".{name}.{os.getpid()}.part"
+    _clear_parts(parent)
     new = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +89,48 @@ def make_folder(config: Training, fill: Callable[[Path], None]) -> Path:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
     raise AssertionError  # count has no end
+
+
+def _clear_parts(folder: Path) -> None:
+    """Take away what processes that were killed had begun to write."""
+    for path in folder.glob(".*.part"):
+        process = path.name.split(".")[-2]
+        with suppress(OSError, ValueError):
+            # Another machine may have a process of that number: give it an hour.
+            if clock.time() - path.stat().st_mtime > 3600 and not _lives(int(process)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Write down the SHA-256 of the data's files, so that a damaged one is noticed."""
+    write_json(folder / "data/sums.json", {name: sha256(folder / name) for name in names})
+
+
+def check_sums(folder: Path) -> None:
+    """Raise unless the data's files are as they were written.
+
+    Raises:
+        ValueError: one is missing or has changed.
+    """
+    sums = read_json(folder / "data/sums.json")
+    if not isinstance(sums, dict):
+        raise ValueError(f"{folder}/data/sums.json: expected the sums of the data, got none")
+    for name, known in sums.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path}: expected the data of the run, but the file is not there")
+        if sha256(path) != known:
+            raise ValueError(f"{path}: expected the file that was written, but it has changed")
 
 
 def write_config(folder: Path, config: Training, files: Sequence[Path]) -> None:

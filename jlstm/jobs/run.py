@@ -8,11 +8,12 @@ has none, and begins with step 0; what was resumed goes the way that any run goe
     outcome.evaluation.verdict
 """
 
+import errno
 import math
 import os
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,15 +23,17 @@ import jax.numpy as jnp
 from jlstm.extras import require
 from jlstm.jobs.config import Training
 from jlstm.jobs.folder import (
+    check_sums,
     locked,
     logged,
     make_folder,
     read_config,
     read_json,
     write_config,
+    write_sums,
 )
 from jlstm.jobs.job import Evaluation, Job
-from jlstm.jobs.state import first_state, optimizer_of, restore, save, save_best
+from jlstm.jobs.state import first_state, load_best, optimizer_of, restore, save, save_best
 from jlstm.jobs.use import evaluate, module_of
 from jlstm.plots import plot_training
 from jlstm.train import Best, Book, Progress, TrainState, fit, make_train_step
@@ -94,7 +97,7 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
             nothing is left behind.
     """
     # Before the work, not after it.
-    for package in ("orbax.checkpoint", "filelock", "safetensors", "grain", "polars"):
+    for package in ("orbax.checkpoint", "filelock", "safetensors", "polars"):
         require(package, "train")
     require("matplotlib", "plots")
     module = module_of(config)
@@ -104,6 +107,7 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
         module.prepare(config, paths, folder)
         job = module.build(config, folder)  # refuses what cannot be
         write_config(folder, config, paths)
+        write_sums(folder, module.FILES)
         write_json(folder / "environment.json", _environment(job))
 
     folder = make_folder(config, fill)
@@ -137,13 +141,18 @@ def resume(
     folder = Path(folder)
     config = read_config(folder)
     module = module_of(config)
-    with locked(folder):
+    with locked(folder), _told(folder):
         say = logged(folder, say)
+        check_sums(folder)
         job: Job = module.build(config, folder)
+        result = read_json(folder / "result.json")
+        if result is not None:
+            say("The training is finished; the model is judged again.")
+            kept = load_best(folder, config, job, say)
+            return Outcome(folder, result["step"], kept, True, evaluate(folder, say=say))
         for sentence in (*job.about, *_elsewhere(folder, job)):
             say(sentence)
-        progress = _fit(config, job, folder, say, watch, interrupted)
-        step, best, finished = progress
+        step, best, finished = _fit(config, job, folder, say, watch, interrupted)
         if not finished:
             return Outcome(folder, step, best, False, None)
         if best is None:
@@ -162,6 +171,24 @@ def resume(
         ended = {"step": step, "steps": job.steps, "best_step": best.step, "best_loss": best.loss}
         write_json(folder / "result.json", {**ended, "score": job.score, "verdict": judged.verdict})
         return Outcome(folder, step, best, True, judged)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What ends a training also stands in its log; and how to go on, where there is no room."""
+    try:
+        yield
+    except (FloatingPointError, OSError, ValueError) as error:
+        said = str(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            said = f"{error.filename or folder}: {error.strerror}"
+        if isinstance(error, OSError):
+            said += f"; to go on from the last checkpoint: jlstm resume {folder}"
+        with suppress(OSError):
+            logged(folder, lambda text: None)(f"Ended: {said}")
+        if isinstance(error, OSError):
+            raise OSError(said) from error
+        raise
 
 
 def _fit(
@@ -252,16 +279,21 @@ def _where_it_stands(folder: Path, config: Training, job: Job, say: Say) -> tupl
     """The newest good checkpoint, or the first state; what was recorded later is taken back."""
     found = restore(folder, config, job, say)
     state, book = found or (first_state(config, job), Book())
+    if found is not None:
+        say(f"Going on from the checkpoint of step {int(state.step):,}.")
+    elif (folder / "metrics.jsonl").exists():
+        say("There is no good checkpoint: starting from the beginning.")
+        if (folder / "best.json").exists():
+            say("What there was is kept in files whose names begin with before-.")
+            for name in ("metrics.jsonl", "best.safetensors", "best.json"):
+                if (folder / name).exists():
+                    (folder / name).replace(folder / f"before-{name}")
     step = int(state.step)
     for name in ("metrics.jsonl", "timing.jsonl"):
         records = read_json_lines(folder / name)
         kept = [record for record in records if record["step"] <= step]
         if records:
             write_json_lines(folder / name, kept)
-    if found is not None:
-        say(f"Going on from the checkpoint of step {step:,}.")
-    elif (folder / "checkpoints").exists():
-        say("There is no good checkpoint: starting from the beginning.")
     if book.best is not None:
         save_best(folder, book.best, job)
     return state, book

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jlstm.devices import place
-from jlstm.files import sha256
+from jlstm.files import sha256, sync
 from jlstm.jobs.config import Training
 from jlstm.jobs.folder import read_json
 from jlstm.jobs.job import Job
@@ -67,7 +67,14 @@ def save(folder: Path, progress: Progress) -> None:
     # Before the first validation any parameters will do: nobody will ask for them.
     best = progress.state.params if book.best is None else book.best.params
     arrays = {"state": progress.state, "best": best}
-    save_checkpoint(folder / "checkpoints", progress.step, arrays, {"book": numbers})
+    sync(folder / "metrics.jsonl")  # a checkpoint says that all up to it has been recorded
+    try:
+        save_checkpoint(folder / "checkpoints", progress.step, arrays, {"book": numbers})
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            f"training: expected finite parameters after step {progress.step}, got others; a lower "
+            "learning rate may help"
+        ) from error
 
 
 def restore(

@@ -118,6 +118,11 @@ def prepare(config: TextConfig, files: Sequence[str | Path], folder: Path) -> No
                 f"files: expected at least two {unit}s in each part, got {part.tokens} in that for "
                 f"{name}"
             )
+    known = set(corpus.vocabulary.tokens) - {UNKNOWN}
+    if config.tokens != "byte" and len(known) < 2:
+        raise ValueError(
+            f"files: expected at least two different {unit}s to train on, got {len(known)}"
+        )
     trained_on = parts["training"].tokens
     windows_per_pass(trained_on, streams=config.streams, time=config.time, unit=f"{unit}s")
     with replacing(folder / "data/vocabulary.json") as beside:
@@ -367,6 +372,8 @@ def _verdict(bits: Mapping[str, float]) -> str:
     others = {who: value for who, value in bits.items() if who != "LSTM"}
     who = min(others, key=lambda who: others[who])
     ours, theirs = bits["LSTM"], others[who]
+    if not (ours and theirs):  # of a text that says nothing, nothing is left to compare
+        return f"The LSTM needs {ours:.3g} bits per token, the baseline {who} {theirs:.3g}."
     if ours < theirs:
         return f"The LSTM wins: {1 - ours / theirs:.1%} fewer bits than the best baseline, {who}."
     return f"The LSTM loses: the baseline {who} needs {1 - theirs / ours:.1%} fewer bits."

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jlstm.jobs.config import TextConfig, Training
-from jlstm.jobs.folder import kind_of, read_config
+from jlstm.jobs.folder import check_sums, kind_of, read_config
 from jlstm.jobs.job import Evaluation, Job
 from jlstm.jobs.state import load_best
 from jlstm.train.records import write_json
@@ -50,6 +50,7 @@ def load(folder: Path_, *, say: Say = print) -> Trained:
     """
     folder = Path(folder)
     config = read_config(folder)
+    check_sums(folder)
     job: Job = module_of(config).build(config, folder)
     best = load_best(folder, config, job, say)
     return Trained(folder, config, best.params, best.step, best.loss)

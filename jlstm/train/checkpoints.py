@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm.extras import require
-from jlstm.files import sha256
+from jlstm.files import sha256, sync
 from jlstm.train.records import write_json
 
 
@@ -58,9 +58,9 @@ def save_checkpoint(
         OSError: it cannot be written; the checkpoints before are as they were.
     """
     ocp = require("orbax.checkpoint", "train").v1
-    for path, finite in jax.tree_util.tree_leaves_with_path(_all_finite(arrays)):
+    for place, finite in jax.tree_util.tree_leaves_with_path(_all_finite(arrays)):
         if not finite:
-            name = jax.tree_util.keystr(path)
+            name = jax.tree_util.keystr(place)
             raise FloatingPointError(f"{name}: expected finite numbers at step {step}, got others")
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,8 @@ def save_checkpoint(
     try:
         with _quiet():
             ocp.save(target, _named(arrays))
+        for path in _files(target):
+            sync(path)
         sums = {str(p.relative_to(target)): sha256(p) for p in _files(target)}
     except OSError:
         raise

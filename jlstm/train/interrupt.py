@@ -1,4 +1,7 @@
-"""Ctrl-C as a question that a loop can ask, instead of an exception that can strike anywhere."""
+"""Ctrl-C as a question that a loop can ask, instead of an exception that can strike anywhere.
+
+So is SIGTERM, by which a scheduler of jobs or a system that shuts down asks a process to end.
+"""
 
 import signal
 import threading
@@ -17,23 +20,29 @@ def interrupt_flag() -> Iterator[Callable[[], bool]]:
                 ...
 
     An exception in the middle of a training step would leave a state whose memory is given away
-    already. Only the main thread is told about Ctrl-C; in another the function returns False.
+    already. Only the main thread is told about Ctrl-C; in another the function returns False. What
+    is said of Ctrl-C goes for SIGTERM, too.
     """
     pressed = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield pressed.is_set
         return
 
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # A process started in the background of a script ignores SIGINT; here it is to be heeded.
-    before = signal.getsignal(signal.SIGINT)
-    usual = before if callable(before) else signal.default_int_handler
+    usual = dict(before)
+    if not callable(before[signal.SIGINT]):
+        usual[signal.SIGINT] = signal.default_int_handler
 
     def first(signum: int, frame: object) -> None:
         pressed.set()
-        signal.signal(signal.SIGINT, usual)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
-    signal.signal(signal.SIGINT, first)
+    for number in before:
+        signal.signal(number, first)
     try:
         yield pressed.is_set
     finally:
-        signal.signal(signal.SIGINT, usual if before is None else before)
+        for number, handler in before.items():
+            signal.signal(number, usual[number] if handler is None else handler)

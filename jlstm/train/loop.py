@@ -190,7 +190,7 @@ def _means(book: Book, count: int, skip_not_finite: bool) -> tuple[float, float,
         name, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)
         raise FloatingPointError(
             f"{name}: expected a finite number, got {value} at step {bad[0]}; "
-            "a lower learning rate may help"
+            "a lower learning rate may help, or to skip such steps"
         )
     if not good:
         return math.nan, math.nan, bad

@@ -13,6 +13,9 @@ import jax
 
 from jlstm.files import replacing
 
+PACKAGES = ("jlstm", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "polars", "safetensors")
+"""What has a part in the results of a run, or in its files."""
+
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write a value as indented JSON; the file is there whole or not at all.
@@ -75,7 +78,7 @@ def write_json_lines(path: str | os.PathLike[str], records: Iterable[Mapping[str
 def environment() -> dict[str, Any]:
     """What else a result depends on: versions, devices, machine."""
     versions: dict[str, str | None] = {}
-    for package in ("jlstm", "jax", "jaxlib", "numpy", "optax"):
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

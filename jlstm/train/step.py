@@ -40,8 +40,9 @@ def make_train_step(
             carry for the next batch, in structure, shapes and dtypes like the one it was given; a
             loss without memory passes its carry (None) on.
         optimizer: of optax; clipping belongs in it, see ``make_optimizer``.
-        skip_not_finite: whether a step whose loss or gradient is NaN or infinite changes nothing
-            but the count of steps. The metrics tell of it.
+        skip_not_finite: whether a step whose loss, gradient or new parameters are NaN or infinite
+            changes nothing but the count of steps. The metrics tell of it: one of them is not
+            finite.
 
     Raises:
         TypeError: ``loss_fn`` is no function, or ``optimizer`` none of optax.
@@ -76,6 +77,9 @@ def make_train_step(
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         new = TrainState(params, opt_state, carry, state.step + 1)
         if skip_not_finite:
+            # Adam can make infinite parameters of a finite gradient: that is no good step, either.
+            whole = jnp.isfinite(optax.tree.norm(params))
+            metrics["grad_norm"] = jnp.where(whole, metrics["grad_norm"], jnp.inf)
             good = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
             new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
             new = new._replace(step=state.step + 1)

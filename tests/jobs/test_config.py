@@ -112,11 +112,17 @@ def test_the_defaults_are_good_and_stay(config):
 
 @pytest.mark.parametrize("config", BAD)
 def test_the_edges_are_good(config):
-    edges = {"epochs": 0.5, "steps": 1, "warmup": 0, "weight_decay": 0, "patience": 0, "seed": 0}
+    edges = {"epochs": 0.5, "warmup": 0, "weight_decay": 0, "patience": 0, "seed": 0}
     edges |= {"dropout": 0.0, "hidden": 1, "out": "some/where", "name": "a name, b"}
     one = config(**NEEDED[config], **edges)
     assert one.out == Path("some/where")
     assert config(**NEEDED[config], seed=2**31 - 1, steps=np.int64(3)).steps == 3
+
+
+@pytest.mark.parametrize("config", BAD)
+def test_epochs_and_steps_are_one_thing_said_twice(config):
+    with pytest.raises(ValueError, match=r"^epochs, steps: expected one of them, got 2 and 3"):
+        config(**{**NEEDED[config], "epochs": 2, "steps": 3})
 
 
 @pytest.mark.parametrize(

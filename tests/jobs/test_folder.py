@@ -194,3 +194,14 @@ def test_runs_are_listed_the_oldest_first_and_unfinished_ones_not(tmp_path):
     assert {(one.kind, one.status, one.step, one.best_loss) for one in found} == {
         ("text", "stopped", 0, None)
     }
+
+
+def test_what_killed_processes_left_is_cleared_away_in_time(tmp_path):
+    old, young, living = (tmp_path / f".x.{n}.part" for n in (2**22 + 1, 2**22 + 2, os.getpid()))
+    for path in (old, young, living):
+        path.mkdir()
+        (path / "tokens.npy").write_text("")
+    for path in (old, living):
+        os.utime(path, (0, 0))
+    make_folder(TextConfig(out=tmp_path, name="new"), lambda folder: None)
+    assert {p.name for p in tmp_path.iterdir()} == {"new", young.name, living.name}

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,6 +260,38 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_used(tmp_path, file,
     assert result(folder) == result(whole.folder)
 
 
+def test_a_finished_run_is_never_trained_again(tmp_path, file, whole):
+    folder = shutil.copytree(whole.folder, tmp_path / "run")
+    shutil.rmtree(folder / "checkpoints")  # to save room
+    outcome = jobs.resume(folder, say=nothing)
+    assert (outcome.step, outcome.best.step, outcome.finished) == (60, whole.best.step, True)
+    assert outcome.evaluation.results == whole.evaluation.results
+    for name in ("metrics.jsonl", "best.safetensors", "result.json"):
+        assert (folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["data/tokens.npy", "data/vocabulary.json"])
+def test_damaged_data_is_noticed(tmp_path, whole, name):
+    folder = shutil.copytree(whole.folder, tmp_path / "run")
+    harm(folder / name)
+    for use in (evaluate, load, jobs.resume):
+        with pytest.raises(ValueError, match=rf"{name}: expected the file that was written, but"):
+            use(folder, say=nothing)
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=rf"{name}: .* the file is not there"):
+        load(folder, say=nothing)
+
+
+def test_what_cannot_go_on_is_kept_aside(tmp_path, file, whole):
+    folder = stopped(tmp_path, file, 13)
+    best = (folder / "best.safetensors").read_bytes()
+    shutil.rmtree(folder / "checkpoints")
+    assert jobs.resume(folder, say=nothing).finished
+    assert (folder / "before-best.safetensors").read_bytes() == best
+    assert (folder / "before-metrics.jsonl").read_text().count("\n") == 13
+    assert result(folder) == result(whole.folder)
+
+
 def test_without_a_good_checkpoint_it_begins_again(tmp_path, file, whole):
     folder = stopped(tmp_path, file, 13)
     for record in (folder / "checkpoints").glob("*.json"):
@@ -306,6 +339,8 @@ def test_a_full_disk_ends_in_a_line_and_the_last_good_checkpoint_stays(tmp_path,
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr
     assert "File too large" in done.stderr
+    assert f"to go on from the last checkpoint: jlstm resume {folder}" in done.stderr
+    assert "Ended: " in (folder / "log.txt").read_text()
     said = []
     assert jobs.resume(folder, say=said.append).finished
     assert "Going on from the checkpoint of step 6." in said
@@ -331,7 +366,8 @@ def test_two_runs_in_one_folder_are_refused(tmp_path, file):
     assert [one.status for one in summaries(tmp_path)] == ["stopped"]
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, file):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_being_asked_to_end_saves_and_says_how_to_go_on(tmp_path, file, number):
     folder = tmp_path / "run"
     process = subprocess.Popen(
         command("train", "text", file, *flags(tmp_path, steps=100_000)),
@@ -342,7 +378,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, file):
     while not (folder / "timing.jsonl").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert f"jlstm resume {folder}" in out

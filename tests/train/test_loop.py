@@ -90,6 +90,15 @@ def test_it_goes_on_from_a_state():
     assert reports[-1].state.params["w"] == 5
 
 
+def test_parameters_that_are_no_numbers_can_be_skipped():
+    # Of a finite gradient, descent at an absurd rate makes infinite parameters.
+    step = make_train_step(loss_fn, optax.sgd(1e308), skip_not_finite=True)
+    moves = walk(10, 1e-308, 10)
+    reports = list(fit(step, start(), moves, report_every=1, skip_not_finite=True))
+    assert [r.skipped for r in reports] == [(1,), (), (3,)]
+    assert np.isfinite(reports[-1].state.params["w"])
+
+
 def test_stop_ends_the_run_in_good_order():
     steps = 0
 
