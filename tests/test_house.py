@@ -154,7 +154,7 @@ def loaded_by(*command: str) -> tuple[set[str], str]:
 
 
 HEAVY = {
-    "jax", "jaxlib", "matplotlib", "optax", "scipy", "polars", "orbax", "grain", "safetensors",
+    "jax", "jaxlib", "matplotlib", "optax", "scipy", "polars", "orbax", "safetensors",
     "filelock", "sklearn", "vega_datasets", "pandas", "tensorboardX",
 }  # fmt: skip
 

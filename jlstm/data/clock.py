@@ -122,10 +122,17 @@ def default_season(step: Step) -> int:
 
 def show_time(time: Time) -> str:
     """A time as people write it, as short as it can be told."""
-    text = str(np.datetime64(time, "us")).replace("T", " ")
+    return show_times(time)[0]
+
+
+def show_times(*times: Time) -> tuple[str, ...]:
+    """Several, as short as all of them can be told alike: to the day, the minute, the second."""
+    shown = [str(np.datetime64(time, "us")).replace("T", " ") for time in times]
     for rest in (".000000", ":00", " 00:00"):
-        text = text.removesuffix(rest)
-    return text
+        if not all(text.endswith(rest) for text in shown):
+            break
+        shown = [text.removesuffix(rest) for text in shown]
+    return tuple(shown)
 
 
 def parse_time(name: str, text: str) -> Time:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TEXT_FILES, PARQUET_FILES = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 DELIMITERS = (",", ";", "\t")
 MISSING = ("", "nan", "na", "n/a", "null", "none")
-"""What stands for a missing number, in small or capital letters."""
+"""What stands for a missing value, in small or capital letters, whatever the column is for."""
 
 Times = np.ndarray
 """``datetime64[us]``; what has an offset is in UTC."""
@@ -74,40 +74,34 @@ def read_table(path: str | os.PathLike[str]) -> "polars.DataFrame":
             reason = str(error).partition("\n")[0]
             raise ValueError(f"{path}: expected a Parquet file, got: {reason}") from None
     else:
-        header, rows = _cells(path, content)
-        cells = zip(*rows, strict=True) if rows else [()] * len(header)
-        named = zip(header, cells, strict=True)
-        frame = pl.DataFrame({name: pl.Series(values, dtype=pl.String) for name, values in named})
+        frame = _read_csv(path, content.removeprefix(codecs.BOM_UTF8))
     if not frame.height:
         raise ValueError(f"{path}: expected rows below the header, got none")
     return frame
 
 
-def _cells(path: Path, content: bytes) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of a CSV, each with as many cells as the header."""
+def _read_csv(path: Path, content: bytes) -> "polars.DataFrame":
+    """A CSV without its byte order mark, every column as text.
+
+    Polars reads what it cannot misread; the rest, and all that is wrong, Python's reader, which is
+    slow, but says where.
+    """
+    pl = require("polars", "train")
     try:
-        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        content.decode("utf-8")
     except UnicodeDecodeError as error:
-        at = error.start + len(content) - len(error.object)
+        # Where the file has it, in which a byte order mark may stand before.
+        at = error.start + path.stat().st_size - len(content)
         raise ValueError(
-            f"{path}: expected text in UTF-8, got byte {content[at]:#04x} at offset {at}"
+            f"{path}: expected text in UTF-8, got byte {content[error.start]:#04x} at offset {at}"
         ) from None
 
-    def read(delimiter: str, strict: bool) -> Iterator[list[str]]:
-        return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
-
-    row = 1
-    rows: list[list[str]] = []
+    delimiter = max(DELIMITERS, key=lambda d: len(next(_rows(content, d, strict=False))))
     try:
-        delimiter = max(DELIMITERS, key=lambda d: len(next(read(d, strict=False))))
-        for cells in read(delimiter, strict=True):
-            rows.append(cells)
-            row += 1
+        first = next(_rows(content, delimiter, strict=True))
     except csv.Error as error:
-        raise ValueError(f"{path}: row {row}: expected cells of a CSV, got: {error}") from None
-    while not rows[-1]:
-        rows.pop()
-    header = [name.strip() for name in rows[0]]
+        raise ValueError(f"{path}: row 1: expected cells of a CSV, got: {error}") from None
+    header = [name.strip() for name in first]
     if not header:
         raise ValueError(f"{path}: row 1: expected the names of the columns, got an empty line")
     for name in header:
@@ -121,11 +115,75 @@ def _cells(path: Path, content: bytes) -> tuple[list[str], list[list[str]]]:
                 f"{path}: row 1: expected a name of its own for each column, "
                 f"got {name!r} {header.count(name)} times"
             )
+    frame = _read_fast(content, delimiter, header)
+    if frame is None:
+        rows = _read_slowly(path, content, delimiter, len(header))
+        cells = zip(*rows, strict=True) if rows else [()] * len(header)
+        named = zip(header, cells, strict=True)
+        frame = pl.DataFrame({name: pl.Series(values, dtype=pl.String) for name, values in named})
+    return frame
+
+
+def _rows(content: bytes, delimiter: str, *, strict: bool) -> Iterator[list[str]]:
+    """What Python's reader makes of a CSV."""
+    lines = io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="")
+    return csv.reader(lines, delimiter=delimiter, strict=strict)
+
+
+_QUOTED = rb'(?:[^"]*+(?<![^%b\r\n])"[^"]*+(?:""[^"]*+)*+"(?![^%b\r\n]))*+[^"]*+'
+"""A CSV in which each quote opens a cell, closes one, or is doubled within one."""
+
+
+def _read_fast(content: bytes, delimiter: str, header: list[str]) -> "polars.DataFrame | None":
+    """The table as Polars reads it; None where it might not be as Python's reader would."""
+    pl = require("polars", "train")
+    cut = delimiter.encode()
+    content = content.rstrip(b"\r\n") + b"\n"
+    if b'"' in content:
+        if b"\r" in content or not re.fullmatch(_QUOTED % (cut, cut), content):
+            return None
+    elif b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"\n\n" in content:  # an empty line, which Polars passes over
+        return None
+    try:
+        frame: polars.DataFrame = pl.read_csv(
+            io.BytesIO(content),
+            has_header=False,
+            schema=dict.fromkeys(header, pl.String),
+            separator=delimiter,
+        ).fill_null("")
+    except pl.exceptions.PolarsError:
+        return None
+    # Polars refuses a row with too many cells, but fills one with too few. If there is any, fewer
+    # delimiters are between cells than there should be.
+    inside = 0
+    if b'"' in content:
+        within = pl.all().str.count_matches(delimiter, literal=True).cast(pl.Int64).sum()
+        inside = sum(frame.select(within).row(0))
+    between = content.count(cut) - inside
+    if between != (len(header) - 1) * frame.height:
+        return None
+    return frame[1:]
+
+
+def _read_slowly(path: Path, content: bytes, delimiter: str, width: int) -> list[list[str]]:
+    """The rows below the header, each with as many cells."""
+    row = 1
+    rows: list[list[str]] = []
+    try:
+        for cells in _rows(content, delimiter, strict=True):
+            rows.append(cells)
+            row += 1
+    except csv.Error as error:
+        raise ValueError(f"{path}: row {row}: expected cells of a CSV, got: {error}") from None
+    while not rows[-1]:
+        rows.pop()
     for row, cells in enumerate(rows[1:], 2):
-        if len(cells) != len(header):
+        if len(cells) != width:
             got = str(len(cells)) if cells else "an empty line"
-            raise ValueError(f"{path}: row {row}: expected {len(header)} cells, got {got}")
-    return header, rows[1:]
+            raise ValueError(f"{path}: row {row}: expected {counted(width, 'cell')}, got {got}")
+    return rows[1:]
 
 
 def check_columns(frame: "polars.DataFrame", names: Sequence[str], role: str) -> None:
@@ -177,11 +235,12 @@ _TIME = re.compile(
     r"(?:[T ](\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,6})\d*)?)?\s*(Z|[+-]\d{2}:?(?:\d{2})?)?)?)?",
     re.ASCII,
 )
+_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\d)(.*)", re.ASCII | re.DOTALL)
 _EITHER_WAY = re.compile(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b.*", re.ASCII | re.DOTALL)
 
 
 def times(frame: "polars.DataFrame", name: str) -> Times:
-    """A column as times, ``datetime64[us]``: 2016-07-01, 2016/07/01, 2016-07, each to the second.
+    """A column as times, ``datetime64[us]``: 2016-07-01, 2016/07/01, 01.07.2016, or 2016-07.
 
     A time of the day follows a blank or T: 13:45, 13:45:10, 13:45:10.25; then, where there is one,
     Z or an offset such as +02:00, and the result is in UTC.
@@ -203,22 +262,69 @@ def times(frame: "polars.DataFrame", name: str) -> Times:
         raise ValueError(
             f"column {name!r}: expected times such as 2016-07-01 13:45, got {column.dtype}"
         )
-    found = np.empty(len(column), "datetime64[us]")
-    with_offset: bool | None = None
-    for at, text in enumerate(column):
-        time = _time(_place(name, at), text.strip())
-        if with_offset is None:
-            with_offset = time.tzinfo is not None
-        elif with_offset != (time.tzinfo is not None):
-            raise ValueError(
-                f"{_place(name, at)}: expected an offset in each row or in none, got {text!r}"
-            )
+    column = column.str.strip_chars()
+    found, with_offset = _usual_times(column)
+    for at in np.flatnonzero(np.isnat(found)).tolist():
+        time = _time(_place(name, at), column[at])
+        with_offset[at] = time.tzinfo is not None
         found[at] = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    for at in np.flatnonzero(with_offset != with_offset[:1])[:1].tolist():
+        raise ValueError(
+            f"{_place(name, at)}: expected an offset in each row or in none, got {column[at]!r}"
+        )
     return found
 
 
+_REWRITTEN = (
+    (r"^([0-9]{2})\.([0-9]{2})\.([0-9]{4})", "${3}-${2}-${1}"),
+    (r"^([0-9]{4})/([0-9]{2})/", "${1}-${2}-"),
+    (r"^([0-9]{4}-[0-9]{2}-[0-9]{2})T", "${1} "),
+)
+"""What makes one form of several that are as usual."""
+_ZONE = r"(:[0-9]{2}(?:\.[0-9]+)?)(Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])$"
+_DATE = r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}"
+_CLOCK = r" (?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_USUAL = (
+    (f"{_DATE}$", "%Y-%m-%d"),
+    (f"{_DATE}{_CLOCK}$", "%Y-%m-%d %H:%M"),
+    (f"{_DATE}{_CLOCK}:[0-5][0-9]$", "%Y-%m-%d %H:%M:%S"),
+    (rf"{_DATE}{_CLOCK}:[0-5][0-9]\.[0-9]{{1,6}}$", "%Y-%m-%d %H:%M:%S%.f"),
+)
+"""Stricter than ``_TIME``: nothing that is read here would be refused, or read otherwise, there."""
+
+
+def _usual_times(column: "polars.Series") -> tuple[Times, np.ndarray]:
+    """All cells of the usual forms at once, NaT for any other, and which of them had an offset."""
+    text = column
+    for pattern, form in _REWRITTEN:
+        text = text.str.replace(pattern, form)
+    zone = text.str.extract(_ZONE, 2)
+    text = text.str.replace(_ZONE, "${1}")
+    found = np.full(len(text), np.datetime64("NaT"), "datetime64[us]")
+    for pattern, form in _USUAL:
+        fits = text.str.contains(pattern)
+        if fits.any():
+            parsed = text.filter(fits).str.to_datetime(form, strict=False, time_unit="us")
+            found[fits.to_numpy()] = parsed.to_numpy()
+    for offset in zone.drop_nulls().unique():
+        here = (zone == offset).fill_null(False).to_numpy()
+        found[here] -= np.timedelta64(_ahead(offset), "us")
+    return found, zone.is_not_null().to_numpy().copy()
+
+
+def _ahead(offset: str) -> timedelta:
+    """How far ahead of UTC an offset is: Z, +02:00, -0530 or +02."""
+    if offset == "Z":
+        return timedelta()
+    digits = offset[1:].replace(":", "").ljust(4, "0")
+    ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return ahead if offset[0] == "+" else -ahead
+
+
 def _time(place: str, text: str) -> datetime:
-    match = _TIME.fullmatch(text)
+    day_first = _DAY_FIRST.fullmatch(text)
+    year_first = "{2}-{1}-{0}{3}".format(*day_first.groups()) if day_first else text
+    match = _TIME.fullmatch(year_first)
     if match is None:
         if _EITHER_WAY.fullmatch(text):
             raise ValueError(
@@ -228,14 +334,8 @@ def _time(place: str, text: str) -> datetime:
         got = repr(text) if text else "an empty cell"
         raise ValueError(f"{place}: expected a time such as 2016-07-01 13:45, got {got}")
     year, _, month, day, hour, minute, second, part, offset = match.groups()
-    zone = None
     try:
-        if offset == "Z":
-            zone = UTC
-        elif offset:
-            digits = offset[1:].replace(":", "").ljust(4, "0")
-            ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
-            zone = timezone(ahead if offset[0] == "+" else -ahead)
+        zone = timezone(_ahead(offset)) if offset else None
         micro = int((part or "").ljust(6, "0"))
         clock = (int(hour or 0), int(minute or 0), int(second or 0), micro)
         return datetime(int(year), int(month), int(day or 1), *clock, tzinfo=zone)
@@ -277,6 +377,32 @@ def texts(frame: "polars.DataFrame", name: str) -> list[str]:
     check_columns(frame, [name], "column")
     found: list[Any] = frame[name].cast(pl.String).fill_null("").str.strip_chars().to_list()
     return found
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell says that there is nothing in it: see ``MISSING``."""
+    return text.lower() in MISSING
+
+
+def center_and_spread(values: Float[np.ndarray, " n"], name: str) -> tuple[float, float]:
+    """The mean and the standard deviation of a column's values, of which there is at least one.
+
+    Raises:
+        ValueError: they are so large that float64 does not have their squares.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(values.mean()), float(values.std())
+    if not np.isfinite([mean, std]).all():
+        raise ValueError(
+            f"column {name!r}: expected values whose standard deviation is a number, got some as "
+            f"large as {np.abs(values).max():.3g}; give them in a larger unit"
+        )
+    return mean, std
+
+
+def counted(n: int, what: str, many: str | None = None) -> str:
+    """``1 step``, ``2 steps``; ``many`` for what does not take an s at its end."""
+    return f"{n:,} {what if n == 1 else many or what + 's'}"
 
 
 def check_ending(path: Path) -> None:

@@ -26,7 +26,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from jlstm.checks import check_choice, check_number, check_size
-from jlstm.data.frame import MISSING, check_columns, numbers, order, texts
+from jlstm.data.frame import (
+    MISSING,
+    center_and_spread,
+    check_columns,
+    counted,
+    is_missing,
+    numbers,
+    order,
+    texts,
+)
 from jlstm.extras import require
 from jlstm.models import SequenceBatch
 
@@ -181,21 +190,22 @@ def learn_features(
     for name in names:
         if name in categories or not _is_numeric(frame, name):
             column = np.asarray(texts(frame, name), dtype=object)
-            found = tuple(sorted({str(text) for text in column[train]} - {""}))
+            different = {str(text) for text in column[train]}
+            found = tuple(sorted(text for text in different if not is_missing(text)))
             if len(found) > MOST_CATEGORIES:
                 raise ValueError(
                     f"features: expected at most {MOST_CATEGORIES} categories in column {name!r}, "
                     f"got {len(found)}; name the columns to learn from"
                 )
             feature = Feature(name, categories=found)
-            constant = len(found) < (1 if (column[train] == "").any() else 2)
+            constant = len(found) < (1 if any(map(is_missing, different)) else 2)
         else:
             values = numbers(frame, name)[train]
             known = values[~np.isnan(values)]
-            mean, scale = (known.mean(), known.std()) if len(known) else (0.0, 0.0)
+            mean, scale = center_and_spread(known, name) if len(known) else (0.0, 0.0)
             level = scale <= 1e-9 * abs(mean)  # rounding, of equal numbers
             masked = missing == "mask" and 0 < len(known) < len(values)
-            feature = Feature(name, float(mean), 1.0 if level else float(scale), masked)
+            feature = Feature(name, mean, 1.0 if level else scale, masked)
             constant = level and not masked
         (left_out if constant else features).append(feature)
     if not features:
@@ -246,22 +256,32 @@ def encode(
                 encoded.append(gaps.astype(np.float64))
         else:
             column = texts(frame, feature.name)
-            gaps = np.asarray([not text for text in column])
+            gaps = np.asarray([is_missing(text) for text in column])
             numbered = {text: n for n, text in enumerate(feature.categories)}
             code = np.fromiter((numbered.get(text, -1) for text in column), np.int64, len(column))
             encoded.extend((code == n).astype(np.float64) for n in range(feature.width))
+            named = [n for n in np.flatnonzero(gaps).tolist() if column[n]]
+            if named and missing != "error":
+                said.append(
+                    f"Column {feature.name!r}: {column[named[0]]!r} and the like, in "
+                    f"{counted(len(named), 'cell')} (the first: row {named[0] + 2}), "
+                    "are taken as missing, not as a category"
+                )
             unknown = np.flatnonzero((code < 0) & ~gaps)
             if len(unknown):
                 first = column[unknown[0]]
                 said.append(
-                    f"Column {feature.name!r}: {len(unknown)} cells hold a category that was not "
-                    f"in the training part (the first: {first!r}, row {unknown[0] + 2}); "
-                    "they are taken as none of the known ones"
+                    f"Column {feature.name!r}: {counted(len(unknown), 'cell')} with a category "
+                    f"that was not in the training part (the first: {first!r}, row "
+                    f"{unknown[0] + 2}), taken as none of the known ones"
                 )
         for at in np.flatnonzero(gaps)[:1]:
             if missing == "error":
+                got = "none"
+                if feature.categories is not None and column[at]:
+                    got = f"{column[at]!r}, which stands for a missing one"
                 raise ValueError(
-                    f"{place(feature.name, at)}: expected a value, got none; missing='mask' "
+                    f"{place(feature.name, at)}: expected a value, got {got}; missing='mask' "
                     "accepts that"
                 )
     return np.stack(encoded, axis=1)[rows].astype(np.float32), said

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jlstm.data.clock import CYCLES, Step, Time, default_season, parse_time, show_time
+from jlstm.data.frame import center_and_spread
 from jlstm.data.series import Missing, Roles, Series, some
 from jlstm.metrics.forecasting import seasonal_error
 
@@ -134,6 +135,9 @@ def learn(
     """All that the training part says of the table, and sentences on it.
 
     A cycle is told by the calendar if the training part covers it twice.
+
+    Raises:
+        ValueError: the values of a column are too large to be scaled.
     """
     when = series.times(step)
     train = when < split[0]
@@ -162,8 +166,7 @@ def learn(
                 if not seen.size:
                     std[n, column] = np.nan
             if seen.size:
-                mean[n, column] = seen.mean()
-                spread = seen.std()
+                mean[n, column], spread = center_and_spread(seen, name)
                 # A mean of equal numbers may differ from them in the last bit.
                 if spread <= 1e-12 * np.abs(seen).max():
                     constant.setdefault(name, []).append(series.names[n])

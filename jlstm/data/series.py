@@ -21,7 +21,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jlstm.data.clock import Step, Time, find_step, show_time
-from jlstm.data.frame import Times, check_columns, numbers, texts, times
+from jlstm.data.frame import (
+    Times,
+    center_and_spread,
+    check_columns,
+    counted,
+    is_missing,
+    numbers,
+    texts,
+    times,
+)
+from jlstm.extras import require
 
 if TYPE_CHECKING:
     import polars
@@ -218,14 +228,15 @@ def check_missing(
         first = int(absent.argmax())
         of = f" of {series.names[series.member[first]]}" if roles.group else ""
         found.append(
-            f"{absent.sum():,} steps of time without a row, the first{of} at "
+            f"{counted(int(absent.sum()), 'step')} of time without a row, the first{of} at "
             f"{show_time(series.times(step)[first])}"
         )
     for column, name in enumerate(roles.columns):
         if holes[:, column].any():
             row = series.rows[holes[:, column].argmax()]
             found.append(
-                f"{holes[:, column].sum():,} empty cells of column {name!r}, the first in row {row}"
+                f"{counted(int(holes[:, column].sum()), 'empty cell')} of column {name!r}, the "
+                f"first in row {row}"
             )
     if not found:
         return ()
@@ -250,9 +261,10 @@ def read_static(
     a feature of 0 or 1 for each.
 
     Raises:
-        ValueError: a column is not there, has several values in one series, or none; there are too
-            many categories, or fewer than two series.
+        ValueError: a column is not there, has several values in one series, or none; a number is
+            infinite; there are too many categories, or fewer than two series.
     """
+    pl = require("polars", "train")
     check_columns(frame, roles.static, "static")
     if roles.static and len(series.names) < 2:
         raise ValueError("static: expected several series to tell apart, see group; got one")
@@ -261,32 +273,43 @@ def read_static(
     names: list[str] = []
     for name in roles.static:
         cells = texts(frame, name)
-        own = []
+        own, first = [], []
         for n, group in enumerate(series.names):
             rows = series.rows[series.offsets[n] : series.offsets[n + 1]]
             rows = rows[rows >= 0] - 2
             values = [cells[row] for row in rows]
             for row, value in zip(rows, values, strict=True):
-                if value != values[0] or not value:
+                if is_missing(value):
+                    raise ValueError(
+                        f"column {name!r}, row {row + 2}: expected a value for {group}, got "
+                        + (f"{value!r}, which stands for a missing one" if value else "none")
+                    )
+                if value != values[0]:
                     raise ValueError(
                         f"column {name!r}, row {row + 2}: expected one value for all of {group}, "
                         f"got {value!r} after {values[0]!r}"
                     )
             own.append(values[0])
-        try:
-            column = np.array([float(value) for value in own])
-        except ValueError:
+            first.append(rows[0] + 2)
+        found = pl.Series(own, dtype=pl.String).cast(pl.Float64, strict=False)
+        if found.null_count():
             categories = sorted(set(own))
             if len(categories) > MOST_CATEGORIES:
                 raise ValueError(
                     f"static: expected at most {MOST_CATEGORIES} categories in column {name!r}, "
                     f"got {len(categories)}"
-                ) from None
+                )
             for category in categories:
                 features.append(np.array([float(value == category) for value in own]))
                 names.append(f"{name}={category}")
         else:
-            features.append((column - column.mean()) / (column.std() or 1.0))
+            column = found.to_numpy()
+            for n in np.flatnonzero(~np.isfinite(column))[:1]:
+                raise ValueError(
+                    f"column {name!r}, row {first[n]}: expected a finite number, got {own[n]!r}"
+                )
+            mean, std = center_and_spread(column, name)
+            features.append((column - mean) / (std or 1.0))
             names.append(name)
     return np.stack(features, axis=1) if features else np.zeros((len(series.names), 0)), names
 

@@ -14,6 +14,7 @@ before it, or lies on the line between its neighbours if the later one is known 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,7 +23,6 @@ from jaxtyping import Float, Float32, Int
 from jlstm.data.clock import calendar_features
 from jlstm.data.schema import Schema
 from jlstm.data.series import Series, some
-from jlstm.extras import require
 from jlstm.models import WindowBatch
 
 Floats = Float32[np.ndarray, "..."]
@@ -72,7 +72,8 @@ def make_panel(series: Series, schema: Schema) -> Panel:
     """Series as a model sees them.
 
     Raises:
-        ValueError: a series is none of the schema's.
+        ValueError: a series is none of the schema's, or a value lies further from those of the
+            training part than float32 has numbers.
     """
     place = {name: n for n, name in enumerate(schema.names)}
     for name in series.names:
@@ -82,7 +83,13 @@ def make_panel(series: Series, schema: Schema) -> Panel:
                 f"got {name}"
             )
     member = np.array([place[name] for name in series.names], np.int64)[series.member]
-    scaled = (series.values - schema.mean[member]) / schema.std[member]
+    with np.errstate(over="ignore"):
+        scaled = (series.values - schema.mean[member]) / schema.std[member]
+    for row, column in np.argwhere(np.abs(scaled) > np.finfo(np.float32).max)[:1]:
+        raise ValueError(
+            f"column {schema.roles.columns[column]!r}: expected values of the size of those in the "
+            f"training part, got {series.values[row, column]:.3g}"
+        )
     forward, line, until = fill(scaled, series.offsets)
     lines = schema.missing == "interpolate" and bool(np.isnan(scaled).any())
     return Panel(
@@ -218,10 +225,16 @@ def shuffled(count: int, size: int, seed: int) -> Callable[[int], Int[np.ndarray
     """Batch n, from 0, of the numbers below ``count``, each pass in another order.
 
     A pure function of seed and n. It never ends, and a batch may reach into the next pass.
-
-    Raises:
-        MissingExtraError: grain is not installed.
     """
-    grain = require("grain", "train")
-    order = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-    return lambda n: np.array([order[i] for i in range(n * size, (n + 1) * size)], np.int64)
+
+    @lru_cache(maxsize=2)  # a batch may need two of them
+    def order(turn: int) -> Int[np.ndarray, " count"]:
+        return np.random.default_rng((seed, turn)).permutation(count)
+
+    def batch(n: int) -> Int[np.ndarray, " size"]:
+        begin, end = n * size, (n + 1) * size
+        turns = range(begin // count, (end - 1) // count + 1)
+        parts = [order(t)[max(begin - t * count, 0) : end - t * count] for t in turns]
+        return np.concatenate(parts)
+
+    return batch

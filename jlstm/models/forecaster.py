@@ -14,9 +14,10 @@ is of, the hour at which it ends), [,] side by side::
     median of step j:   q_j = x_L + y_j + (u·A + b)_j + (k_{L+j} − k_L)·w
     the quantile above another, and below:   q' = q + softplus(y'_j)      q' = q − softplus(y'_j)
 
-so that quantiles cannot cross. A, b and w, the linear map beside the LSTM, may be left out. They
-and R start at 0, and so the point forecast as the last value. Everything is a pure function of
-``Forecaster``, a pytree of parameters.
+so that quantiles cannot cross. A, b and w, the linear map beside the LSTM, may be left out. R, b
+and w start at 0, and A at what is given: at 0 the point forecast is the last value; at a linear fit
+it is that fit, and the LSTM has only to learn where that goes wrong. Everything is a pure function
+of ``Forecaster``, a pytree of parameters.
 """
 
 from collections.abc import Callable
@@ -149,22 +150,31 @@ class WindowBatch(NamedTuple):
 
 
 def init_forecaster(
-    key: PRNGKeyArray, config: ForecasterConfig, *, dtype: DTypeLike = jnp.float32
+    key: PRNGKeyArray,
+    config: ForecasterConfig,
+    *,
+    window: Float[Array | np.ndarray, "lookback horizon"] | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> Forecaster:
-    """Fresh parameters, whose point forecast is the last value.
+    """Fresh parameters, whose point forecast is the last value, or a linear one.
 
     Args:
         key: a key of ``jax.random``.
         config: what the forecaster is made of.
+        window: A of the linear map; None for 0.
         dtype: a floating-point dtype, that of all computation.
 
     Raises:
         TypeError: an argument of another type, or a dtype that is not floating-point.
+        ValueError: ``window`` of another shape.
     """
     check_key("key", key)
     _check_config(config)
     dtype = check_float("dtype", dtype)
     c = config
+    shape = (c.lookback, c.horizon)
+    if window is not None:
+        window = check_array("window", window, shape)
     key_embedding, key_stack, key_hidden = jax.random.split(key, 3)
     embedding = None
     if c.series > 1:
@@ -172,7 +182,7 @@ def init_forecaster(
     inputs = c.stack.output_size + c.whole + c.horizon * c.known
     hidden = jax.random.normal(key_hidden, (inputs, c.width), dtype)
     linear = LinearMap(
-        window=jnp.zeros((c.lookback, c.horizon), dtype),
+        window=jnp.zeros(shape, dtype) if window is None else jnp.asarray(window, dtype),
         bias=jnp.zeros(c.horizon, dtype),
         effect=jnp.zeros(c.known, dtype),
     )

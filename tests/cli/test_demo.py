@@ -102,7 +102,7 @@ def test_its_records_agree(demos, kind):
                   "Vocabulary: 256 bytes", "Kneser–Ney", "Written by the model, at temperature 0.7",
                   "differentiated by hand and by autodiff", "vjp gates")),
         ("table", ("8,759 rows", "steps of 1 hour", "Season: 24 steps", "seasonal naive",
-                   "1 steps of time without a row")),
+                   "1 step of time without a row")),
         ("sequences", ("1,797 sequences", "All sequences for training have length 8", "10 classes",
                        "nearest neighbour")),
     ],

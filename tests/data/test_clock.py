@@ -11,6 +11,7 @@ from jlstm.data.clock import (
     find_step,
     parse_time,
     show_time,
+    show_times,
 )
 
 
@@ -70,6 +71,11 @@ def test_seasons(step, season):
 def test_times_are_told_as_short_as_can_be():
     shown = [show_time(t) for t in at("2016-07-01", "2016-07-01T13:00", "2016-07-01T00:00:07")]
     assert shown == ["2016-07-01", "2016-07-01 13:00", "2016-07-01 00:00:07"]
+    assert show_times(*at("2016-07-01", "2016-07-01T13")) == (
+        "2016-07-01 00:00",
+        "2016-07-01 13:00",
+    )
+    assert show_times(*at("2016-07-01", "2016-07-02")) == ("2016-07-01", "2016-07-02")
     assert parse_time("until", "2016-07-01 13:00") == np.datetime64("2016-07-01T13")
     with pytest.raises(ValueError, match="until: expected a date such as 2016-07-01, got 'soon'"):
         parse_time("until", "soon")

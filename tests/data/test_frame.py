@@ -1,12 +1,25 @@
 """Tables as people have them: every mistake named by column and row, nothing lost in silence."""
 
 import codecs
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jlstm.data.frame import check_columns, numbers, order, read_table, texts, times
+from jlstm.data import frame as reading
+from jlstm.data.frame import (
+    center_and_spread,
+    check_columns,
+    counted,
+    numbers,
+    order,
+    read_table,
+    texts,
+    times,
+)
 
 
 @pytest.fixture
@@ -42,6 +55,40 @@ def test_a_comma_in_quotes_separates_nothing(read):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "a,b\n1,2\n",
+        "a,b\r\n1,2\r\n3,4\r\n\r\n",
+        "a,b\r1,2\r",
+        'a,"b\nc"\n"1,5","say ""hi"""\n"",x\n',
+        '"x;y";z\n"1;2\n3";4\n',
+        "a\n1\n 2\n\n",
+    ],
+)
+def test_plain_tables_are_read_by_polars_as_by_pythons_reader(read, monkeypatch, content):
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "_read_slowly", None)  # there is no need of it
+        fast = read(content)
+    monkeypatch.setattr(reading, "_read_fast", lambda *_: None)
+    assert fast.equals(read(content))
+
+
+def test_quotes_as_polars_would_not_read_them_are_left_to_pythons_reader(read):
+    found = read('a,b\n5",6"\nx"y,"z"\n')
+    assert found.rows() == [('5"', '6"'), ('x"y', "z")]
+
+
+@given(st.lists(st.sampled_from(["1", ",", "\n", '"', '"a,b\n"', " ", ";", "\r\n"]), max_size=12))
+def test_whoever_reads_a_table_the_same_is_read_or_refused(pieces):
+    path = Path("t.csv")
+    content = ("a,b\n" + "".join(pieces)).encode()
+    fast = reading._read_fast(content, ",", ["a", "b"])
+    if fast is not None:  # so that the slow one has to be of the same mind
+        slow = reading._read_slowly(path, content, ",", 2)
+        assert fast.rows() == [tuple(cells) for cells in slow]
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", "expected a table, got an empty file"),
@@ -56,6 +103,10 @@ def test_a_comma_in_quotes_separates_nothing(read):
         ("a,b\n1,2\n3\n", "row 3: expected 2 cells, got 1"),
         ("a,b\n1,2\n3,4,5\n", "row 3: expected 2 cells, got 3"),
         ("a,b\n1,2\n\n3,4\n", "row 3: expected 2 cells, got an empty line"),
+        ("a\n1\n\n2\n", "row 3: expected 1 cell, got an empty line"),
+        ("a,b\n1,2\n,\n3\n", "row 4: expected 2 cells, got 1"),
+        ('a,b\n"1,\n,",2\n3\n', "row 3: expected 2 cells, got 1"),
+        ('a,b\n"1,\n,",2\n\n3,4\n', "row 3: expected 2 cells, got an empty line"),
         ('a,b\n1,2\n3,"4\n', "row 3: expected cells of a CSV, got: unexpected end of data"),
     ],
 )
@@ -145,6 +196,10 @@ def test_infinity_is_no_measurement(bad):
     [
         ("2016-07-01", "2016-07-01T00:00:00"),
         ("2016/7/1", "2016-07-01T00:00:00"),
+        ("2016/07/01 13:45", "2016-07-01T13:45:00"),
+        ("13.07.2016", "2016-07-13T00:00:00"),
+        ("03.07.2016 13:45", "2016-07-03T13:45:00"),
+        ("3.7.2016 13:45:10", "2016-07-03T13:45:10"),
         ("2016-07", "2016-07-01T00:00:00"),
         (" 2016-07-01 13:45 ", "2016-07-01T13:45:00"),
         ("2016-07-01T13:45:10", "2016-07-01T13:45:10"),
@@ -185,6 +240,47 @@ def test_a_time_that_is_null_is_named_by_row():
         row = len(cells) + 1
         with pytest.raises(ValueError, match=f"row {row}: expected a time, got an empty cell"):
             times(pl.DataFrame({"a": cells}), "a")
+
+
+def test_times_of_every_form_in_one_column_are_those_of_each_alone():
+    forms = [
+        "2016-07-01", "2016/07/02", "2016-7-3", "2016-07", "04.07.2016", "5.7.2016 1:00",
+        "2016-07-06T13:45", "2016-07-07 13:45:59", "2016-07-08T13:45:10.25", "0999-01-01",
+    ]  # fmt: skip
+    zoned = ["2016-07-01 13:45Z", "2016-07-01T13:45:10+02:00", "2016-07-01 13:45:10.5-05:30",
+             "2016-07-01 13:45 +0200"]  # fmt: skip
+    for cells in (forms, zoned):
+        found = times(column(*cells), "a")
+        assert found.tolist() == [times(column(cell), "a")[0].item() for cell in cells]
+    slow = [reading._time("", cell).replace(tzinfo=None) for cell in forms]
+    assert times(column(*forms), "a").tolist() == slow
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["2016-02-30", "31.02.2016", "2016-01-01 12:60", "2016-01-01 23:59:60", "2016-01-01 1:2",
+     "0000-01-01", "2016-01-01+02:00", "2016-01-01 12:00+24:00", "01.02.16", "1.2.20166",
+     "+2016-01-01", "٢٠١٦-01-01"],
+)  # fmt: skip
+def test_what_only_looks_like_a_usual_time_is_refused(bad):
+    with pytest.raises(ValueError, match="column 'a', row 3: expected "):
+        times(column("2016-07-01", bad), "a")
+
+
+def test_usual_times_are_not_read_one_by_one(monkeypatch):
+    monkeypatch.setattr(reading, "_time", None)
+    for cell in ("2016-07-01", "2016-07-01 13:45", "2016/07/01T13:45:10Z", "01.07.2016 13:45"):
+        assert len(times(column(cell, cell), "a")) == 2
+
+
+def test_the_spread_of_numbers_that_are_too_large_is_refused():
+    assert center_and_spread(np.array([1.0, 3.0]), "a") == (2, 1)
+    with pytest.raises(ValueError, match=r"column 'a': expected .* got some as large as 1e\+300"):
+        center_and_spread(np.array([1e300, -1e300]), "a")
+
+
+def test_one_is_counted_as_one():
+    assert [counted(n, "step") for n in (0, 1, 2_000)] == ["0 steps", "1 step", "2,000 steps"]
 
 
 def test_an_order_is_of_numbers_or_of_times():

@@ -111,8 +111,8 @@ def test_an_unknown_category_is_none_of_the_known_ones():
     values, said = encode(table("kind\nred\ngreen\nblue\npink"), np.arange(4), features)
     np.testing.assert_array_equal(values, [[0, 1], [0, 0], [1, 0], [0, 0]])
     assert said == [
-        "Column 'kind': 2 cells hold a category that was not in the training part (the first: "
-        "'green', row 3); they are taken as none of the known ones"
+        "Column 'kind': 2 cells with a category that was not in the training part (the first: "
+        "'green', row 3), taken as none of the known ones"
     ]
 
 
@@ -141,6 +141,33 @@ def test_a_missing_value_may_be_the_mean_with_a_mask_beside():
     assert said == ["With a column beside that says where they are missing: x"]
     values, _ = encode(frame, np.arange(4), features, "mask")
     np.testing.assert_array_equal(values[:, :2], [[-1, 0], [1, 0], [0, 1], [0, 1]])
+
+
+def test_text_that_stands_for_a_missing_value_is_no_category():
+    frame = table("kind\nred\nNaN\nblue\nn/a\n_")
+    every = np.ones(5, bool)
+    features, _ = learn_features(frame, ["kind"], every, missing="mask")
+    assert features[0].categories == ("blue", "red")
+    values, said = encode(frame, np.arange(5), features, "mask")
+    np.testing.assert_array_equal(values, [[0, 1], [0, 0], [1, 0], [0, 0], [0, 0]])
+    assert said == [
+        "Column 'kind': 'NaN' and the like, in 2 cells (the first: row 3), are taken as missing, "
+        "not as a category"
+    ]
+    with pytest.raises(
+        ValueError, match="column 'kind', row 3: expected a value, got 'NaN', which stands for a mi"
+    ):
+        encode(frame, np.arange(5), features)
+    # One category, and nothing else or a gap: the first says nothing, the second something.
+    alone, gap = table("kind ok\nred 1\nred 2"), table("kind ok\nred 1\nnull 2")
+    for rows, names in ((alone, ["ok"]), (gap, ["kind", "ok"])):
+        found, _ = learn_features(rows, ["kind", "ok"], np.ones(2, bool), missing="mask")
+        assert [feature.name for feature in found] == names
+
+
+def test_numbers_too_large_to_scale_are_named_by_their_column():
+    with pytest.raises(ValueError, match="column 'x': expected values whose standard deviation"):
+        learn_features(table("x\n1e300\n-1e300"), ["x"], np.ones(2, bool))
 
 
 def test_a_column_of_numbers_with_a_word_in_it_is_an_error():

@@ -84,7 +84,7 @@ def test_what_is_missing_is_never_passed_over():
     roles = Roles("time", ("y",), past=("x",))
     series, step = regular(table(time=when, y=[0, 1, "", 4, 5], x=[0, "na", "", 4, 5]), roles)
     said = (
-        "1 steps of time without a row, the first at 2016-07-01 03:00; 1 empty cells of column "
+        "1 step of time without a row, the first at 2016-07-01 03:00; 1 empty cell of column "
         "'y', the first in row 4; 2 empty cells of column 'x', the first in row 3"
     )
     with pytest.raises(ValueError, match=f"missing: expected a value at every step.*{said}; say"):
@@ -112,7 +112,11 @@ def test_static_columns():
     np.testing.assert_allclose(features, [[-third, 1, 0], [0, 0, 1], [third, 1, 0]])
     for column, message in (
         ([1, 2, 2, 3], "column 'size', row 3: expected one value for all of a, got '2' after '1'"),
-        ([1, 1, "", 3], "column 'size', row 4: expected one value for all of b, got ''"),
+        ([1, 1, "", 3], "column 'size', row 4: expected a value for b, got none"),
+        ([1, 1, "NaN", 3], "column 'size', row 4: expected a value for b, got 'NaN', which"),
+        (["x", "x", "na", "y"], "column 'size', row 4: expected a value for b, got 'na', which"),
+        ([1, 1, 2, "-inf"], "column 'size', row 5: expected a finite number, got '-inf'"),
+        ([1e300, 1e300, -1e300, 0], "column 'size': expected values whose standard deviation"),
     ):
         bad = frame.with_columns(pl.Series("size", map(str, column)))
         with pytest.raises(ValueError, match=message):

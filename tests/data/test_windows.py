@@ -152,6 +152,29 @@ def test_batches_are_a_pure_function_of_seed_and_step():
     np.testing.assert_array_equal(np.sort(first), np.arange(10))
     assert (first != second).any()
     assert (shuffled(10, 4, seed=4)(0) != batches[0]).any()
+    # A batch longer than a pass, and one that ends where a pass does.
+    assert sorted(np.bincount(shuffled(3, 7, seed=0)(1))) == [2, 2, 3]
+    np.testing.assert_array_equal(np.sort(shuffled(4, 4, seed=0)(1)), np.arange(4))
+
+
+def test_a_pass_is_put_in_order_once(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        np.random, "default_rng", lambda seed, make=np.random.default_rng: (
+            made.append(seed), make(seed))[1]
+    )  # fmt: skip
+    order = shuffled(10, 4, seed=3)
+    for n in range(5):
+        order(n)
+    assert made == [(3, 0), (3, 1)]
+
+
+def test_values_that_float32_does_not_have_are_refused():
+    series = one(30, [*range(25), 1e300, *range(4)])
+    with pytest.raises(
+        ValueError, match=r"column 'y': expected values of the size .*, got 1e\+300"
+    ):
+        make_panel(series, schema_of(series)[0])
 
 
 def test_a_series_nobody_has_seen_is_refused():

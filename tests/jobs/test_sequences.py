@@ -276,6 +276,16 @@ def test_an_unknown_category_is_said_and_an_unknown_label_is_an_error(tmp_path):
         evaluate(CONFIG, folder, params, written(wrong, tmp_path / "wrong.csv"))
 
 
+def test_the_file_of_the_training_is_told(tmp_path):
+    folder = prepared(tmp_path)
+    params = build(CONFIG, folder).init(jax.random.key(0))
+    said = evaluate(CONFIG, folder, params, tmp_path / "in.csv").notes[0]
+    assert said.startswith("This is the very file that the run was trained on: 42 of 60 sequences")
+    other = written(make_table(seed=1), tmp_path / "other.csv")
+    notes = evaluate(CONFIG, folder, params, other).notes
+    assert not any("very file" in note for note in notes)
+
+
 def test_without_a_test_part_the_validation_part_is_judged(tmp_path):
     config = replace(CONFIG, test=0.0)
     folder = prepared(tmp_path, config=config)
@@ -344,6 +354,12 @@ def test_files_as_people_have_them(tmp_path, change):
         (GOOD.replace("s3,0,3", "s3,0,three"), {}, "column 'x', row 5: expected a number, got 'th"),
         (GOOD.replace("s3,0,3", "s3,0,"), {}, "column 'x', row 5: expected a value, got none"),
         (GOOD.replace("s3,0,3,b", "s3,0,3,"), {}, "row 5: expected a label, got an empty cell"),
+        (GOOD.replace("s3,0,3,b", "s3,0,3,NaN"), {}, "'label', row 5: .* got 'NaN', which stands"),
+        (GOOD.replace("s3,0,3,b", "s3,0,3,null"), {"task": "tag"}, "row 5: .* got 'null', which s"),
+        (GOOD.replace("s0,0,0", "s0,0,-1e300").replace("s1,0,1", "s1,0,1e300"), {"task": "regress",
+         "label": "x", "features": "label"}, "column 'x': expected values whose standard devia"),
+        (GOOD.replace("s3,0,3", "s3,0,1e300"), {"task": "regress", "label": "x", "features":
+         "label"}, "column 'x', row 5: expected a number of the size of those in the training"),
         (GOOD + "s3,1,3,a\n", {}, "row 10: expected one value in all rows of sequence 's3', got "),
         (GOOD + "s3,0,3,b\n", {}, "row 10: expected each time once in sequence 's3', got 0 as in"),
         (GOOD.replace(",b", ",a"), {}, "label: expected at least two classes, got only 'a'"),

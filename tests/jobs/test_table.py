@@ -17,7 +17,8 @@ from jlstm.jobs.config import TableConfig
 from jlstm.jobs.job import FEWEST_STEPS
 from jlstm.jobs.table import preparing, training
 from jlstm.jobs.table.report import verdict
-from jlstm.jobs.table.results import _fit_linear, judge
+from jlstm.jobs.table.results import judge
+from jlstm.jobs.table.training import fit_baseline
 from jlstm.models import forecast, forecaster_loss
 from jlstm.train import init_train_state, make_train_step
 
@@ -108,7 +109,10 @@ def test_the_arithmetic_is_told(run):
     _, _, job, _ = run
     about = " ".join(job.about)
     training = 182 - LOOKBACK - HORIZON + 1  # 260 rows, of which 26 and 52 are held out
-    assert "t.csv: 260 rows, of which 260 steps of 1 hour from 2016-07-01 to 2016-07-11 19" in about
+    assert (
+        "t.csv: 260 rows, of which 260 steps of 1 hour from 2016-07-01 00:00 to 2016-07-11 19"
+        in about
+    )
     assert "(182 rows)" in about
     assert f"{2 * training:,} for training, {2 * 23:,} for validation, {2 * 49:,} for the" in about
     assert f"batches of 32, each cut over 2 devices: {-(-2 * training // 32)} steps" in about
@@ -156,7 +160,7 @@ def test_every_window_of_the_test_counts_once_whatever_the_batch(run):
     panel = make_panel(series, schema)
     places = find_windows(series, panel, "test")
     model = training.model_config(config, schema)
-    weights = _fit_linear(panel, series)
+    weights = fit_baseline(panel, series)
     found = [judge(model, params, panel, places, weights, size=size) for size in (7, 49, 2048)]
     np.testing.assert_array_equal(found[0]["model"].known, np.full((2, HORIZON), 49))
     assert list(found[0]) == ["model", "last value", "drift", "linear"]
@@ -174,9 +178,19 @@ def test_the_linear_baseline_learns_nothing_from_the_test(run):
         values = series.values.copy()
         values[begin:] *= np.linspace(0, 3, HOURS - begin)[:, None]
         changed = replace(series, values=values)
-        weights.append(_fit_linear(make_panel(changed, schema), changed))
+        weights.append(fit_baseline(make_panel(changed, schema), changed))
     np.testing.assert_array_equal(weights[0], weights[1])
     assert (weights[0] != weights[2]).any()  # the ridge is chosen there
+
+
+def test_the_linear_baseline_learns_from_every_batch(run):
+    _, folder, _, _ = run
+    _, schema, series = preparing.load(folder)
+    panel = make_panel(series, schema)
+    whole = fit_baseline(panel, series)
+    for size in (50, 64):
+        assert len(find_windows(series, panel, "validation")) % size
+        np.testing.assert_allclose(fit_baseline(panel, series, size=size), whole, atol=1e-9)
 
 
 def test_the_last_value_baseline_by_hand(run):
@@ -228,7 +242,7 @@ def test_a_model_that_knows_nothing_is_told_to_lose(run):
     config, folder, job, _ = run
     found = table.evaluate(config, folder, job.init(jax.random.key(0)))
     assert "The model LOSES to" in found.verdict
-    assert "last value" in found.verdict
+    assert "linear" in found.verdict  # at which it begins
     assert "linear" in found.verdict
     assert "A baseline has the lower MAE for 2 of 2 targets: load (" in found.notes[0]
     assert "A baseline has the lower MAE for 4 of 4 steps ahead: 1 (" in found.notes[1]
@@ -268,9 +282,35 @@ def test_another_file_is_judged_by_the_scales_of_the_run(run, tmp_path):
     for name in ("model", "linear"):
         assert other["scaled"][name]["mae"] == pytest.approx(own["scaled"][name]["mae"], rel=1e-5)
     assert (folder / "plots/forecast-later.png").exists()
+    assert not told_of_training(run, tmp_path / "later.csv")
     frame[:10].write_csv(tmp_path / "short.csv")
     with pytest.raises(ValueError, match=r"short\.csv: expected at least 12 \+ 4 rows of a series"):
         table.evaluate(config, folder, params, tmp_path / "short.csv")
+
+
+def told_of_training(run, file):
+    config, folder, _, params = run
+    notes = table.evaluate(config, folder, params, file).notes
+    return [note for note in notes if "looks better than it is" in note]
+
+
+def test_a_file_that_the_model_has_learned_from_is_told(run, tmp_path):
+    _, folder, _, _ = run
+    own = folder.parent / "t.csv"
+    origins = HOURS - LOOKBACK - HORIZON + 1
+    said = told_of_training(run, own)
+    assert len(said) == 1
+    assert said[0].startswith("This is the very file that the run was trained on: ")
+    assert f"{182 - LOOKBACK} of {origins} origins lie in the time" in said[0]
+    assert "up to 2016-07-08 14:00" in said[0]
+    # Another file with rows of that time, and one that ends before them.
+    frame_of()[181 - LOOKBACK : 200].write_csv(tmp_path / "part.csv")
+    said = told_of_training(run, tmp_path / "part.csv")
+    assert len(said) == 1
+    assert said[0].startswith("The model has seen it: 1 of 16 origins lie in the time")
+    past = frame_of(100).with_columns(time=pl.Series(hours(100, "2016-06-01")))
+    past.write_csv(tmp_path / "past.csv")
+    assert not told_of_training(run, tmp_path / "past.csv")
 
 
 # Forecasts.
@@ -473,6 +513,45 @@ def test_a_table_too_short_for_its_windows_is_refused(tmp_path, options, message
         prepared(tmp_path, frame_of(), config_of(**options))
 
 
+def test_one_step_is_told_as_one_and_times_alike(tmp_path):
+    config = config_of(lookback=1, horizon=1, steps=1)
+    about = " ".join(table.build(config, prepared(tmp_path, frame_of(), config)).about)
+    assert "A window has 1 step to forecast from" in about
+    assert "; 1 step, or " in about
+    assert "Training up to 2016-07-08 14:00 (182 rows)" in about
+    with pytest.raises(ValueError, match=r" of 2016-07-01 00:00 to 2016-07-11 19:00 in steps of 1"):
+        prepared(tmp_path, frame_of(), config_of(horizon=30))
+
+
+@pytest.mark.parametrize("size", [1e200, 1e300])
+def test_values_too_large_to_scale_are_refused(tmp_path, size):
+    rows = size * pl.int_range(HOURS).sin()
+    for name in ("load", "price"):
+        frame = frame_of().with_columns(rows.alias(name))
+        with pytest.raises(ValueError, match=f"column '{name}': expected values whose standard"):
+            prepared(tmp_path, frame, config_of())
+        assert not (tmp_path / "run/data").exists()
+
+
+def test_what_is_checked_is_what_a_run_will_read(tmp_path, monkeypatch):
+    def lost(schema):
+        return {**json_of(schema), "std": [[None] * 3]}
+
+    json_of = preparing.Schema.to_json
+    monkeypatch.setattr(preparing.Schema, "to_json", lost)
+    with pytest.raises(ValueError, match="training: expected at least 16 rows"):
+        prepared(tmp_path, frame_of(), config_of())
+
+
 def test_one_file_is_expected(tmp_path):
     with pytest.raises(ValueError, match="files: expected one table, got 2"):
         table.prepare(config_of(), [tmp_path, tmp_path], tmp_path)
+
+
+def test_the_model_begins_at_the_linear_fit(run):
+    config, folder, job, _ = run
+    _, schema, series = preparing.load(folder)
+    expected = fit_baseline(make_panel(series, schema), series)
+    fresh = job.init(jax.random.key(0))
+    np.testing.assert_allclose(fresh.linear.window, expected, rtol=1e-5, atol=1e-7)
+    assert table.build(replace(config, linear=False), folder).init(jax.random.key(0)).linear is None

@@ -234,3 +234,14 @@ def test_a_wrong_batch_says_why(params, batch):
         forecast(CONFIG, tuple(params), batch)
     with pytest.raises(TypeError, match="batch: expected WindowBatch, got tuple"):
         forecast(CONFIG, params, tuple(batch))
+
+
+def test_fresh_parameters_can_be_a_linear_fit(batch):
+    window = np.random.default_rng(1).normal(size=(CONFIG.lookback, CONFIG.horizon))
+    fresh = init_forecaster(jax.random.key(0), CONFIG, window=window)
+    found = forecast(CONFIG, fresh, batch)[..., CONFIG.quantiles.index(0.5)]
+    values = np.asarray(batch.values, np.float64)
+    expected = window.T @ (values - values[-1]) + values[-1]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"^window: expected shape"):
+        init_forecaster(jax.random.key(0), CONFIG, window=window.T)

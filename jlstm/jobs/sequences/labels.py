@@ -1,12 +1,11 @@
 """The labels of a table: found, checked, and made into numbers."""
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from jlstm.data.frame import check_columns, numbers, texts
+from jlstm.data.frame import center_and_spread, check_columns, is_missing, numbers, texts
 from jlstm.data.labelled import Groups, one_per_sequence, place, sort_labels
 from jlstm.jobs.config import SequencesConfig
 
@@ -44,10 +43,9 @@ def find_labels(config: SequencesConfig, frame: "polars.DataFrame", groups: Grou
     if config.task == "regress":
         values = numbers(frame, config.label)[rows]
     for n, text in enumerate(found):
-        if not text or (values is not None and math.isnan(values[n])):
-            raise ValueError(
-                f"{place(config.label, rows[n])}: expected a label, got {text or 'an empty cell'}"
-            )
+        if is_missing(text):
+            got = f"{text!r}, which stands for a missing one" if text else "an empty cell"
+            raise ValueError(f"{place(config.label, rows[n])}: expected a label, got {got}")
     return RawLabels(found, rows, counts, values)
 
 
@@ -67,13 +65,13 @@ def learn_labels(
     in_train = np.repeat(train, raw.counts)
     if raw.values is not None:
         known = raw.values[in_train]
-        mean, scale = float(known.mean()), float(known.std())
+        mean, scale = center_and_spread(known, config.label)
         if scale <= 1e-9 * abs(mean):
             raise ValueError(
                 f"label: expected different numbers in the training part, got {known[0]:g} only"
             )
-        scaled = ((raw.values - mean) / scale).astype(np.float32)
-        return {"labels": (), "mean": mean, "scale": scale, "notes": ()}, scaled
+        known_of = {"labels": (), "mean": mean, "scale": scale, "notes": ()}
+        return known_of, scale_labels(config, raw, mean, scale)
     labels = sort_labels(raw.texts)
     if len(labels) < 2:
         raise ValueError(f"label: expected at least two classes, got only {labels[0]!r}")
@@ -87,6 +85,25 @@ def learn_labels(
     unseen = sorted(set(range(len(labels))) - set(targets[in_train].tolist()))
     notes = ["Not in the training part: " + ", ".join(labels[n] for n in unseen)] if unseen else []
     return {"labels": labels, "mean": 0.0, "scale": 1.0, "notes": notes}, targets
+
+
+def scale_labels(
+    config: SequencesConfig, raw: RawLabels, mean: float, scale: float
+) -> Float[np.ndarray, " labels"]:
+    """Labels that are numbers as the model is to tell them, float32.
+
+    Raises:
+        ValueError: one lies further from those of the training part than float32 has numbers.
+    """
+    assert raw.values is not None
+    with np.errstate(over="ignore"):
+        scaled = ((raw.values - mean) / scale).astype(np.float32)
+    for at in np.flatnonzero(np.isinf(scaled))[:1]:
+        raise ValueError(
+            f"{place(config.label, raw.rows[at])}: expected a number of the size of those in the "
+            f"training part, got {raw.texts[at]}"
+        )
+    return scaled
 
 
 def class_weights(targets: Int[np.ndarray, " n"], classes: int) -> Float[np.ndarray, " classes"]:

@@ -24,7 +24,13 @@ from jlstm.data.labelled import (
 )
 from jlstm.files import replacing, sha256
 from jlstm.jobs.config import SequencesConfig
-from jlstm.jobs.sequences.labels import RawLabels, class_weights, find_labels, learn_labels
+from jlstm.jobs.sequences.labels import (
+    RawLabels,
+    class_weights,
+    find_labels,
+    learn_labels,
+    scale_labels,
+)
 from jlstm.train.records import write_json
 
 if TYPE_CHECKING:
@@ -203,7 +209,7 @@ def read_labelled(
     groups = group_rows(frame, config.id, config.time)
     raw = find_labels(config, frame, groups)
     if raw.values is not None:
-        targets = ((raw.values - schema.mean) / schema.scale).astype(np.float32)
+        targets = scale_labels(config, raw, schema.mean, schema.scale)
     else:
         numbered = {label: n for n, label in enumerate(schema.labels)}
         for text, row in zip(raw.texts, raw.rows, strict=True):

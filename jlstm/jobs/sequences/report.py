@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jlstm.data.frame import counted
 from jlstm.jobs.config import SequencesConfig
 from jlstm.jobs.job import Evaluation, Table
 from jlstm.metrics.classification import accuracy, macro_f1, per_class, regression_scores
@@ -31,7 +32,7 @@ def judge_classes(
         confusions: the confusion matrix of the model, and of each baseline.
         notes: to be told.
     """
-    items = "steps" if config.task == "tag" else "sequences"
+    items, item = ("steps", "step") if config.task == "tag" else ("sequences", "sequence")
     count = results[items]
     measures = {
         who: {"accuracy": accuracy(c), "macro_f1": macro_f1(c)} for who, c in confusions.items()
@@ -49,7 +50,7 @@ def judge_classes(
     most = max(ranks.values())
     tables = [
         Table(
-            f"{count:,} {items}",
+            counted(count, item),
             ("", "accuracy", "macro F1"),
             [(who, f"{m['accuracy']:.2%}", f"{m['macro_f1']:.4f}") for who, m in measures.items()],
             best=[n for n, rank in enumerate(ranks.values()) if rank == most],
@@ -90,7 +91,7 @@ def judge_numbers(
     ranks: dict[str, Any] = {who: m["rmse"] for who, m in measures.items()}
     least = min(ranks.values())
     table = Table(
-        f"{len(true):,} sequences",
+        counted(len(true), "sequence"),
         ("", "MAE", "RMSE", "R²"),
         [
             (who, *("–" if m[name] is None else f"{m[name]:.4g}" for name in ("mae", "rmse", "r2")))

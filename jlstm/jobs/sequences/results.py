@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from jlstm.data.frame import counted
 from jlstm.data.labelled import Sequences
 from jlstm.extras import MissingExtraError
+from jlstm.files import sha256
 from jlstm.jobs.config import SequencesConfig
 from jlstm.jobs.job import Evaluation
 from jlstm.jobs.sequences.predictions import find_scores
@@ -49,6 +51,14 @@ def evaluate(
         picture = folder / "plots" / "confusion.png"
     else:
         data, notes = read_labelled(config, prepared.schema, file)
+        if sha256(file) == prepared.schema.sha256:
+            notes.insert(
+                0,
+                f"This is the very file that the run was trained on: "
+                f"{len(prepared.part('train')):,} of {counted(len(data.lengths), 'sequence')} "
+                "were in the training part. The model knows their labels, and looks better than it "
+                "is; what it is worth is told by the test part.",
+            )
         name, chosen = file.name, np.arange(len(data.lengths))
         picture = folder / "plots" / f"confusion-{file.stem}.png"
     scores = find_scores(config, params, data, chosen)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from jlstm.data.frame import counted
 from jlstm.data.labelled import (
     PARTS,
     Chosen,
@@ -131,16 +132,17 @@ def _about(
     share = padded_share(data.lengths, batches, config.batch)
     features = ", ".join(f.name for f in schema.features[:8])
     about = [
-        f"{schema.rows:,} rows of {schema.file} are {len(prepared.parts):,} sequences: "
+        f"{counted(schema.rows, 'row')} of {schema.file} are {len(prepared.parts):,} sequences: "
         + ", ".join(f"{size:,} for {name}" for name, size in sizes.items())
         + ("." if config.split is None else f", as the column {config.split!r} says."),
-        f"{len(schema.features)} features ({features}{', …' if len(schema.features) > 8 else ''}), "
-        f"{schema.width} numbers at each step.",
+        f"{counted(len(schema.features), 'feature')} ({features}"
+        f"{', …' if len(schema.features) > 8 else ''}), {counted(schema.width, 'number')} at each "
+        "step.",
         f"{_spans(lengths, bounds)}: {share:.1%} of the steps are padding; "
         f"{_compilations(batches)} to compile for training, {_compilations(held_out)} for "
         "validation.",
-        f"{len(train):,} sequences in batches of up to {config.batch:,} are {len(batches):,} "
-        f"steps an epoch, {steps:,} steps in all.",
+        f"{counted(len(train), 'sequence')} in batches of up to {config.batch:,} are "
+        f"{counted(len(batches), 'step')} an epoch, {counted(steps, 'step')} in all.",
         *schema.notes,
     ]
     if schema.labels:
@@ -152,8 +154,9 @@ def _about(
         )
     if len(validation) < FEW:
         about.append(
-            f"The validation part has {len(validation):,} sequences only: the best parameters are "
-            "those with the least loss, the earliest where two are equal, and some of it is luck."
+            f"The validation part has {counted(len(validation), 'sequence')} only: the best "
+            "parameters are those with the least loss, the earliest where two are equal, and some "
+            "of it is luck."
         )
     return about
 
@@ -166,5 +169,4 @@ def _spans(lengths: Int[np.ndarray, " n"], bounds: Sequence[int]) -> str:
 
 
 def _compilations(batches: Sequence[Chosen]) -> str:
-    count = len({chosen.time for chosen in batches})
-    return f"{count} program{'s' if count > 1 else ''}"
+    return counted(len({chosen.time for chosen in batches}), "program")

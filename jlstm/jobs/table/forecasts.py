@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jlstm.data.clock import show_time
-from jlstm.data.frame import check_ending, read_table, write_table
+from jlstm.data.frame import check_ending, counted, read_table, write_table
 from jlstm.data.schema import Schema
 from jlstm.data.series import Series, check_missing, extend, regular
 from jlstm.data.windows import Places, batches, make_panel
@@ -93,8 +93,8 @@ def predict(
     write_table(pl.DataFrame(columns), out, datetime_format=TIMES)
     return [
         *notes,
-        f"{len(forecasts) * schema.horizon:,} rows, {schema.horizon} steps of {schema.step} for "
-        f"each of {len(forecasts):,} series and targets, are in {out}.",
+        f"{counted(len(forecasts) * schema.horizon, 'row')}, {counted(schema.horizon, 'step')} of "
+        f"{schema.step} for each of {len(forecasts):,} series and targets, are in {out}.",
     ]
 
 
@@ -145,8 +145,9 @@ def _check_future(whole: Series, schema: Schema, out: Path) -> None:
     at, column = (int(a[0]) for a in np.nonzero(lacking))
     of = f" of {whole.names[member[at]]}" if roles.group else ""
     raise ValueError(
-        f"known_future: expected values for {schema.horizon} steps after the last target, got "
-        f"{lacking.sum():,} missing, the first of column {roles.known[column]!r}{of} at "
+        f"known_future: expected values for {counted(schema.horizon, 'step')} after the last "
+        f"target, got {lacking.sum():,} missing, the first of column "
+        f"{roles.known[column]!r}{of} at "
         f"{show_time(when[at])}; the rows that are needed are in {template}, to be filled in and "
         "added to the file"
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jlstm.data.clock import parse_time, show_time
+from jlstm.data.clock import parse_time, show_times
 from jlstm.data.frame import Times, read_table
 from jlstm.data.schema import Schema, learn, split_times
 from jlstm.data.series import Roles, Series, check_missing, read_static, regular
@@ -28,7 +28,8 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
 
     Raises:
         MissingExtraError: polars is not installed.
-        OSError, ValueError: the file is no table of this form, or too short for the windows.
+        OSError, ValueError: the file is no table of this form, too short for the windows, or has
+            values too large to be scaled.
     """
     if len(files) != 1:
         raise ValueError(f"files: expected one table, got {len(files)}")
@@ -50,10 +51,13 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
         split=split_times(series, step, config.validation, config.test),
         static=read_static(frame, roles, series),
     )
+    written = schema.to_json()
+    # What a run will read, so that it does not fail later for what is lost on the way.
+    schema = Schema.from_json(json.loads(json.dumps(written)))
     _check_windows(series, make_panel(series, schema))
     known = {
         "file": {"name": file.name, "sha256": sha256(file), "rows": frame.height},
-        "schema": schema.to_json(),
+        "schema": written,
         "groups": series.groups,
         "starts": [str(start) for start in series.starts],
         "offsets": series.offsets.tolist(),
@@ -79,11 +83,13 @@ def _check_windows(series: Series, panel: Panel) -> None:
             need = s.horizon + (s.lookback if part == "training" else 0)
             what = f"a window of {s.lookback} + {s.horizon}" if part == "training" else "a horizon"
             of = " in at least one series" if len(series.names) > 1 else ""
+            first, last, validation, test = show_times(
+                series.starts.min(), when.max(), s.validation, s.test
+            )
             raise ValueError(
-                f"{part}: expected at least {need} rows, {what}{of}, got {rows[part]} rows of "
-                f"{show_time(series.starts.min())} to {show_time(when.max())} in steps of "
-                f"{s.step}, with validation from {show_time(s.validation)} and test from "
-                f"{show_time(s.test)}"
+                f"{part}: expected at least {need} row{'' if need == 1 else 's'}, {what}{of}, got "
+                f"{rows[part]} row{'' if rows[part] == 1 else 's'} of {first} to {last} in steps "
+                f"of {s.step}, with validation from {validation} and test from {test}"
             )
 
 

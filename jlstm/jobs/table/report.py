@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jlstm.data.frame import counted
 from jlstm.data.schema import Schema
 from jlstm.data.series import some
 from jlstm.jobs.job import Evaluation, Table
@@ -87,8 +88,8 @@ def report(
     best = int(np.argmin([scaled[name]["mae"] for name in names]))
     tables = [
         Table(
-            f"Every window of the {part if part == 'test' else 'file'}: {origins:,} origins; "
-            "s: in standard deviations",
+            f"Every window of the {part if part == 'test' else 'file'}: "
+            f"{counted(origins, 'origin')}; s: in standard deviations",
             ("", "MSE s", "MAE s", "MAE", "RMSE", "MASE", "sMAPE %", "WQL", _interval(low, high)),
             [row(name) for name in names],
             (best,),

@@ -8,32 +8,29 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from jlstm.data.frame import read_table
+from jlstm.data.clock import show_time
+from jlstm.data.frame import counted, read_table
+from jlstm.data.schema import Schema
 from jlstm.data.series import Series, check_missing, regular
-from jlstm.data.windows import Panel, Part, Places, batches, cut, find_windows, make_panel
+from jlstm.data.windows import Panel, Places, batches, cut, find_windows, make_panel
 from jlstm.extras import MissingExtraError
+from jlstm.files import sha256
 from jlstm.jobs.config import TableConfig
 from jlstm.jobs.job import Evaluation
 from jlstm.jobs.table.preparing import load
 from jlstm.jobs.table.report import report
-from jlstm.jobs.table.training import AT_ONCE, model_config
+from jlstm.jobs.table.training import AT_ONCE, fit_baseline, model_config
 from jlstm.metrics.forecasting import (
     Errors,
-    Moments,
     add_errors,
     drift,
-    fit_linear,
     last_value,
     linear,
-    moments,
     no_errors,
     seasonal_naive,
 )
 from jlstm.models import Forecaster, ForecasterConfig, forecast
 from jlstm.plots import Forecasted, plot_forecast
-
-MOST_FITTED = 2**17
-"""Windows, spread evenly, that fit the linear baseline; the test has no such limit."""
 
 
 def evaluate(
@@ -53,9 +50,9 @@ def evaluate(
     Raises:
         OSError, ValueError: the file is no table of this form, or has no whole window.
     """
-    _, schema, own = load(folder)
+    known, schema, own = load(folder)
     panel = make_panel(own, schema)
-    weights = _fit_linear(panel, own)
+    weights = fit_baseline(panel, own)
     series, part, notes = own, "test", []
     if file is not None:
         series, _ = regular(read_table(file), schema.roles, step=schema.step)
@@ -67,12 +64,15 @@ def evaluate(
             f"{file or 'test'}: expected at least {schema.lookback} + {schema.horizon} rows of a "
             "series, a window, got fewer"
         )
+    if file is not None:
+        same = sha256(file) == known["file"]["sha256"]
+        notes = [*_seen_in_training(same, schema, own, series, panel, places), *notes]
     model = model_config(config, schema)
     errors = judge(model, params, panel, places, weights)
     if "seasonal naive" not in errors and schema.season > 1:
         notes.append(
-            f"The seasonal naive forecast is left out: a window has {schema.lookback} steps, fewer "
-            f"than the season's {schema.season}."
+            f"The seasonal naive forecast is left out: a window has "
+            f"{counted(schema.lookback, 'step')}, fewer than the season's {schema.season}."
         )
     name = "forecast" if file is None else f"forecast-{file.stem}"
     try:
@@ -85,18 +85,31 @@ def evaluate(
     return report(model, schema, errors, len(np.unique(places.origins)), part, notes)
 
 
-def _fit_linear(panel: Panel, series: Series) -> Float[np.ndarray, "lookback horizon"]:
-    def add(part: Part) -> Moments:
-        s = panel.schema
-        total = Moments(
-            np.zeros((s.lookback, s.lookback)), np.zeros((s.lookback, s.horizon)), np.zeros(())
-        )
-        places = find_windows(series, panel, part).evenly(MOST_FITTED)
-        for batch, _ in batches(panel, places, 8192):
-            total = total + moments(np.asarray(batch.values).T, np.asarray(batch.targets).T)
-        return total
+def _seen_in_training(
+    same: bool, schema: Schema, own: Series, series: Series, panel: Panel, places: Places
+) -> list[str]:
+    """What is to be said of a file that the model has learned from.
 
-    return fit_linear(add("training"), add("validation"))
+    Args:
+        same: whether it is the very file of the run.
+        schema: of the run.
+        own: the series of the run.
+        series: those of the file.
+        panel: the same, scaled.
+        places: the windows that are judged.
+    """
+    when = series.times(schema.step)
+    origins = np.unique(places.origins)
+    began = own.starts[panel.member[origins]]
+    seen = (when[origins] < schema.validation) & (when[origins + schema.horizon - 1] >= began)
+    if not same and not seen.any():
+        return []
+    what = "This is the very file that the run was trained on" if same else "The model has seen it"
+    return [
+        f"{what}: {seen.sum():,} of {counted(len(origins), 'origin')} lie in the time that the "
+        f"model was trained on, up to {show_time(schema.validation)}. It knows what came then, and "
+        "looks better than it is; what it is worth is told by the test part, or by later rows."
+    ]
 
 
 def judge(

@@ -1,21 +1,25 @@
 """The training run on a table: its model, its batches, and the arithmetic behind its steps."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, PRNGKeyArray
 
-from jlstm.data.clock import show_time
+from jlstm.data.clock import show_times
+from jlstm.data.frame import counted
 from jlstm.data.schema import Schema
 from jlstm.data.series import Series
-from jlstm.data.windows import Panel, Places, batches, cut, find_windows, make_panel, shuffled
+from jlstm.data.windows import Panel, Part, Places, batches, cut, find_windows, make_panel, shuffled
 from jlstm.devices import spread
 from jlstm.jobs.config import TableConfig
 from jlstm.jobs.job import Job, count_steps
 from jlstm.jobs.table.preparing import count_rows, load
 from jlstm.layers import Stack
+from jlstm.metrics.forecasting import Moments, fit_linear, moments
 from jlstm.models import (
     Forecaster,
     ForecasterConfig,
@@ -31,6 +35,10 @@ MOST_VALIDATED = 2**15
 """Windows, spread evenly, that judge the parameters in training; the test has no such limit."""
 AT_ONCE = 2048
 """Windows that are judged at once; without influence on the results."""
+MOST_FITTED = 2**17
+"""Windows, spread evenly, that fit the linear baseline; the test has no such limit."""
+FITTED_AT_ONCE = 8192
+"""Windows; without influence on the result."""
 DROPOUT = 1
 """Tells the keys of the dropout from those of the first parameters."""
 
@@ -57,6 +65,30 @@ def model_config(config: TableConfig, schema: Schema) -> ForecasterConfig:
     )
 
 
+def fit_baseline(
+    panel: Panel, series: Series, *, size: int = FITTED_AT_ONCE
+) -> Float[np.ndarray, "lookback horizon"]:
+    """The weights of the linear baseline, at which the model's own linear map begins.
+
+    Args:
+        panel: the data.
+        series: of which it was made.
+        size: windows that are gone through at once; without influence on the result.
+    """
+
+    def add(part: Part) -> Moments:
+        s = panel.schema
+        total = Moments(
+            np.zeros((s.lookback, s.lookback)), np.zeros((s.lookback, s.horizon)), np.zeros(())
+        )
+        places = find_windows(series, panel, part).evenly(MOST_FITTED)
+        for batch, _ in batches(panel, places, size):
+            total = total + moments(np.asarray(batch.values).T, np.asarray(batch.targets).T)
+        return total
+
+    return fit_linear(add("training"), add("validation"))
+
+
 def build(config: TableConfig, folder: Path) -> Job:
     """The training run on what ``prepare`` wrote."""
     known, schema, series = load(folder)
@@ -73,13 +105,20 @@ def build(config: TableConfig, folder: Path) -> Job:
         window = cut(panel, places.at(chosen(n)))
         return window._replace(key=jax.random.fold_in(noise, n))
 
+    def init(key: PRNGKeyArray) -> Forecaster:
+        return init_forecaster(key, model, window=baseline() if config.linear else None)
+
+    @cache
+    def baseline() -> Float[np.ndarray, "lookback horizon"]:
+        return fit_baseline(panel, series)
+
     def loss(params: Forecaster, carry: Any, batch: WindowBatch) -> tuple[Any, Any]:
         return forecaster_loss(model, params, batch, layer=layer), carry
 
     epoch = -(-len(places) // size)
     steps = count_steps(config, epoch, EPOCHS)
     return Job(
-        init=lambda key: init_forecaster(key, model),
+        init=init,
         loss=loss,
         batch=batch,
         steps=steps,
@@ -129,26 +168,25 @@ def _about(
     weights = jax.eval_shape(lambda: init_forecaster(jax.random.key(0), model))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(weights))
     over = f", each cut over {devices} devices" if devices > 1 else ""
-    passes = f"{steps / epoch:.3g} passes"
+    passes = "1 pass" if steps == epoch else f"{steps / epoch:.3g} passes"
+    begin, end, validation, test = show_times(when.min(), last, s.validation, s.test)
     return [
-        f"{known['file']['name']}: {known['file']['rows']:,} rows, of which {len(when):,} steps of "
-        f"{s.step} from {show_time(when.min())} to {show_time(last)}"
+        f"{known['file']['name']}: {counted(known['file']['rows'], 'row')}, of which "
+        f"{counted(len(when), 'step')} of {s.step} from {begin} to {end}"
         + (f" in {count:,} series" if count > 1 else "")
-        + f"; {_count(len(s.roles.target), 'target')}: {', '.join(s.roles.target)}.",
+        + f"; {counted(len(s.roles.target), 'target')}: {', '.join(s.roles.target)}.",
         *known["notes"],
-        f"Training up to {show_time(s.validation)} ({rows['training']:,} rows), validation up to "
-        f"{show_time(s.test)} ({rows['validation']:,}), test up to the end ({rows['test']:,}). "
+        f"Training up to {validation} ({counted(rows['training'], 'row')}), validation up to "
+        f"{test} ({rows['validation']:,}), test up to the end ({rows['test']:,}). "
         "Scales, mean and standard deviation of each target and series, are those of the training "
         "part.",
-        f"A window has {s.lookback} steps to forecast from and {s.horizon} to foretell; one for "
-        f"each step that it can begin at, and each target: {windows['training']:,} for training, "
-        f"{windows['validation']:,} for validation, {windows['test']:,} for the test.",
+        f"A window has {counted(s.lookback, 'step')} to forecast from and {s.horizon} to foretell; "
+        "one for each step that it can begin at, and each target: "
+        f"{windows['training']:,} for training, {windows['validation']:,} for "
+        f"validation, {windows['test']:,} for the test.",
         (f"Season: {s.season} steps. " if s.season > 1 else "No season. ")
         + (f"The calendar tells the time of the {cycles}." if cycles else "No calendar."),
-        f"{windows['training']:,} windows in batches of {size}{over}: {_count(epoch, 'step')} "
-        f"for a pass; {steps:,} steps, or {passes}. The model has {parameters:,} parameters.",
+        f"{counted(windows['training'], 'window')} in batches of {size}{over}: "
+        f"{counted(epoch, 'step')} for a pass; {counted(steps, 'step')}, or {passes}. The model "
+        f"has {parameters:,} parameters.",
     ]
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}" + ("" if n == 1 else "s")
