@@ -287,7 +287,7 @@ def test_a_finished_run_is_judged_again_and_stays_as_it_was(trained, runs):
     before = {name: (folder / name).read_bytes() for name in ("metrics.jsonl", "result.json")}
     status, out, err = command("resume", folder)
     assert (status, err) == (0, "")
-    assert "Going on from the checkpoint of step 4." in out
+    assert "The training is finished; the model is judged again." in out
     assert "step 1/4" not in out
     assert json.loads(before["result.json"])["verdict"] in out
     assert before == {name: (folder / name).read_bytes() for name in before}
