@@ -248,7 +248,7 @@ def _fit(
         seconds = loader.seconds()
         say(
             f"{loader.items:,.0f} {job.unit} in {seconds:.0f} s, of which "
-            f"{loader.waited / seconds:.1%} went into making batches and "
+            f"{loader.waited / seconds:.1%} went into making batches, beside the training, and "
             f"{loader.validated / seconds:.0%} into validation. Training steps compiled: "
             f"{step._cache_size()}."  # type: ignore[attr-defined]
         )
