@@ -219,14 +219,14 @@ def numbers(frame: "polars.DataFrame", name: str) -> Float[np.ndarray, " rows"]:
         bad = found.is_null() & ~text.str.to_lowercase().is_in(MISSING)
         for at in bad.arg_true().head(1):
             hint = "; decimals follow a point" if re.fullmatch(r"-?\d*,\d+", text[at]) else ""
-            raise ValueError(f"{_place(name, at)}: expected a number, got {column[at]!r}{hint}")
+            raise ValueError(f"{place(name, at)}: expected a number, got {column[at]!r}{hint}")
     elif column.dtype.is_numeric() or column.dtype == pl.Boolean:
         found = column.cast(pl.Float64)
     else:
         raise ValueError(f"column {name!r}: expected numbers, got {column.dtype}")
     values: Float[np.ndarray, " rows"] = found.fill_null(np.nan).to_numpy().astype(np.float64)
     for at in np.flatnonzero(np.isinf(values))[:1]:
-        raise ValueError(f"{_place(name, at)}: expected a finite number, got {column[int(at)]!r}")
+        raise ValueError(f"{place(name, at)}: expected a finite number, got {column[int(at)]!r}")
     return values
 
 
@@ -253,7 +253,7 @@ def times(frame: "polars.DataFrame", name: str) -> Times:
     check_columns(frame, [name], "time")
     column = frame[name]
     for at in column.is_null().arg_true().head(1):
-        raise ValueError(f"{_place(name, at)}: expected a time, got an empty cell")
+        raise ValueError(f"{place(name, at)}: expected a time, got an empty cell")
     if column.dtype in (pl.Date, pl.Datetime):
         if getattr(column.dtype, "time_zone", None):
             column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
@@ -265,12 +265,12 @@ def times(frame: "polars.DataFrame", name: str) -> Times:
     column = column.str.strip_chars()
     found, with_offset = _usual_times(column)
     for at in np.flatnonzero(np.isnat(found)).tolist():
-        time = _time(_place(name, at), column[at])
+        time = _time(place(name, at), column[at])
         with_offset[at] = time.tzinfo is not None
         found[at] = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
     for at in np.flatnonzero(with_offset != with_offset[:1])[:1].tolist():
         raise ValueError(
-            f"{_place(name, at)}: expected an offset in each row or in none, got {column[at]!r}"
+            f"{place(name, at)}: expected an offset in each row or in none, got {column[at]!r}"
         )
     return found
 
@@ -363,7 +363,7 @@ def order(frame: "polars.DataFrame", name: str) -> np.ndarray:
         return times(frame, name)
     values = numbers(frame, name)
     for at in np.flatnonzero(np.isnan(values))[:1]:
-        raise ValueError(f"{_place(name, at)}: expected a number, got {column[int(at)]!r}")
+        raise ValueError(f"{place(name, at)}: expected a number, got {column[int(at)]!r}")
     return values
 
 
@@ -431,6 +431,6 @@ def write_table(
             frame.write_csv(beside, datetime_format=datetime_format)
 
 
-def _place(name: str, at: int | np.integer) -> str:
+def place(name: str, at: int | np.integer) -> str:
     """Where a cell is, for messages: the row at 0 is row 2 of a file with a header."""
     return f"column {name!r}, row {int(at) + 2}"

@@ -34,6 +34,7 @@ from jlstm.data.frame import (
     is_missing,
     numbers,
     order,
+    place,
     texts,
 )
 from jlstm.extras import require
@@ -473,11 +474,6 @@ def sort_labels(labels: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted(different, key=value))
     except ValueError:
         return tuple(sorted(different))
-
-
-def place(name: str, at: int | np.integer) -> str:
-    """Where a cell is, for messages: the row at 0 is row 2 of a file with a header."""
-    return f"column {name!r}, row {int(at) + 2}"
 
 
 def _is_numeric(frame: "polars.DataFrame", name: str) -> bool:

@@ -34,7 +34,7 @@ from jlstm.jobs.folder import (
 )
 from jlstm.jobs.job import Evaluation, Job
 from jlstm.jobs.state import first_state, load_best, optimizer_of, restore, save, save_best
-from jlstm.jobs.use import evaluate, module_of
+from jlstm.jobs.use import Trained, judge, module_of
 from jlstm.plots import plot_training
 from jlstm.train import Best, Book, Progress, TrainState, fit, make_train_step
 from jlstm.train.records import (
@@ -149,7 +149,8 @@ def resume(
         if result is not None:
             say("The training is finished; the model is judged again.")
             kept = load_best(folder, config, job, say)
-            return Outcome(folder, result["step"], kept, True, evaluate(folder, say=say))
+            judged = judge(Trained(folder, config, kept.params, kept.step, kept.loss))
+            return Outcome(folder, result["step"], kept, True, judged)
         for sentence in (*job.about, *_elsewhere(folder, job)):
             say(sentence)
         step, best, finished = _fit(config, job, folder, say, watch, interrupted)
@@ -167,7 +168,8 @@ def resume(
             score=job.score,
             best=(best.step, best.loss),
         )
-        judged = evaluate(folder, say=say)
+        kept = load_best(folder, config, job, say)
+        judged = judge(Trained(folder, config, kept.params, kept.step, kept.loss))
         ended = {"step": step, "steps": job.steps, "best_step": best.step, "best_loss": best.loss}
         write_json(folder / "result.json", {**ended, "score": job.score, "verdict": judged.verdict})
         return Outcome(folder, step, best, True, judged)

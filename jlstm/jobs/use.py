@@ -68,7 +68,11 @@ def evaluate(folder: Path_, file: Path_ | None = None, *, say: Say = print) -> E
     Raises:
         OSError, ValueError: as ``load`` does; or the file is not what it should be.
     """
-    model = load(folder, say=say)
+    return judge(load(folder, say=say), file)
+
+
+def judge(model: Trained, file: Path_ | None = None) -> Evaluation:
+    """``evaluate`` for a model that is loaded already."""
     path = None if file is None else Path(file)
     judged: Evaluation = module_of(model.config).evaluate(
         model.config, model.folder, model.params, path

@@ -4,34 +4,21 @@ import csv
 import json
 import re
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
-from io import StringIO
-from typing import NamedTuple
 
 import pytest
+from command_line import command
 
 import jlstm.cli.demo
 from jlstm.cli.demo import digits, python_text, seattle_temperatures, write_rows
-from jlstm.cli.main import main
 from jlstm.data.text import pydoc_text
 from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig
 from jlstm.jobs.folder import read_config
 from jlstm.jobs.use import evaluate
 
 
-class Ended(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-def command(*arguments):
-    """Run the command line in this process."""
-    out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(["demo", *map(str, arguments)])
-    return Ended(ended.value.code, out.getvalue(), err.getvalue())
+def demo(*arguments):
+    return command("demo", *arguments)
 
 
 def small_text(folder, common):
@@ -52,7 +39,7 @@ def demos(tmp_path_factory):
             ("sequences", ()),
         ):
             out = tmp_path_factory.mktemp(kind)
-            said = command(kind, "--steps", "3", "--out", out, *more)
+            said = demo(kind, "--steps", "3", "--out", out, *more)
             assert (said.status, said.err) == (0, "")
             (folder,) = out.iterdir()
             ended[kind] = folder, said.out
@@ -125,7 +112,7 @@ def test_the_text_is_sampled_and_the_rules_are_compared(demos):
 
 def test_the_comparison_can_be_left_out(monkeypatch, tmp_path):
     monkeypatch.setattr(jlstm.cli.demo, "python_text", small_text)
-    status, out, err = command("--steps", "1", "--compare-seconds", "0", "--out", tmp_path)
+    status, out, err = demo("--steps", "1", "--compare-seconds", "0", "--out", tmp_path)
     assert (status, err) == (0, "")
     (folder,) = tmp_path.iterdir()
     assert "autodiff" not in out
@@ -143,7 +130,7 @@ def test_the_comparison_can_be_left_out(monkeypatch, tmp_path):
 )
 def test_a_missing_package_is_named_before_the_work(monkeypatch, tmp_path, kind, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
-    assert command(kind, "--out", tmp_path / "runs") == (
+    assert demo(kind, "--out", tmp_path / "runs") == (
         2,
         "",
         f"jlstm: {package} is not installed; it comes with: pip install 'jlstm[{extra}]'\n",
@@ -168,7 +155,7 @@ def test_a_missing_package_is_named_before_the_work(monkeypatch, tmp_path, kind,
 )
 def test_a_mistake_is_told_in_one_line(monkeypatch, tmp_path, arguments, said):
     monkeypatch.chdir(tmp_path)
-    status, out, err = command(*arguments)
+    status, out, err = demo(*arguments)
     assert (status, out) == (2, "")
     assert err.startswith("jlstm: ")
     assert err.count("\n") == 1

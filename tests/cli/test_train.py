@@ -4,14 +4,11 @@ import json
 import math
 import subprocess
 import sys
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-
-from jlstm.cli.main import main
+from command_line import command
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(200))
 
@@ -36,20 +33,6 @@ SMALL = {
     "sequences": {"id": "id", "time": "step", "label": "kind", "hidden": 4, "steps": 4},
 }  # fmt: skip
 FILES = {"text": "beer.txt", "table": "load.csv", "sequences": "kinds.csv"}
-
-
-class Ended(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-def command(*arguments):
-    """Run the command line in this process."""
-    out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main([*map(str, arguments)])
-    return Ended(ended.value.code, out.getvalue(), err.getvalue())
 
 
 def arguments(kind, *files, **options):

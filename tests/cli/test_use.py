@@ -4,13 +4,10 @@ import csv
 import json
 import math
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
-from typing import NamedTuple
 
 import pytest
+from command_line import command
 
-from jlstm.cli.main import main
 from jlstm.cli.use import printable
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(200))
@@ -31,20 +28,6 @@ OPTIONS = {
     "table": "table --time when --target load --horizon 4 --lookback 8 --season 1 --batch 16",
     "sequences": "sequences --id id --time step --label kind",
 }
-
-
-class Ended(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-def command(*arguments):
-    """Run the command line in this process."""
-    out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main([*map(str, arguments)])
-    return Ended(ended.value.code, out.getvalue(), err.getvalue())
 
 
 def said(*arguments):
@@ -177,8 +160,8 @@ def test_damaged_data_of_a_run_are_told_of(runs, tmp_path, kind, name, content):
     file.unlink()
     if content is not None:
         file.write_text(content)
-    for command in ("evaluate", "resume"):
-        assert f"{tmp_path}/run/data" in mistake(command, tmp_path / "run")
+    for name in ("evaluate", "resume"):
+        assert f"{tmp_path}/run/data" in mistake(name, tmp_path / "run")
 
 
 # Predict.

@@ -5,8 +5,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jlstm.data.frame import center_and_spread, check_columns, is_missing, numbers, texts
-from jlstm.data.labelled import Groups, one_per_sequence, place, sort_labels
+from jlstm.data.frame import (
+    center_and_spread,
+    check_columns,
+    is_missing,
+    numbers,
+    place,
+    texts,
+)
+from jlstm.data.labelled import Groups, one_per_sequence, sort_labels
 from jlstm.jobs.config import SequencesConfig
 
 if TYPE_CHECKING:

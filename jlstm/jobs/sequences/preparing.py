@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from jlstm.data.frame import check_columns, read_table
+from jlstm.data.frame import (
+    check_columns,
+    place,
+    read_table,
+)
 from jlstm.data.labelled import (
     PARTS,
     Feature,
@@ -19,7 +23,6 @@ from jlstm.data.labelled import (
     group_rows,
     learn_features,
     one_per_sequence,
-    place,
     split_by_chance,
 )
 from jlstm.files import replacing, sha256
