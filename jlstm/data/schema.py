@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from jlstm.data.clock import CYCLES, Step, Time, default_season, parse_time, show_time
 from jlstm.data.frame import center_and_spread
@@ -43,13 +43,21 @@ class Schema:
     mean: Float[np.ndarray, "series columns"]
     """Of the training part."""
     std: Float[np.ndarray, "series columns"]
-    """Of the training part; 1 where nothing varies. NaN for a target that has no training value."""
+    """Of the training part; where nothing varies, 1, and NaN for a target, which has no scale: it
+    is left out of training, evaluation and forecasts."""
     naive: Float[np.ndarray, "series target"]
     """``seasonal_error`` of the training part."""
     static: Float[np.ndarray, "series static"]
     static_names: tuple[str, ...]
     cycles: tuple[str, ...]
     """What the calendar tells: the keys of ``CYCLES``."""
+
+    def has_scale(
+        self, member: Int[np.ndarray, " n"], target: Int[np.ndarray, " n"]
+    ) -> Bool[np.ndarray, " n"]:
+        """Whether these targets of these series vary in the training part."""
+        known: Bool[np.ndarray, " n"] = np.isfinite(self.std[member, target])
+        return known
 
     def to_json(self) -> dict[str, Any]:
         """As JSON has it, which knows no NaN."""
@@ -134,10 +142,12 @@ def learn(
 ) -> tuple[Schema, tuple[str, ...]]:
     """All that the training part says of the table, and sentences on it.
 
-    A cycle is told by the calendar if the training part covers it twice.
+    A cycle is told by the calendar if the training part covers it twice. A target that does not
+    vary in the training part of some series is left out there.
 
     Raises:
-        ValueError: the values of a column are too large to be scaled.
+        ValueError: the values of a column are too large to be scaled; a target varies in the
+            training part of no series.
     """
     when = series.times(step)
     train = when < split[0]
@@ -157,29 +167,40 @@ def learn(
     mean, std = np.zeros(shape), np.ones(shape)
     naive = np.full((shape[0], len(roles.target)), np.nan)
     constant: dict[str, list[str]] = {}
+    unseen: dict[str, list[str]] = {}
     for n, (a, b) in enumerate(series.bounds):
         for column, name in enumerate(roles.columns):
             values = series.values[a:b, column][train[a:b]]
             seen = values[np.isfinite(values)]
-            if column < len(roles.target):
-                naive[n, column] = seasonal_error(values, season)
-                if not seen.size:
-                    std[n, column] = np.nan
+            is_target = column < len(roles.target)
+            spread = 0.0
             if seen.size:
                 mean[n, column], spread = center_and_spread(seen, name)
                 # A mean of equal numbers may differ from them in the last bit.
                 if spread <= 1e-12 * np.abs(seen).max():
+                    spread = 0.0
                     constant.setdefault(name, []).append(series.names[n])
-                else:
-                    std[n, column] = spread
-    for name, where in constant.items():
-        of = f" for {some(where)}" if roles.group else ""
-        notes.append(f"Column {name!r} is constant in the training part{of}: nothing to learn.")
-    unseen = [series.names[n] for n in np.flatnonzero(np.isnan(std).any(axis=1))]
-    if unseen and roles.group:
-        notes.append(
-            f"Targets without a value in the training part are left out: those of {some(unseen)}."
-        )
+            elif is_target:
+                unseen.setdefault(name, []).append(series.names[n])
+            if is_target:
+                naive[n, column] = seasonal_error(values, season)
+                std[n, column] = spread or np.nan
+            elif spread:
+                std[n, column] = spread
+    for column, name in enumerate(roles.target):
+        if np.isnan(std[:, column]).all():
+            what = f"is {mean[0, column]:g} throughout" if name in constant else "has no value"
+            if roles.group:
+                what = f"does not vary in any of {some(series.names)}"
+            raise ValueError(
+                "target: expected values that vary in the training part, before "
+                f"{show_time(split[0])}, got column {name!r}, which {what}"
+            )
+    for named, what in ((constant, "is constant"), (unseen, "has no value")):
+        for name, where in named.items():
+            of = f" of {some(where)}" if roles.group else ""
+            so = "left out there" if name in roles.target else "nothing to learn"
+            notes.append(f"Column {name!r} {what} in the training part{of}: {so}.")
     span = float((when[train].max() - when[train].min()) / np.timedelta64(1, "s"))
     cycles = tuple(
         name

@@ -214,10 +214,12 @@ def fit_linear(train: Moments, validation: Moments) -> Float[np.ndarray, "lookba
         w = (XᵀX + λ·I)⁻¹·XᵀY,     λ = r · the mean of the diagonal of XᵀX
 
     with the r out of ``RIDGES`` whose squared error ΣY² − 2·w∘XᵀY + w∘(XᵀX·w), all of the
-    validation part and ∘ the sum of products, is lowest.
+    validation part and ∘ the sum of products, is lowest. Where all windows are flat, w is 0.
     """
     size = len(train.xx)
-    diagonal = max(float(np.trace(train.xx)) / size, np.finfo(np.float64).tiny)
+    # Far above the smallest number, whose reciprocal is infinite; far below any square of float32.
+    least = float(np.sqrt(np.finfo(np.float64).tiny))
+    diagonal = max(float(np.trace(train.xx)) / size, least)
 
     def fit(ridge: float) -> Float[np.ndarray, "lookback horizon"]:
         w: Float[np.ndarray, "lookback horizon"] = np.linalg.solve(

@@ -63,6 +63,7 @@ def files(tmp_path_factory):
         "cells.csv": [*rows[:9], rows[9] + ",7", *rows[10:]],
         "twice.csv": [*rows[:9], rows[8], *rows[10:]],
         "reversed.csv": [rows[0], *rows[:0:-1]],
+        "flat.csv": table(load=lambda n: "7.50"),
     }
     for name, content in lines.items():
         (folder / name).write_text("\n".join(content) + "\n")
@@ -409,8 +410,10 @@ def test_a_name_that_is_taken_is_refused(trained, files, runs):
         ("cells.csv", "row 10: expected 3 cells, got 4"),
         ("twice.csv", "column 'when', row 10: expected a time of its own, got 2020-01-01 07:00"),
         ("latin.csv", "latin.csv: expected text in UTF-8, got byte 0xe9"),
+        ("flat.csv", "--target: expected values that vary in the training part, before 2020-01-06 "
+                     "20:00, got column 'load', which is 7.5 throughout"),
     ],
-)
+)  # fmt: skip
 def test_a_table_that_cannot_be_trained_on_is_named(mistake, files, file, said):
     assert said in mistake(*arguments("table", files / file))
 

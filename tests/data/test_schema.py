@@ -1,13 +1,14 @@
 """What is learned from a table before any training: nothing of what comes after it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from hourly import GROUPED, HOUR, hours, one, schema_of, table
 
 from jlstm.data.schema import Schema, split_times
-from jlstm.data.series import regular
+from jlstm.data.series import Roles, regular
 from jlstm.data.windows import find_windows, make_panel
 
 
@@ -48,11 +49,50 @@ def test_the_future_does_not_change_a_scale():
 
 
 def test_constant_columns_are_told_and_keep_their_scale():
-    schema, notes = schema_of(one(30, [0.1] * 12 + [7.0] * 18))
-    assert notes == ("Column 'y' is constant in the training part: nothing to learn.",)
-    assert schema.std[0, 0] == 1
-    assert np.isnan(schema.naive[0, 0])
-    assert make_panel(one(30), schema).truth[20, 0] == pytest.approx(19.9)
+    roles = Roles("time", ("y",), past=("x",))
+    frame = table(time=hours(30), y=range(30), x=[0.1] * 12 + [7.0] * 18)
+    series, _ = regular(frame, roles)
+    schema, notes = schema_of(series, roles)
+    assert notes == ("Column 'x' is constant in the training part: nothing to learn.",)
+    assert schema.std[0, 1] == 1
+    assert make_panel(series, schema).forward[20, 1] == pytest.approx(6.9)
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ([5] * 30, "is 5 throughout"),
+        ([0.1] * 12 + [7.0] * 18, "is 0.1 throughout"),  # in the training part only
+        ([""] * 12 + [*range(18)], "has no value"),
+    ],
+)
+def test_a_target_that_does_not_vary_is_refused(values, what):
+    message = (
+        "target: expected values that vary in the training part, before 2016-07-01 12:00, got "
+        f"column 'y', which {what}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        schema_of(one(30, values))
+    schema_of(one(30, ["", 5, *values[2:11], 6, *values[12:]]))  # one other value is enough
+
+
+def three(values):
+    """Series a, b and c of 30 hours."""
+    frame = table(g=np.repeat(["a", "b", "c"], 30), time=[*hours(30)] * 3, y=np.concatenate(values))
+    return regular(frame, GROUPED)[0]
+
+
+def test_a_series_whose_target_does_not_vary_is_left_out():
+    series = three([range(30), [3] * 12 + [4] * 18, [0] * 30])
+    schema, notes = schema_of(series, GROUPED)
+    assert notes == ("Column 'y' is constant in the training part of b, c: left out there.",)
+    np.testing.assert_array_equal(np.isnan(schema.std[:, 0]), [False, True, True])
+    assert schema.has_scale(np.array([1, 0]), np.array([0, 0])).tolist() == [False, True]
+    panel = make_panel(series, schema)
+    for part in ("training", "validation", "test"):
+        assert set(panel.member[find_windows(series, panel, part).origins]) == {0}
+    with pytest.raises(ValueError, match=r"got column 'y', which does not vary in any of a, b, c$"):
+        schema_of(three([[1] * 30, [2] * 30, [3] * 30]), GROUPED)
 
 
 def test_defaults_of_lookback_season_and_calendar():
@@ -75,13 +115,13 @@ def test_a_series_that_begins_later_is_left_out():
     )
     series, _ = regular(frame, GROUPED)
     schema, notes = schema_of(series, GROUPED)
-    assert notes == ("Targets without a value in the training part are left out: those of b.",)
+    assert notes == ("Column 'y' has no value in the training part of b: left out there.",)
     panel = make_panel(series, schema)
     assert (panel.member[find_windows(series, panel, "test").origins] == 0).all()
 
 
 def test_a_schema_survives_json():
-    schema, _ = schema_of(one(30, [0.5] * 12 + [7.0] * 18))
+    schema, _ = schema_of(three([range(30), [0.5] * 12 + [7.0] * 18, [""] * 30]), GROUPED)
     back = Schema.from_json(json.loads(json.dumps(schema.to_json(), allow_nan=False)))
     for name in Schema.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(back, name), getattr(schema, name))

@@ -460,6 +460,52 @@ def test_many_series_with_gaps_static_and_past_columns(tmp_path):
         table.predict(config, folder, params, tmp_path / "west.csv", tmp_path / "out.csv")
 
 
+# Targets that do not vary.
+
+
+def test_a_target_that_varies_at_one_step_only_has_a_finite_loss(tmp_path):
+    load = np.full(HOURS, 3.0)
+    load[181] = 4  # the last of the training part: no window has it in its past
+    frame = frame_of().with_columns(load=load)
+    config = config_of(target="load", known_future="")
+    job = table.build(config, prepared(tmp_path, frame, config))
+    params = job.init(jax.random.key(0))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert np.isfinite(job.validate(params))
+    assert np.isfinite(job.loss(params, None, job.batch(0))[0])
+
+
+def test_series_that_do_not_vary_are_left_out_of_everything(tmp_path):
+    load, _ = signal(120)
+    values = {"a": load, "b": np.full(120, 2.0), "c": load + 50}
+    parts = [
+        pl.DataFrame({"site": [name] * 120, "time": hours(120), "load": column})
+        for name, column in values.items()
+    ]
+    config = config_of(target="load", known_future="", group="site")
+    folder = prepared(tmp_path, pl.concat(parts), config)
+    job = table.build(config, folder)
+    left_out = "Column 'load' is constant in the training part of b: left out there."
+    assert left_out in job.about
+    params = job.init(jax.random.key(0))
+    results = table.evaluate(config, folder, params).results
+    assert np.isfinite(results["scaled"]["model"]["mae"])
+    assert results["by_series"]["model"]["mae"][1] is None
+    out = tmp_path / "out.csv"
+    said = table.predict(config, folder, params, tmp_path / "t.csv", out)
+    assert "Left out is what did not vary when the model was trained: b load." in said
+    rows = pl.read_csv(out)
+    assert rows["site"].to_list() == ["a"] * HORIZON + ["c"] * HORIZON
+    assert np.isfinite(rows["q0.5"].to_numpy()).all()
+    parts[1].write_csv(tmp_path / "b.csv")
+    with pytest.raises(ValueError, match=r"b\.csv: expected a target .* not vary .*: b load$"):
+        table.predict(config, folder, params, tmp_path / "b.csv", out)
+    with pytest.raises(
+        ValueError, match=r"b\.csv: expected at least .* that varied in the training"
+    ):
+        table.evaluate(config, folder, params, tmp_path / "b.csv")
+
+
 # What is asked for.
 
 

@@ -135,6 +135,17 @@ def test_the_ridge_is_chosen_on_the_validation_part():
     assert here < np.mean((linear(other, bold) - truth) ** 2)
 
 
+@pytest.mark.parametrize("change", [0.0, float(np.finfo(np.float32).smallest_subnormal)])
+def test_the_weights_are_finite_where_windows_are_flat_or_nearly_so(change):
+    windows = np.zeros((9, 4))
+    windows[0, 1] = change
+    flat = moments(windows, np.full((9, 2), 7.0))
+    weights = fit_linear(flat, moments(WINDOWS, WINDOWS[:, :2]))
+    assert np.isfinite(weights).all()
+    if not change:
+        assert (weights == 0).all()
+
+
 def test_windows_with_a_missing_truth_do_not_teach():
     truth = np.array([[1.0, np.nan], [4.0, 5.0]])
     for one, other in zip(moments(WINDOWS, truth), moments(WINDOWS[1:], truth[1:]), strict=True):

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from jlstm.data.clock import show_time
 from jlstm.data.frame import check_ending, counted, read_table, write_table
 from jlstm.data.schema import Schema
-from jlstm.data.series import Series, check_missing, extend, regular
+from jlstm.data.series import Series, check_missing, extend, regular, some
 from jlstm.data.windows import Places, batches, make_panel
 from jlstm.extras import require
 from jlstm.jobs.config import TableConfig
@@ -29,7 +29,8 @@ def predict(
     """Forecast what comes after the last target of each series in a file.
 
     A row for each series, target and step: the columns of the group, the time, ``target``, and the
-    quantiles as ``q0.1``, ``q0.5``…, of which ``q0.5`` is the point forecast.
+    quantiles as ``q0.1``, ``q0.5``…, of which ``q0.5`` is the point forecast. Targets that did not
+    vary in the training part of their series are left out.
 
     Args:
         config: of the run.
@@ -46,7 +47,8 @@ def predict(
     Raises:
         ValueError: the file is no table of this form, has too few rows, or lacks what is to be
             known of the future; then the rows that are needed are written beside ``out``, to be
-            filled in. Or ``out`` ends in something else.
+            filled in. Or it has no target that varied in the training part, or ``out`` ends in
+            something else.
         OSError: a file cannot be read or written.
     """
     pl = require("polars", "train")
@@ -70,6 +72,20 @@ def predict(
 
     panel = make_panel(whole, schema)
     places = Places(np.repeat(origins, targets), np.tile(np.arange(targets), len(origins)))
+    varies = schema.has_scale(panel.member[places.origins], places.targets)
+    if not varies.all():
+        lacking = places.at(~varies)
+        named = [
+            f"{whole.names[whole.member[origin]]} {roles.target[target]}"
+            for origin, target in zip(*lacking, strict=True)
+        ]
+        said = f"did not vary when the model was trained: {some(named)}"
+        if not varies.any():
+            raise ValueError(
+                f"{file}: expected a target that the model has learned, got what {said}"
+            )
+        notes += (f"Left out is what {said}.",)
+        places = places.at(varies)
     model = model_config(config, schema)
     compiled = jax.jit(lambda params, batch: forecast(model, params, batch))
     columns: dict[str, list[Any]] = {

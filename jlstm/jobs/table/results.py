@@ -62,7 +62,7 @@ def evaluate(
     if not len(places):
         raise ValueError(
             f"{file or 'test'}: expected at least {schema.lookback} + {schema.horizon} rows of a "
-            "series, a window, got fewer"
+            "series, a window, with a target that varied in the training part, got fewer"
         )
     if file is not None:
         same = sha256(file) == known["file"]["sha256"]
