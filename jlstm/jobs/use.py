@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jlstm.jobs.config import TextConfig, Training
 from jlstm.jobs.folder import check_sums, kind_of, read_config
 from jlstm.jobs.job import Evaluation, Job
+from jlstm.jobs.naming import name_for, results_path
 from jlstm.jobs.state import load_best
 from jlstm.train.records import write_json
 
@@ -59,6 +61,8 @@ def load(folder: Path_, *, say: Say = print) -> Trained:
 def evaluate(folder: Path_, file: Path_ | None = None, *, say: Say = print) -> Evaluation:
     """Judge the model of a run, and write the results into its folder ``evaluation``.
 
+    Those of a file take the place of those that there are of the same file, see ``name_for``.
+
     Args:
         folder: of the run.
         file: what to judge it on, in the form of what it was trained on; None for the part of that
@@ -77,11 +81,19 @@ def judge(model: Trained, file: Path_ | None = None) -> Evaluation:
     judged: Evaluation = module_of(model.config).evaluate(
         model.config, model.folder, model.params, path
     )
-    name = "test" if path is None else f"file-{path.stem}"  # there may be a file named test
-    about = {"step": model.step, "file": path and str(path), "verdict": judged.verdict}
-    (model.folder / "evaluation").mkdir(exist_ok=True)
-    write_json(model.folder / "evaluation" / f"{name}.json", {**about, **judged.results})
-    return judged
+    name = None if path is None else name_for(model.folder, path)
+    results = results_path(model.folder, name)
+    about = {
+        "step": model.step,
+        "file": None if path is None else str(path.resolve()),
+        "verdict": judged.verdict,
+    }
+    results.parent.mkdir(exist_ok=True)
+    write_json(results, {**about, **judged.results})
+    if path is None:
+        return judged
+    where = f"The results are in {results.relative_to(model.folder)}."
+    return replace(judged, notes=[*judged.notes, where])
 
 
 def predict(folder: Path_, file: Path_, out: Path_, *, say: Say = print) -> None:

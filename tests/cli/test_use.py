@@ -104,8 +104,48 @@ def test_another_file_is_judged_beside_the_part_kept_back(runs, files, tmp_path,
     assert counted in out
     told = json.loads((runs / kind / "evaluation" / "file-test.json").read_text())
     assert told["verdict"] in out
-    assert told["file"] == str(file)
+    assert told["file"] == str(file.resolve())
+    assert "The results are in evaluation/file-test.json." in out
     assert (runs / kind / "evaluation" / "test.json").read_bytes() == before
+
+
+PICTURES = {"table": "forecast-", "sequences": "confusion-"}
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_files_of_one_name_keep_their_results(runs, files, tmp_path, kind):
+    name, content = FILES[kind]
+    lines = content.splitlines(keepends=True)
+    suffix = (files / name).suffix
+    one, two = tmp_path / f"one/x{suffix}", tmp_path / f"two/x{suffix}"
+    for file, kept in ((one, lines), (two, lines[: len(lines) // 2])):
+        file.parent.mkdir()
+        file.write_text("".join(kept))
+    folder = runs / kind
+
+    def found():
+        names = [
+            *(f"evaluation/file-{x}.json" for x in ("x", "x-2")),
+            *(f"plots/{PICTURES[kind]}{x}.png" for x in ("x", "x-2") if kind in PICTURES),
+        ]
+        assert not (folder / "evaluation/file-x-3.json").exists()
+        return {name: (folder / name).read_bytes() for name in names}
+
+    said("evaluate", folder, one)
+    assert "The results are in evaluation/file-x-2.json." in said("evaluate", folder, two)
+    both = found()
+    told = [json.loads(both[f"evaluation/file-{x}.json"])["file"] for x in ("x", "x-2")]
+    assert told == [str(one.resolve()), str(two.resolve())]
+    assert len({*both.values()}) == len(both)
+    for file in (one, two):
+        said("evaluate", folder, file)
+    assert found() == both
+    # The same file, changed.
+    one.write_text(two.read_text())
+    said("evaluate", folder, one)
+    again = found()
+    changed = {name for name, content in both.items() if again[name] != content}
+    assert changed == {name for name in both if "x-2" not in name}
 
 
 def test_what_cannot_be_judged_is_named(runs, files):

@@ -12,6 +12,7 @@ from jlstm.extras import MissingExtraError
 from jlstm.files import sha256
 from jlstm.jobs.config import SequencesConfig
 from jlstm.jobs.job import Evaluation
+from jlstm.jobs.naming import name_for
 from jlstm.jobs.sequences.predictions import find_scores
 from jlstm.jobs.sequences.preparing import Prepared, load, places_of_targets, read_labelled
 from jlstm.jobs.sequences.report import MODEL, judge_classes, judge_numbers
@@ -60,7 +61,7 @@ def evaluate(
                 "is; what it is worth is told by the test part.",
             )
         name, chosen = file.name, np.arange(len(data.lengths))
-        picture = folder / "plots" / f"confusion-{file.stem}.png"
+        picture = folder / "plots" / f"confusion-{name_for(folder, file)}.png"
     scores = find_scores(config, params, data, chosen)
     guesses, more = _baselines(config, prepared, data, chosen)
     notes += more

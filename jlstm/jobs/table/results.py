@@ -17,6 +17,7 @@ from jlstm.extras import MissingExtraError
 from jlstm.files import sha256
 from jlstm.jobs.config import TableConfig
 from jlstm.jobs.job import Evaluation
+from jlstm.jobs.naming import name_for
 from jlstm.jobs.table.preparing import load
 from jlstm.jobs.table.report import report
 from jlstm.jobs.table.training import AT_ONCE, fit_baseline, model_config
@@ -39,7 +40,7 @@ def evaluate(
     """Judge the parameters and the baselines on every window of the test part, or of a file.
 
     Writes the picture ``plots/forecast.png`` where matplotlib is installed; for a file,
-    ``plots/forecast-<name of the file>.png``.
+    ``plots/forecast-<name>.png``, with the name that ``name_for`` gives it.
 
     Args:
         config: of the run.
@@ -74,7 +75,7 @@ def evaluate(
             f"The seasonal naive forecast is left out: a window has "
             f"{counted(schema.lookback, 'step')}, fewer than the season's {schema.season}."
         )
-    name = "forecast" if file is None else f"forecast-{file.stem}"
+    name = "forecast" if file is None else f"forecast-{name_for(folder, file)}"
     try:
         (folder / "plots").mkdir(exist_ok=True)
         pictures = _pictures(model, params, series, panel, places)
