@@ -26,8 +26,8 @@ def demo(
     kind: Annotated[
         Kind,
         Parameter(
-            help="text: Python's help on its own language. table: the temperature in Seattle, "
-            "hour by hour. sequences: handwritten digits, row by row."
+            help="text: Python's help on its own language. table: the weather in Seattle, four "
+            "years, day by day. sequences: handwritten digits, row by row."
         ),
     ] = "text",
     *,
@@ -54,7 +54,7 @@ def demo(
     }
     if steps is not None:
         common["steps"] = steps
-    prepare = {"text": python_text, "table": seattle_temperatures, "sequences": digits}[kind]
+    prepare = {"text": python_text, "table": seattle_weather, "sequences": digits}[kind]
     with TemporaryDirectory() as folder:
         config, file = prepare(Path(folder), common)
         run = go_on(config, file)
@@ -80,13 +80,15 @@ def python_text(folder: Path, common: dict[str, Any]) -> tuple[Training, Path]:
     return TextConfig(**{**options, **common}), file
 
 
-def seattle_temperatures(folder: Path, common: dict[str, Any]) -> tuple[Training, Path]:
-    """The temperature in Seattle, every hour of 2010, as vega_datasets has it."""
-    frame = require("vega_datasets", "demo").data.seattle_temps()
-    rows = ((str(row.date), row.temp) for row in frame.drop_duplicates("date").itertuples())
-    file = write_rows(folder / "seattle-temperatures.csv", ("date", "temp"), rows)
-    # The night that the clocks went forward lacks an hour.
-    options = {"time": "date", "target": "temp", "horizon": 24, "missing": "interpolate"}
+def seattle_weather(folder: Path, common: dict[str, Any]) -> tuple[Training, Path]:
+    """The weather in Seattle as it was measured, every day of 2012 to 2015, from vega_datasets."""
+    frame = require("vega_datasets", "demo").data.seattle_weather()
+    frame["date"] = frame["date"].dt.strftime("%Y-%m-%d")
+    rows = frame.itertuples(index=False)
+    file = write_rows(folder / "seattle-weather.csv", tuple(frame.columns), rows)
+    # The highest temperatures of a week, from all that was measured before.
+    past = "temp_min,precipitation,wind"
+    options = {"time": "date", "target": "temp_max", "past": past, "horizon": 7}
     return TableConfig(**{**options, **common}), file
 
 

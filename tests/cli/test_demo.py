@@ -6,11 +6,12 @@ import re
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from command_line import command
 
 import jlstm.cli.demo
-from jlstm.cli.demo import digits, python_text, seattle_temperatures, write_rows
+from jlstm.cli.demo import digits, python_text, seattle_weather, write_rows
 from jlstm.data.text import pydoc_text
 from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig
 from jlstm.jobs.folder import read_config
@@ -88,8 +89,8 @@ def test_its_records_agree(demos, kind):
         ("text", ("466,273 bytes" if len(pydoc_text()) == 466_273 else f"{len(pydoc_text()):,}",
                   "Vocabulary: 256 bytes", "Kneser–Ney", "Written by the model, at temperature 0.7",
                   "differentiated by hand and by autodiff", "vjp gates")),
-        ("table", ("8,759 rows", "steps of 1 hour", "Season: 24 steps", "seasonal naive",
-                   "1 step of time without a row")),
+        ("table", ("1,461 rows", "steps of 1 day", "Season: 7 steps", "seasonal naive",
+                   "The calendar tells the time of the week, year")),
         ("sequences", ("1,797 sequences", "All sequences for training have length 8", "10 classes",
                        "nearest neighbour")),
     ],
@@ -177,15 +178,23 @@ def test_the_text_is_that_of_python_itself(tmp_path):
     assert (config.tokens, config.steps) == ("byte", 7)
 
 
-def test_the_temperatures_have_an_hour_each_but_one(tmp_path):
-    config, file = seattle_temperatures(tmp_path, {})
+def test_the_weather_has_every_day_of_four_years(tmp_path):
+    config, file = seattle_weather(tmp_path, {})
     rows = rows_of(file)
-    times = [row["date"] for row in rows]
-    assert len(rows) == len(set(times)) == 365 * 24 - 1
-    assert times == sorted(times)
-    assert "2010-03-14 03:00:00" not in times
-    assert all(0 < float(row["temp"]) < 100 for row in rows)  # degrees Fahrenheit
-    assert (config.time, config.target, config.horizon) == ("date", ("temp",), 24)
+    days = np.arange("2012-01-01", "2016-01-01", dtype="datetime64[D]")
+    assert [row["date"] for row in rows] == [*days.astype(str)]
+    high, low, rain = (
+        np.array([float(row[name]) for row in rows])
+        for name in ("temp_max", "temp_min", "precipitation")
+    )
+    assert (low <= high).all()
+    assert (low > -20).all()
+    assert (high < 40).all()  # degrees Celsius
+    # Measured, not smoothed: of a day little is sure, and rain falls on some only.
+    assert np.abs(np.diff(high)).mean() > 1.5
+    assert 0.3 < (rain > 0).mean() < 0.6
+    assert (config.time, config.target, config.horizon) == ("date", ("temp_max",), 7)
+    assert config.past == ("temp_min", "precipitation", "wind")
 
 
 def test_a_digit_is_eight_rows_of_eight_pixels(tmp_path):
