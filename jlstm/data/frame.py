@@ -14,7 +14,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,9 @@ MISSING = ("", "nan", "na", "n/a", "null", "none")
 """What stands for a missing value, in small or capital letters, whatever the column is for."""
 
 Times = np.ndarray
-"""``datetime64[us]``; what has an offset is in UTC."""
+"""``datetime64[us]``."""
+Ahead = np.ndarray
+"""``timedelta64[us]``: how far a local clock is ahead of UTC."""
 
 
 def read_table(path: str | os.PathLike[str]) -> "polars.DataFrame":
@@ -230,20 +232,28 @@ def numbers(frame: "polars.DataFrame", name: str) -> Float[np.ndarray, " rows"]:
     return values
 
 
-_TIME = re.compile(
+TIME = re.compile(
     r"(\d{4})([-/])(\d{1,2})(?:\2(\d{1,2})"
     r"(?:[T ](\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,6})\d*)?)?\s*(Z|[+-]\d{2}:?(?:\d{2})?)?)?)?",
     re.ASCII,
 )
-_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\d)(.*)", re.ASCII | re.DOTALL)
+DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\d)(.*)", re.ASCII | re.DOTALL)
 _EITHER_WAY = re.compile(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b.*", re.ASCII | re.DOTALL)
 
 
 def times(frame: "polars.DataFrame", name: str) -> Times:
-    """A column as times, ``datetime64[us]``: 2016-07-01, 2016/07/01, 01.07.2016, or 2016-07.
+    """A column as times, those with an offset in UTC: see ``times_and_offsets``."""
+    return times_and_offsets(frame, name)[0]
+
+
+def times_and_offsets(frame: "polars.DataFrame", name: str) -> tuple[Times, Ahead | None]:
+    """A column as times, such as 2016-07-01, 2016/07/01, 01.07.2016, or 2016-07.
 
     A time of the day follows a blank or T: 13:45, 13:45:10, 13:45:10.25; then, where there is one,
-    Z or an offset such as +02:00, and the result is in UTC.
+    Z or an offset such as +02:00.
+
+    Returns:
+        The times, in UTC where they have offsets; and the offsets, None where they have none.
 
     Raises:
         ValueError: there is no such column, or a cell is empty, or anything else: also a date whose
@@ -255,23 +265,31 @@ def times(frame: "polars.DataFrame", name: str) -> Times:
     for at in column.is_null().arg_true().head(1):
         raise ValueError(f"{place(name, at)}: expected a time, got an empty cell")
     if column.dtype in (pl.Date, pl.Datetime):
-        if getattr(column.dtype, "time_zone", None):
-            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        return column.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]")
+        if getattr(column.dtype, "time_zone", None) is None:
+            return _microseconds(column), None
+        utc = _microseconds(column.dt.convert_time_zone("UTC").dt.replace_time_zone(None))
+        return utc, _microseconds(column.dt.replace_time_zone(None)) - utc
     if column.dtype != pl.String:
         raise ValueError(
             f"column {name!r}: expected times such as 2016-07-01 13:45, got {column.dtype}"
         )
     column = column.str.strip_chars()
-    found, with_offset = _usual_times(column)
+    found, ahead, with_offset = _usual_times(column)
     for at in np.flatnonzero(np.isnat(found)).tolist():
         time = _time(place(name, at), column[at])
         with_offset[at] = time.tzinfo is not None
-        found[at] = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+        ahead[at] = time.utcoffset() or timedelta()
+        found[at] = np.datetime64(time.replace(tzinfo=None), "us") - ahead[at]
     for at in np.flatnonzero(with_offset != with_offset[:1])[:1].tolist():
         raise ValueError(
             f"{place(name, at)}: expected an offset in each row or in none, got {column[at]!r}"
         )
+    return found, ahead if with_offset[:1].any() else None
+
+
+def _microseconds(column: "polars.Series") -> Times:
+    pl = require("polars", "train")
+    found: Times = column.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]")
     return found
 
 
@@ -290,11 +308,11 @@ _USUAL = (
     (f"{_DATE}{_CLOCK}:[0-5][0-9]$", "%Y-%m-%d %H:%M:%S"),
     (rf"{_DATE}{_CLOCK}:[0-5][0-9]\.[0-9]{{1,6}}$", "%Y-%m-%d %H:%M:%S%.f"),
 )
-"""Stricter than ``_TIME``: nothing that is read here would be refused, or read otherwise, there."""
+"""Stricter than ``TIME``: nothing that is read here would be refused, or read otherwise, there."""
 
 
-def _usual_times(column: "polars.Series") -> tuple[Times, np.ndarray]:
-    """All cells of the usual forms at once, NaT for any other, and which of them had an offset."""
+def _usual_times(column: "polars.Series") -> tuple[Times, Ahead, np.ndarray]:
+    """All cells of the usual forms at once, NaT for any other; offsets, and who has one."""
     text = column
     for pattern, form in _REWRITTEN:
         text = text.str.replace(pattern, form)
@@ -306,10 +324,10 @@ def _usual_times(column: "polars.Series") -> tuple[Times, np.ndarray]:
         if fits.any():
             parsed = text.filter(fits).str.to_datetime(form, strict=False, time_unit="us")
             found[fits.to_numpy()] = parsed.to_numpy()
+    ahead = np.zeros(len(text), "timedelta64[us]")
     for offset in zone.drop_nulls().unique():
-        here = (zone == offset).fill_null(False).to_numpy()
-        found[here] -= np.timedelta64(_ahead(offset), "us")
-    return found, zone.is_not_null().to_numpy().copy()
+        ahead[(zone == offset).fill_null(False).to_numpy()] = _ahead(offset)
+    return found - ahead, ahead, zone.is_not_null().to_numpy().copy()
 
 
 def _ahead(offset: str) -> timedelta:
@@ -322,9 +340,9 @@ def _ahead(offset: str) -> timedelta:
 
 
 def _time(place: str, text: str) -> datetime:
-    day_first = _DAY_FIRST.fullmatch(text)
+    day_first = DAY_FIRST.fullmatch(text)
     year_first = "{2}-{1}-{0}{3}".format(*day_first.groups()) if day_first else text
-    match = _TIME.fullmatch(year_first)
+    match = TIME.fullmatch(year_first)
     if match is None:
         if _EITHER_WAY.fullmatch(text):
             raise ValueError(
@@ -411,15 +429,12 @@ def check_ending(path: Path) -> None:
         raise ValueError(f"out: expected a .csv or .parquet file, got {path}")
 
 
-def write_table(
-    frame: "polars.DataFrame", path: Path, *, datetime_format: str | None = None
-) -> None:
+def write_table(frame: "polars.DataFrame", path: Path) -> None:
     """Write a table as CSV or Parquet, whole or not at all.
 
     Args:
         frame: the table.
         path: see ``check_ending``.
-        datetime_format: how a CSV has times; None for Polars's own choice.
 
     Raises:
         OSError: the file cannot be written.
@@ -428,7 +443,22 @@ def write_table(
         if path.suffix == ".parquet":
             frame.write_parquet(beside)
         else:
-            frame.write_csv(beside, datetime_format=datetime_format)
+            frame.write_csv(beside)
+
+
+def rounded(
+    values: Float[np.ndarray, "*shape"], spread: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """Values with the decimals that the spread of their like has in four digits.
+
+    With a standard deviation of 8.5, which is 8.500 in four digits, 23.1421356 is 23.142. What goes
+    is less than chance, and what a model in float32 knows is all that stays. Of large numbers the
+    whole part stays, too.
+    """
+    decimals = np.clip(3 - np.floor(np.log10(spread)), 0, 300)
+    unit = 10.0**decimals
+    found: Float[np.ndarray, "*shape"] = np.round(values * unit) / unit + 0.0  # no −0
+    return found
 
 
 def place(name: str, at: int | np.integer) -> str:

@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jlstm.data.clock import CYCLES, Step, Time, default_season, parse_time, show_time
+from jlstm.data.clock import (
+    CYCLES,
+    ISO,
+    Clock,
+    Step,
+    Time,
+    TimeForm,
+    default_season,
+    parse_time,
+    show_time,
+)
 from jlstm.data.frame import center_and_spread
 from jlstm.data.series import Missing, Roles, Series, some
 from jlstm.metrics.forecasting import seasonal_error
@@ -51,6 +61,8 @@ class Schema:
     static_names: tuple[str, ...]
     cycles: tuple[str, ...]
     """What the calendar tells: the keys of ``CYCLES``."""
+    form: TimeForm = ISO
+    """How the table writes its times, and on which clock those above are."""
 
     def has_scale(
         self, member: Int[np.ndarray, " n"], target: Int[np.ndarray, " n"]
@@ -83,7 +95,8 @@ class Schema:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in own["roles"].items()
         }
-        return cls(**own | {"roles": Roles(**roles), "step": Step(**own["step"])})
+        known_forms = {"step": Step(**own["step"]), "form": TimeForm(**own.get("form", {}))}
+        return cls(**own | {"roles": Roles(**roles)} | known_forms)
 
 
 def split_times(series: Series, step: Step, validation: str, test: str) -> tuple[Time, Time]:
@@ -102,12 +115,13 @@ def split_times(series: Series, step: Step, validation: str, test: str) -> tuple
     ends = [step.times(s, np.asarray(n - 1)) for s, n in zip(series.starts, lengths, strict=True)]
     start, last = series.starts.min(), np.max(ends)
     total = int(step.counts(start, last)) + 1
+    clock = Clock(series.times(step), series.local(step), series.form)
 
     def begin(name: str, text: str, end: int) -> Time:
         try:
             part = float(text)
         except ValueError:
-            return parse_time(name, text)
+            return parse_time(name, text, clock)
         if not 0 < part < 1:
             raise ValueError(f"{name}: expected a number between 0 and 1, or a date, got {text}")
         return step.times(start, np.asarray(end - round(part * total)))
@@ -223,5 +237,6 @@ def learn(
         static=static[0],
         static_names=tuple(static[1]),
         cycles=cycles,
+        form=series.form,
     )
     return schema, tuple(notes)

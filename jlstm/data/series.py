@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jlstm.data.clock import Step, Time, find_step, show_time
+from jlstm.data.clock import (
+    ISO,
+    Clock,
+    Step,
+    TimeForm,
+    find_step,
+    parse_time,
+    read_clocks,
+    show_offset,
+    show_time,
+)
 from jlstm.data.frame import (
     Times,
     center_and_spread,
@@ -29,7 +39,6 @@ from jlstm.data.frame import (
     is_missing,
     numbers,
     texts,
-    times,
 )
 from jlstm.extras import require
 
@@ -76,6 +85,10 @@ class Series:
     """Which row of the file each is, from 2; −1 where the file has none."""
     notes: tuple[str, ...] = ()
     """What is to be said of the table."""
+    form: TimeForm = ISO
+    """How the table writes its times, and on which clock ``starts`` are."""
+    shift: Int[np.ndarray, " rows"] | None = None
+    """Microseconds that local time is ahead of that clock; None where it never is."""
 
     @property
     def member(self) -> Int[np.ndarray, " rows"]:
@@ -87,8 +100,13 @@ class Series:
         """The first row of each, and the one after its last."""
         return list(zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True))
 
+    def local(self, step: Step) -> Times:
+        """The local time of each row, whose hours the calendar tells."""
+        found = self.times(step)
+        return found if self.shift is None else found + self.shift.astype("timedelta64[us]")
+
     def times(self, step: Step) -> Times:
-        """Of each row."""
+        """Of each row, on the clock on which they are counted."""
         counts = np.arange(len(self.values)) - self.offsets[self.member]
         if not len(counts):
             return np.empty(0, "datetime64[us]")
@@ -104,15 +122,20 @@ def regular(
     roles: Roles,
     *,
     step: Step | None = None,
-    until: Time | None = None,
+    until: str | None = None,
+    like: TimeForm | None = None,
 ) -> tuple[Series, Step]:
     """The series of a table, and the step of their time.
+
+    Where the times have offsets that change, steps are counted evenly, in UTC, if they are regular
+    there, and by the local clock if not; see ``clock.py``.
 
     Args:
         frame: from ``read_table``.
         roles: what its columns are for.
         step: what the step has to be; None to find it.
-        until: rows from this time on are left out.
+        until: rows from this time on, as an option says it, are left out.
+        like: of another table, on whose clock times with offsets are counted.
 
     Raises:
         ValueError: a column is not there or a cell is not what it should be; a time is there twice,
@@ -122,7 +145,9 @@ def regular(
         names = getattr(roles, role)
         option = "known_future" if role == "known" else role
         check_columns(frame, (names,) if isinstance(names, str) else names, option)
-    when = times(frame, roles.time)
+    base = None if like is None or like.zone is None else like.base
+    clocks = read_clocks(frame, roles.time, base)
+    when = clocks[0].counted
     cells = np.stack([numbers(frame, name) for name in roles.columns], axis=1)
     keys = list(zip(*[texts(frame, name) for name in roles.group], strict=True))
     keys = keys or [()] * len(when)
@@ -134,13 +159,12 @@ def regular(
     notes = []
     kept = np.arange(len(when))
     if until is not None:
-        kept = np.flatnonzero(when < until)
+        kept = np.flatnonzero(when < parse_time("until", until, clocks[0]))
         notes.append(
-            f"{len(when) - len(kept):,} of {len(when):,} rows are left out, from "
-            f"{show_time(until)} on."
+            f"{len(when) - len(kept):,} of {len(when):,} rows are left out, from {until} on."
         )
         if not kept.size:
-            raise ValueError(f"until: expected rows before {show_time(until)}, got none")
+            raise ValueError(f"until: expected rows before {until}, got none")
     members: dict[tuple[str, ...], list[int]] = {}
     for row in kept.tolist():
         members.setdefault(keys[row], []).append(row)
@@ -161,39 +185,92 @@ def regular(
     if unsorted:
         of = f" of {unsorted} series" if roles.group else ""
         notes.append(f"The rows{of} were not in order of time, and have been sorted.")
-    step = step or find_step([when[rows] for rows in sorted_rows])
+    reasons = []
+    for clock in clocks:
+        try:
+            found_step, counts = _count(clock.counted, sorted_rows, roles.time, step)
+            break
+        except ValueError as reason:
+            reasons.append(reason)
+    else:
+        raise reasons[0]
+    notes += _of_offsets(clocks, clock)
 
-    parts, places, starts = [], [], []
-    for rows in sorted_rows:
-        start = when[rows[0]]
-        counts = step.counts(start, when[rows])
-        for at in np.flatnonzero(step.times(start, counts) != when[rows])[:1]:
-            raise ValueError(
-                f"column {roles.time!r}, row {rows[at] + 2}: expected a whole number of steps of "
-                f"{step} after {show_time(start)}, got {show_time(when[rows[at]])}"
-            )
-        if counts[-1] >= MOST_ABSENT * (len(rows) + 10):
-            raise ValueError(
-                f"column {roles.time!r}: expected regular times, got {len(rows):,} rows in "
-                f"{counts[-1] + 1:,} steps of {step}, the most frequent one"
-            )
-        part = np.full((counts[-1] + 1, cells.shape[1]), np.nan)
-        part[counts] = cells[rows]
+    ahead = (clock.local - clock.counted).astype(np.int64)
+    parts, places, shifts = [], [], []
+    for rows, own in zip(sorted_rows, counts, strict=True):
+        part = np.full((own[-1] + 1, cells.shape[1]), np.nan)
+        part[own] = cells[rows]
         place = np.full(len(part), -1)
-        place[counts] = rows + 2
+        place[own] = rows + 2
+        before = np.searchsorted(own, np.arange(len(part)), side="right") - 1
         parts.append(part)
         places.append(place)
-        starts.append(start)
+        shifts.append(ahead[rows[before]])
+    shift = np.concatenate(shifts)
     series = Series(
         names=tuple(_name(key) for key in members),
         groups=tuple(members),
-        starts=np.asarray(starts, "datetime64[us]"),
+        starts=np.asarray([clock.counted[rows[0]] for rows in sorted_rows], "datetime64[us]"),
         offsets=np.cumsum([0, *map(len, parts)]),
         values=np.concatenate(parts),
         rows=np.concatenate(places),
         notes=tuple(notes),
+        form=clock.form,
+        shift=shift if shift.any() else None,
     )
-    return series, step
+    return series, found_step
+
+
+def _count(
+    when: Times, sorted_rows: Sequence[Int[np.ndarray, " rows"]], name: str, step: Step | None
+) -> tuple[Step, list[Int[np.ndarray, " rows"]]]:
+    """The step of some times, and which step of its series each row is.
+
+    Raises:
+        ValueError: a time is not a whole number of steps after the first of its series; too many
+            steps have no row.
+    """
+    step = step or find_step([when[rows] for rows in sorted_rows])
+    found = []
+    for rows in sorted_rows:
+        start = when[rows[0]]
+        counts = step.counts(start, when[rows])
+        # On a local clock that was put back, a time may be there twice, or come before another.
+        off = (step.times(start, counts) != when[rows]) | (np.diff(counts, prepend=-1) < 1)
+        for at in np.flatnonzero(off)[:1]:
+            raise ValueError(
+                f"column {name!r}, row {rows[at] + 2}: expected a whole number of steps of "
+                f"{step} after {show_time(start)}, got {show_time(when[rows[at]])}"
+            )
+        if counts[-1] >= MOST_ABSENT * (len(rows) + 10):
+            raise ValueError(
+                f"column {name!r}: expected regular times, got {len(rows):,} rows in "
+                f"{counts[-1] + 1:,} steps of {step}, the most frequent one"
+            )
+        found.append(counts)
+    return step, found
+
+
+def _of_offsets(clocks: Sequence[Clock], clock: Clock) -> list[str]:
+    """What is to be said of times with offsets, and of the clock that counts them."""
+    form = clock.form
+    if form.zone is None:
+        return []
+    # The offset of each row is that of the even clock and what local time is ahead of it.
+    ahead = (clocks[0].local - clocks[0].counted).astype(np.int64) + clocks[0].form.base
+    changed = np.flatnonzero(ahead != ahead[0])
+    if not changed.size:
+        offset = show_offset(form.offset)
+        hours = "in UTC" if not form.offset else f"local, with the offset {offset}"
+        return [f"The times are {hours}: so are the hours that the calendar tells."]
+    row = changed[0]
+    evenly = f"evenly, at {show_offset(form.base)}" if clock is clocks[0] else "by the local clock"
+    return [
+        f"The offset of the times changes, in row {row + 2} from {show_offset(ahead[0])} to "
+        f"{show_offset(ahead[row])}. Steps are counted {evenly}; the calendar tells the local "
+        "hours; forecasts have the last offset."
+    ]
 
 
 def _name(key: tuple[str, ...]) -> str:
@@ -330,7 +407,17 @@ def extend(series: Series, origins: Int[np.ndarray, " series"], horizon: int) ->
     place = np.concatenate(rows)
     values = np.where(place[:, None] < 0, np.nan, series.values[place])
     own = None if series.rows is None else np.where(place < 0, -1, series.rows[place])
-    return replace(series, offsets=np.cumsum([0, *map(len, rows)]), values=values, rows=own)
+    shift = None
+    if series.shift is not None:  # the last one goes on
+        last = np.repeat(series.offsets[1:] - 1, list(map(len, rows)))
+        shift = series.shift[np.where(place < 0, last, place)]
+    return replace(
+        series,
+        offsets=np.cumsum([0, *map(len, rows)]),
+        values=values,
+        rows=own,
+        shift=shift,
+    )
 
 
 def some(names: Sequence[str]) -> str:

@@ -99,7 +99,7 @@ def make_panel(series: Series, schema: Schema) -> Panel:
         forward=forward.astype(np.float32),
         line=line.astype(np.float32) if lines else None,
         until=until if lines else None,
-        calendar=calendar_features(series.times(schema.step), schema.cycles),
+        calendar=calendar_features(series.local(schema.step), schema.cycles),
     )
 
 

@@ -211,7 +211,7 @@ def test_a_table_is_forecast(runs, files, tmp_path):
     out = tmp_path / "forecasts.csv"
     assert f"Written: {out}\n" in said("predict", runs / "table", files / "load.csv", "--out", out)
     rows = rows_of(out)
-    assert [row["when"] for row in rows] == [f"2020-01-09 {h:02d}:00:00" for h in range(8, 12)]
+    assert [row["when"] for row in rows] == [f"2020-01-09 {h:02d}:00" for h in range(8, 12)]
     assert {row["target"] for row in rows} == {"load"}
     for row in rows:
         assert float(row["q0.1"]) <= float(row["q0.5"]) <= float(row["q0.9"])

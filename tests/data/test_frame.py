@@ -17,8 +17,10 @@ from jlstm.data.frame import (
     numbers,
     order,
     read_table,
+    rounded,
     texts,
     times,
+    times_and_offsets,
 )
 
 
@@ -296,3 +298,35 @@ def test_an_order_is_of_numbers_or_of_times():
 
 def test_texts_are_without_blanks_around_them():
     assert texts(column(" x", "y ", None), "a") == ["x", "y", ""]
+
+
+def test_offsets_are_read_beside_the_times():
+    cells = ("2016-07-01 13:45Z", "2016-07-01T13:45:10+02:00", "2016-07-01 13:45 -0530")
+    utc, ahead = times_and_offsets(column(*cells), "a")
+    assert ahead.astype("timedelta64[m]").astype(int).tolist() == [0, 120, -330]
+    np.testing.assert_array_equal(utc, times(column(*cells), "a"))
+    assert times_and_offsets(column("2016-07-01"), "a")[1] is None
+    zoned = pl.Series(["2016-07-01 02:00"]).str.to_datetime(time_zone="UTC")
+    frame = pl.DataFrame({"a": zoned.dt.convert_time_zone("Asia/Kolkata")})
+    assert times_and_offsets(frame, "a")[1] == np.timedelta64(330, "m")
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "shown"),
+    [
+        (23.1421356, 8.5, "23.142"),
+        (23.1421356, 0.85, "23.1421"),
+        (-1234.56789, 1000.0, "-1235.0"),
+        (12345678.9, 1e6, "12345679.0"),
+        (0.000012345678, 1e-6, "1.2346e-05"),
+        (-0.0001, 1.0, "0.0"),
+        (1e22, 1e-200, "1e+22"),
+    ],
+)
+def test_numbers_have_the_decimals_of_their_spread(value, spread, shown):
+    assert repr(float(rounded(np.array(value), np.array(spread)))) == shown
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_rounding_changes_no_number_by_much(value, spread):
+    assert abs(rounded(np.array(value), np.array(spread)) - value) <= max(0.5, 1e-3 * spread) + 1e-9

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hourly import GROUPED, HOUR, hours, one, schema_of, table
+from hourly import GROUPED, HOUR, ROLES, hours, one, schema_of, table
 
 from jlstm.data.schema import Schema, split_times
 from jlstm.data.series import Roles, regular
@@ -35,6 +35,20 @@ def test_a_split_by_parts_and_by_dates():
     ):
         with pytest.raises(ValueError, match=message):
             split_times(series, HOUR, validation, test)
+
+
+def test_a_split_by_dates_is_in_local_time():
+    local = hours(60, "2021-03-27")
+    ahead = np.where(np.arange(60) < 26, 1, 2)  # the clocks go forward at 02:00 on the 28th
+    shown = (local + (ahead - 1).astype("timedelta64[h]")).astype("datetime64[m]")
+    cells = [f"{t}+0{h}:00" for t, h in zip(shown, ahead, strict=True)]
+    series, _ = regular(table(time=cells, y=range(60)), ROLES)
+    validation, test = split_times(series, HOUR, "2021-03-28 03:00", "2021-03-29")
+    assert (validation, test) == (local[26], local[47])
+    assert split_times(series, HOUR, "2021-03-28 02:30", "2021-03-28T22:00Z") == (validation, test)
+    for late in ("2021-03-29 13:00", "2022-01-01"):
+        with pytest.raises(ValueError, match="test: expected it to begin after the first row"):
+            split_times(series, HOUR, "2021-03-28", late)
 
 
 def test_the_future_does_not_change_a_scale():

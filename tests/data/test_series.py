@@ -32,11 +32,11 @@ def test_rows_become_one_for_each_step():
 
 def test_until_leaves_out_the_rest():
     frame = table(time=hours(5), y=range(5))
-    series, _ = regular(frame, ROLES, until=hours(5)[3])
+    series, _ = regular(frame, ROLES, until="2016-07-01 03:00")
     np.testing.assert_array_equal(series.values[:, 0], [0, 1, 2])
     assert series.notes == ("2 of 5 rows are left out, from 2016-07-01 03:00 on.",)
     with pytest.raises(ValueError, match="until: expected rows before 2016-07-01, got none"):
-        regular(frame, ROLES, until=hours(1)[0])
+        regular(frame, ROLES, until="2016-07-01")
 
 
 @pytest.mark.parametrize(
@@ -132,3 +132,106 @@ def test_series_are_extended_or_cut_to_a_horizon():
     np.testing.assert_array_equal(found.values[:, 0], [0, 1, 2, 3, NAN, NAN, 4, 5, 6])
     np.testing.assert_array_equal(found.offsets, [0, 6, 9])
     np.testing.assert_array_equal(found.rows, [2, 3, 4, 5, -1, -1, 6, 7, 8])
+
+
+# Offsets.
+
+
+def berlin(local, ahead):
+    """Local times with their offsets, in hours."""
+    return [f"{t}+0{h}:00" for t, h in zip(local.astype("datetime64[m]"), ahead, strict=True)]
+
+
+def test_hours_are_counted_evenly_where_the_clocks_change_and_told_by_the_local_ones():
+    utc = hours(6, "2021-03-27 22:00")
+    ahead = np.array([1, 1, 1, 2, 2, 2])
+    local = utc + ahead.astype("timedelta64[h]")
+    kept = [0, 1, 2, 5]  # the row of the change is missing
+    cells = np.array(berlin(local, ahead))
+    series, step = regular(table(time=cells[kept], y=kept), ROLES)
+    assert step == HOUR
+    np.testing.assert_array_equal(series.values[:, 0], [0, 1, 2, NAN, NAN, 5])
+    np.testing.assert_array_equal(series.times(step), utc + np.timedelta64(1, "h"))
+    np.testing.assert_array_equal(series.local(step)[kept], local[kept])
+    # What the offset was in a row that is missing nobody knows: as in the one before.
+    np.testing.assert_array_equal(series.shift, [0, 0, 0, 0, 0, 3_600_000_000])
+    assert series.notes == (
+        "The offset of the times changes, in row 5 from +01:00 to +02:00. Steps are counted "
+        "evenly, at +01:00; the calendar tells the local hours; forecasts have the last offset.",
+    )
+    # What follows goes on with the last offset.
+    longer = extend(series, np.array([6]), 2)
+    following = local[-1] + np.array([1, 2], "timedelta64[h]")
+    np.testing.assert_array_equal(longer.local(step)[6:], following)
+    expected = berlin(longer.local(step)[6:], [2, 2])
+    assert longer.form.write(longer.times(step)[6:]) == expected
+    ahead = longer.shift[6:] + longer.form.base
+    assert longer.form.write(longer.times(step)[6:], ahead) == expected
+    # And an hour that is there twice is two hours.
+    back = berlin(hours(5, "2021-10-31 01:00")[[0, 1, 1, 2]], [2, 2, 1, 1])
+    twice, step = regular(table(time=back, y=range(4)), ROLES)
+    assert (step, len(twice.values)) == (HOUR, 4)
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        (np.arange("2021-03-26", "2021-03-31", dtype="datetime64[D]"), "1 day"),
+        (np.arange("2021-01", "2021-06", dtype="datetime64[M]"), "1 month"),
+    ],
+)
+def test_days_and_months_are_counted_by_the_local_clock(when, expected):
+    ahead = np.where(when < np.datetime64("2021-03-28T02"), 1, 2)
+    series, step = regular(table(time=berlin(when, ahead), y=range(5)), ROLES)
+    assert str(step) == expected
+    assert series.shift is None
+    np.testing.assert_array_equal(series.times(step), when.astype("datetime64[us]"))
+    assert "Steps are counted by the local clock; " in series.notes[0]
+    # The dates of options are local, too.
+    cut, _ = regular(table(time=berlin(when, ahead), y=range(5)), ROLES, until=str(when[3]))
+    np.testing.assert_array_equal(cut.values[:, 0], [0, 1, 2])
+    assert series.form.write(series.times(step)[-1:]) == berlin(when[-1:], [2])
+    # Of a row that is regular on neither clock, the even one tells.
+    ahead[-1] = 3
+    odd = table(time=[*berlin(when, ahead)[:-1], "2021-07-07 07:07+03:00"], y=range(5))
+    with pytest.raises(ValueError, match=r"row \d: expected a whole number of steps"):
+        regular(odd, ROLES)
+
+
+def test_offsets_that_do_not_change_are_told():
+    for ahead, said in (("+02:00", "local, with the offset +02:00"), ("Z", "in UTC")):
+        frame = table(time=[f"{t}{ahead}" for t in hours(3)], y=range(3))
+        series, step = regular(frame, ROLES)
+        np.testing.assert_array_equal(series.times(step), hours(3))
+        assert series.notes == (f"The times are {said}: so are the hours that the calendar tells.",)
+    assert regular(table(time=hours(3), y=range(3)), ROLES)[0].notes == ()
+
+
+def test_another_table_is_counted_on_the_same_clock():
+    winter, step = regular(table(time=[f"{t}+01:00" for t in hours(3)], y=range(3)), ROLES)
+    frame = table(time=[f"{t}+02:00" for t in hours(3)], y=range(3))
+    summer, _ = regular(frame, ROLES, step=step, like=winter.form)
+    np.testing.assert_array_equal(summer.times(step), hours(3) - np.timedelta64(1, "h"))
+    np.testing.assert_array_equal(summer.local(step), hours(3))
+    local, _ = regular(table(time=hours(3), y=range(3)), ROLES, step=step, like=winter.form)
+    np.testing.assert_array_equal(local.times(step), hours(3))
+
+
+def test_rows_are_left_out_from_a_moment_on_whatever_its_offset():
+    frame = table(time=[f"{t}+02:00" for t in hours(5)], y=range(5))
+    for until in ("2016-07-01 03:00", "2016-07-01 03:00+02:00", "2016-07-01T01:00Z"):
+        series, _ = regular(frame, ROLES, until=until)
+        np.testing.assert_array_equal(series.values[:, 0], [0, 1, 2])
+
+
+def test_series_in_several_zones_have_their_own_hours():
+    local = hours(4)
+    ahead = {"a": "+02:00", "b": "-03:30"}
+    cells = [f"{t}{offset}" for offset in ahead.values() for t in local]
+    series, step = regular(table(g=["a"] * 4 + ["b"] * 4, time=cells, y=range(8)), GROUPED)
+    assert step == HOUR
+    np.testing.assert_array_equal(series.local(step), [*local, *local])
+    longer = extend(series, np.array([4, 8]), 1)
+    rows = [4, 9]
+    written = longer.form.write(longer.times(step)[rows], longer.shift[rows] + longer.form.base)
+    assert written == [f"{local[-1] + np.timedelta64(1, 'h')}{offset}" for offset in ahead.values()]

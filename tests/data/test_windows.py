@@ -182,3 +182,16 @@ def test_a_series_nobody_has_seen_is_refused():
     other, _ = regular(table(g=["b"] * 30, time=hours(30), y=range(30)), GROUPED)
     with pytest.raises(ValueError, match=r"group: expected series .* trained on \(a\), got b"):
         make_panel(other, schema_of(series, GROUPED)[0])
+
+
+def test_the_calendar_of_a_window_is_the_local_one():
+    local = hours(60, "2021-03-27")
+    ahead = np.where(np.arange(60) < 26, 1, 2)  # the clocks go forward at 02:00 on the 28th
+    shown = local + (ahead - 1).astype("timedelta64[h]")
+    cells = [f"{t}+0{h}:00" for t, h in zip(shown.astype("datetime64[m]"), ahead, strict=True)]
+    series, _ = regular(table(time=cells, y=range(60)), Roles("time", ("y",)))
+    schema, _ = schema_of(series, validation=50, test=54)
+    assert schema.cycles == ("day",)
+    about = cut(make_panel(series, schema), Places(np.array([25, 26, 49]), np.zeros(3, int))).about
+    angle = 2 * np.pi * np.array([1, 3, 2]) / 24
+    np.testing.assert_allclose(about, np.stack([np.sin(angle), np.cos(angle)], 1), atol=1e-6)

@@ -186,6 +186,11 @@ def test_a_model_of_numbers_is_judged_in_their_units(tmp_path):
         np.abs(true[test] - true[train].mean()).mean(), rel=1e-5
     )
     assert measures["LSTM"]["rmse"] < measures["mean"]["rmse"]
+    predict(config, folder, params, tmp_path / "in.csv", tmp_path / "out.csv")
+    got = pl.read_csv(tmp_path / "out.csv")["predicted"].to_numpy()
+    assert 1 < known.schema.scale < 10
+    np.testing.assert_array_equal(got, np.round(got, 3))
+    assert np.abs(got - true)[test].mean() == pytest.approx(measures["LSTM"]["mae"], abs=0.0005)
 
 
 def test_a_model_that_loses_is_said_to(tmp_path):
@@ -228,6 +233,7 @@ def test_labels_come_with_their_probabilities(tmp_path):
     assert got["id"].to_list() == frame["id"].unique(maintain_order=True).to_list()
     p = got.select("p_down", "p_up").to_numpy()
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(p, p.astype(np.float32).astype(str).astype(np.float64))
     said = np.where(p[:, 1] > p[:, 0], "up", "down")
     assert got["predicted"].to_list() == said.tolist()
     # The order of the rows has no influence, nor has the company that a sequence is in.

@@ -346,10 +346,112 @@ def test_forecasts_are_those_of_the_evaluation(run, tmp_path, kind):
     batch = cut(panel, Places(np.array([240, 240]), np.array([0, 1])))
     values = np.asarray(forecast(training.model_config(config, schema), params, batch))
     raw = values * schema.std[0, :2, None] + schema.mean[0, :2, None]
+    written = found.select("q0.1", "q0.5", "q0.9").to_numpy()
     np.testing.assert_allclose(
-        found.select("q0.1", "q0.5", "q0.9").to_numpy(),
+        written,
         raw.swapaxes(0, 1).reshape(2 * HORIZON, 3),
         rtol=1e-5,
+        atol=0.0005,  # half of the last decimal
+    )
+    assert (schema.std[0, :2] > 1).all()
+    assert (schema.std[0, :2] < 10).all()
+    np.testing.assert_array_equal(written, np.round(written, 3))
+
+
+def in_form(form):
+    """The times of 244 hours, as a table has them."""
+    return [form.format(np.datetime64(time).item()) for time in hours(244)]
+
+
+DATE = "{0.year}-{0.month:02}-{0.day:02}"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        DATE + "T{0.hour:02}:{0.minute:02}:00+02:00",
+        "{0.day:02}.{0.month:02}.{0.year} {0.hour:02}:{0.minute:02}",
+    ],
+)
+def test_forecasts_and_what_they_lack_are_in_the_form_of_the_file(run, tmp_path, form):
+    config, folder, _, params = run
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    times = in_form(form)
+    frame = future(frame_of(), 240).with_columns(time=pl.Series(times))
+    frame.write_csv(tmp_path / "new.csv")
+    out = tmp_path / "out.csv"
+    said = table.predict(config, moved, params, tmp_path / "new.csv", out)
+    assert pl.read_csv(out)["time"].to_list() == times[240:] * 2
+    assert ("The times are local, with the offset +02:00" in " ".join(said)) == ("+02" in form)
+    table.predict(config, moved, params, tmp_path / "new.csv", tmp_path / "out.parquet")
+    column = pl.read_parquet(tmp_path / "out.parquet")["time"]
+    assert column.dtype == pl.Datetime("us", "UTC" if "+02" in form else None)
+    assert column.dt.hour()[0] == (22 if "+02" in form else 0)
+    frame[:241].write_csv(tmp_path / "new.csv")
+    with pytest.raises(ValueError, match=f" at {re.escape(times[241])}; the rows that are needed"):
+        table.predict(config, moved, params, tmp_path / "new.csv", out)
+    assert pl.read_csv(tmp_path / "out-needed.csv")["time"].to_list() == times[240:]
+
+
+def test_forecasts_keep_the_type_of_a_parquet_files_times(run, tmp_path):
+    config, folder, _, params = run
+    when = pl.Series(hours(244)).str.to_datetime().cast(pl.Datetime("ms"))
+    when = when.dt.replace_time_zone("Europe/Berlin")
+    future(frame_of(), 240).with_columns(time=when).write_parquet(tmp_path / "new.parquet")
+    for kind in ("parquet", "csv"):
+        table.predict(config, folder, params, tmp_path / "new.parquet", tmp_path / f"out.{kind}")
+    column = pl.read_parquet(tmp_path / "out.parquet")["time"]
+    assert column.dtype == pl.Datetime("ms", "Europe/Berlin")
+    assert column[:HORIZON].equals(when[240:])
+    assert pl.read_csv(tmp_path / "out.csv")["time"][0] == "2016-07-11 00:00:00+02:00"
+
+
+def test_a_file_of_dates_gets_dates(tmp_path):
+    days = np.arange("2016-01-01", "2016-08-01", dtype="datetime64[D]").astype(str)
+    frame = frame_of()[: len(days)].with_columns(time=pl.Series(days))
+    config = config_of(target="load", known_future="")
+    folder = prepared(tmp_path, frame, config)
+    params = table.build(config, folder).init(jax.random.key(0))
+    for kind in ("csv", "parquet"):
+        table.predict(config, folder, params, tmp_path / "t.csv", tmp_path / f"out.{kind}")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == [f"2016-08-0{n}" for n in range(1, 5)]
+    assert max(len(cell.partition(".")[2]) for line in lines[1:] for cell in line.split(",")) == 3
+    assert pl.read_parquet(tmp_path / "out.parquet")["time"].dtype == pl.Date
+
+
+def test_a_run_keeps_the_local_time_of_its_rows(tmp_path):
+    ahead = np.where(np.arange(HOURS) < 100, 1, 2)
+    local = np.array(hours(HOURS), "datetime64[m]") + ahead.astype("timedelta64[h]")
+    cells = [f"{time}+0{h}:00" for time, h in zip(local, ahead, strict=True)]
+    frame = frame_of().with_columns(time=pl.Series(cells))
+    config = config_of()
+    folder = prepared(tmp_path, frame, config)
+    _, schema, series = preparing.load(folder)
+    np.testing.assert_array_equal(series.local(schema.step), local)
+    assert schema.form == series.form
+    assert schema.form.write(series.times(schema.step)[-1:]) == cells[-1:]
+    job = table.build(config, folder)
+    about = " ".join(job.about)
+    assert "The offset of the times changes, in row 102 from +01:00 to +02:00." in about
+    # The same moments, with another offset: one origin lies in the training part.
+    ahead = series.times(schema.step)[181 - LOOKBACK : 200] + np.timedelta64(4, "h")
+    elsewhere = [f"{time}+05:00" for time in ahead.astype("datetime64[m]")]
+    frame[181 - LOOKBACK : 200].with_columns(time=pl.Series(elsewhere)).write_csv(
+        tmp_path / "part.csv"
+    )
+    params = job.init(jax.random.key(0))
+    said = told_of_training((config, folder, job, params), tmp_path / "part.csv")
+    assert said[0].startswith("The model has seen it: 1 of 16 origins lie in the time")
+    # Without an offset the clock is another, and the series are the same.
+    frame_of().write_csv(tmp_path / "t.csv")
+    (tmp_path / "other").mkdir()
+    table.prepare(config, [tmp_path / "t.csv"], tmp_path / "other")
+    _, other, plain = preparing.load(tmp_path / "other")
+    assert plain.shift is None
+    assert (other.validation, other.test) == (
+        schema.validation - np.timedelta64(1, "h"),
+        schema.test - np.timedelta64(1, "h"),
     )
 
 

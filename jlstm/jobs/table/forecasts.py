@@ -8,8 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from jlstm.data.clock import show_time
-from jlstm.data.frame import check_ending, counted, read_table, write_table
+from jlstm.data.frame import check_ending, counted, read_table, rounded, write_table
 from jlstm.data.schema import Schema
 from jlstm.data.series import Series, check_missing, extend, regular, some
 from jlstm.data.windows import Places, batches, make_panel
@@ -18,9 +17,6 @@ from jlstm.jobs.config import TableConfig
 from jlstm.jobs.table.preparing import load
 from jlstm.jobs.table.training import AT_ONCE, model_config
 from jlstm.models import Forecaster, forecast
-
-TIMES = "%Y-%m-%d %H:%M:%S"
-"""How a CSV has them."""
 
 
 def predict(
@@ -31,6 +27,9 @@ def predict(
     A row for each series, target and step: the columns of the group, the time, ``target``, and the
     quantiles as ``q0.1``, ``q0.5``…, of which ``q0.5`` is the point forecast. Targets that did not
     vary in the training part of their series are left out.
+
+    Times are written as the file has them, see ``TimeForm``, and numbers with the decimals that
+    their standard deviation in the training part has in four digits, see ``rounded``.
 
     Args:
         config: of the run.
@@ -91,27 +90,36 @@ def predict(
     columns: dict[str, list[Any]] = {
         name: [] for name in (*roles.group, roles.time, "target", *map(_quantile, model.quantiles))
     }
-    when = whole.times(schema.step)
     parts = []
     for batch, here in batches(panel, places, AT_ONCE):
         values = np.asarray(compiled(params, batch), np.float64)[:, : len(here)].swapaxes(0, 1)
         mean, std = (a[panel.member[here.origins], here.targets] for a in (schema.mean, schema.std))
-        parts.append(values * std[:, None, None] + mean[:, None, None])
+        raw = values * std[:, None, None] + mean[:, None, None]
+        parts.append(rounded(raw, std[:, None, None]))
     forecasts = np.concatenate(parts)
+    ahead = (places.origins[:, None] + np.arange(schema.horizon)).ravel()
+    columns[roles.time] = _times(whole, schema, ahead, out)
     members = whole.member
     for values, origin, target in zip(forecasts, *places, strict=True):
         for name, key in zip(roles.group, whole.groups[members[origin]], strict=True):
             columns[name] += [key] * schema.horizon
-        columns[roles.time] += when[origin : origin + schema.horizon].tolist()
         columns["target"] += [roles.target[target]] * schema.horizon
         for q, name in enumerate(map(_quantile, model.quantiles)):
             columns[name] += values[:, q].tolist()
-    write_table(pl.DataFrame(columns), out, datetime_format=TIMES)
+    write_table(pl.DataFrame(columns), out)
     return [
         *notes,
         f"{counted(len(forecasts) * schema.horizon, 'row')}, {counted(schema.horizon, 'step')} of "
         f"{schema.step} for each of {len(forecasts):,} series and targets, are in {out}.",
     ]
+
+
+def _times(whole: Series, schema: Schema, rows: Int[np.ndarray, " n"], out: Path) -> Any:
+    """The times of some rows, as a column of the file to write."""
+    when, form = whole.times(schema.step)[rows], whole.form
+    if out.suffix != ".csv":
+        return form.column(when)
+    return form.write(when, None if whole.shift is None else whole.shift[rows] + form.base)
 
 
 def _quantile(q: float) -> str:
@@ -138,32 +146,32 @@ def _ends(found: Series, schema: Schema, file: Path) -> Int[np.ndarray, " series
 
 def _check_future(whole: Series, schema: Schema, out: Path) -> None:
     """Raise where something that is to be known of the horizon is not, and write what is needed."""
-    roles, step = schema.roles, schema.step
+    roles = schema.roles
     rows = np.concatenate([np.arange(end - schema.horizon, end) for end in whole.offsets[1:]])
     columns = len(roles.columns) - len(roles.known) + np.arange(len(roles.known))
     values = whole.values[rows[:, None], columns]
     lacking = np.isnan(values)
     if not lacking.any():
         return
-    when, member = whole.times(step)[rows], whole.member[rows]
+    member = whole.member[rows]
     needed: dict[str, Any] = {
         name: [whole.groups[n][place] for n in member] for place, name in enumerate(roles.group)
     }
-    needed[roles.time] = when
+    template = out.with_name(f"{out.stem}-needed.csv")
+    needed[roles.time] = times = _times(whole, schema, rows, template)
     for name in (*roles.target, *roles.past):
         needed[name] = [None] * len(rows)
     for place, name in enumerate(roles.known):
         needed[name] = [None if np.isnan(x) else x for x in values[:, place]]
-    template = out.with_name(f"{out.stem}-needed.csv")
     pl = require("polars", "train")
     empty = dict.fromkeys(roles.columns, pl.Float64)
-    write_table(pl.DataFrame(needed, schema_overrides=empty), template, datetime_format=TIMES)
+    write_table(pl.DataFrame(needed, schema_overrides=empty), template)
     at, column = (int(a[0]) for a in np.nonzero(lacking))
     of = f" of {whole.names[member[at]]}" if roles.group else ""
     raise ValueError(
         f"known_future: expected values for {counted(schema.horizon, 'step')} after the last "
         f"target, got {lacking.sum():,} missing, the first of column "
         f"{roles.known[column]!r}{of} at "
-        f"{show_time(when[at])}; the rows that are needed are in {template}, to be filled in and "
+        f"{times[at]}; the rows that are needed are in {template}, to be filled in and "
         "added to the file"
     )

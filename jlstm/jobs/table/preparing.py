@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
-from jlstm.data.clock import parse_time, show_times
+from jlstm.data.clock import show_times
 from jlstm.data.frame import Times, read_table
 from jlstm.data.schema import Schema, learn, split_times
 from jlstm.data.series import Roles, Series, check_missing, read_static, regular
@@ -36,8 +38,7 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
     file = Path(files[0])
     frame = read_table(file)
     roles = _roles(config)
-    until = None if config.until is None else parse_time("until", config.until)
-    series, step = regular(frame, roles, until=until)
+    series, step = regular(frame, roles, until=config.until)
     notes = series.notes + check_missing(series, roles, step, config.missing)
     schema, learned = learn(
         series,
@@ -61,6 +62,7 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
         "groups": series.groups,
         "starts": [str(start) for start in series.starts],
         "offsets": series.offsets.tolist(),
+        "shifts": _changes(series.shift),
         "notes": [*notes, *learned],
     }
     (folder / "data").mkdir(exist_ok=True)
@@ -119,7 +121,27 @@ def load(folder: Path) -> tuple[Mapping[str, Any], Schema, Series]:
             starts=np.array(known["starts"], "datetime64[us]"),
             offsets=np.array(known["offsets"]),
             values=np.load(folder / "data/values.npy", allow_pickle=False),
+            form=schema.form,
         )
+        shift = _from_changes(known.get("shifts"), len(series.values))
     except (ValueError, KeyError, TypeError, EOFError) as error:
         raise ValueError(f"{path}: expected what jlstm wrote there, got: {error}") from None
-    return known, schema, series
+    return known, schema, replace(series, shift=shift)
+
+
+Changes = Sequence[Sequence[int]] | None
+"""Rows at which a value changes, and to what; None for no value."""
+
+
+def _changes(shift: Int[np.ndarray, " rows"] | None) -> Changes:
+    if shift is None:
+        return None
+    rows = np.flatnonzero(np.diff(shift, prepend=~shift[:1]))
+    return list(zip(rows.tolist(), shift[rows].tolist(), strict=True))
+
+
+def _from_changes(changes: Changes, rows: int) -> Int[np.ndarray, " rows"] | None:
+    if changes is None:
+        return None
+    at, shift = np.transpose(changes)
+    return np.repeat(shift, np.diff(at, append=rows))

@@ -56,7 +56,7 @@ def evaluate(
     weights = fit_baseline(panel, own)
     series, part, notes = own, "test", []
     if file is not None:
-        series, _ = regular(read_table(file), schema.roles, step=schema.step)
+        series, _ = regular(read_table(file), schema.roles, step=schema.step, like=schema.form)
         notes += [*series.notes, *check_missing(series, schema.roles, schema.step, schema.missing)]
         panel, part = make_panel(series, schema), "all"
     places = find_windows(series, panel, "test" if file is None else "all")
