@@ -2,8 +2,8 @@
 
 The files become one array of tokens on disk, cut in time order into a part to train on, one to
 validate on and one to test on (``data/tokens.py``). A training step reads one window of every
-stream and goes on with the carry of the one before; a pass begins with a carry of zeros. With V the
-vocabulary, the model is::
+stream and goes on with the carry of the one before; a pass begins with the first carry of the
+layers. With V the vocabulary, the model is::
 
     tokens ─► embedding [V, embedding] ─► stack of LSTMs ─► readout [·, V] ─► softmax
 
@@ -215,11 +215,12 @@ def build(config: TextConfig, folder: Path) -> Job:
 
     epoch = windows_per_pass(len(training), **cut)
     steps = count_steps(config, epoch, EPOCHS)
-    weights = jax.eval_shape(init, jax.random.key(0))
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights))
+    template = jax.eval_shape(init, jax.random.key(0))
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template))
     unit = NAMES[config.tokens]
     return Job(
         init=init,
+        template=template,
         loss=loss,
         batch=batch,
         steps=steps,

@@ -134,7 +134,7 @@ def label_scores(
         ends = last(hs, lengths, config)
         hs = jnp.concatenate([ends, mean(hs, lengths), maximum(hs, lengths)], axis=-1)
     if dropout and key is not None:
-        kept = jax.random.bernoulli(key, 1 - dropout, hs.shape[-2:])
+        kept = jax.random.bernoulli(key, jnp.float32(1 - dropout), hs.shape[-2:])
         hs = hs * jnp.where(kept, 1 / (1 - dropout), 0.0).astype(hs.dtype)
     return hs @ params.readout + params.readout_bias
 

@@ -31,7 +31,9 @@ from jlstm.sequence import lstm
 from jlstm.types import check_array, check_float, check_key
 
 Layer = Callable[..., tuple[Any, Array]]
-"""``(layer's parameters, carry, xs) -> (carry, hs)``; with ``key=`` where something is random."""
+"""``(layer's parameters, carry, xs) -> (carry, hs)``; with ``key=`` where something is random.
+
+A carry of None stands for the layer's own first one."""
 
 
 class LanguageModel(NamedTuple):
@@ -59,7 +61,8 @@ class TokenBatch(NamedTuple):
     weights: Float[Array | np.ndarray, "time *batch"] | None = None
     """1 where a target counts, 0 where it is padding; None where all count."""
     fresh: Bool[Array | np.ndarray, " *batch"] | None = None
-    """True where the carry is to be zero before the first step; None for nowhere."""
+    """True where the layer starts anew before the first step, with its own first carry: zeros, or
+    what was learned. None for nowhere."""
     key: PRNGKeyArray | None = None
     """For the dropout; None for none."""
 
@@ -131,6 +134,7 @@ def logits(
     tokens: Int[Array | np.ndarray, "time *batch"],
     *,
     layer: Layer = lstm,
+    fresh: Bool[Array | np.ndarray, " *batch"] | None = None,
     embedding_dropout: float = 0.0,
     dropout: float = 0.0,
     key: PRNGKeyArray | None = None,
@@ -143,6 +147,7 @@ def logits(
         tokens: ``[time, *batch]``, integers from 0 to vocab − 1 (under ``jit`` a token outside is
             not noticed and taken as the nearest inside).
         layer: what stands between embedding and readout.
+        fresh: bool ``[*batch]``, where the layer starts anew, whatever the carry; None for nowhere.
         embedding_dropout: the part of the vocabulary whose features are 0 wherever they are read,
             the others being scaled up to make good for it (Gal & Ghahramani 2016).
         dropout: the part of the layer's outputs that is set to 0, the rest being scaled up; with
@@ -160,21 +165,35 @@ def logits(
     check_number("embedding_dropout", embedding_dropout, least=0, below=1)
     check_number("dropout", dropout, least=0, below=1)
     xs = jnp.take(params.embedding, tokens, axis=0, mode="clip")
-    if key is None:
-        carry, hs = layer(params.lstm, carry, xs)
-    else:
+    noise: dict[str, PRNGKeyArray] = {}
+    if key is not None:
         check_key("key", key)
-        key_embedding, key_layer, key_outputs = jax.random.split(key, 3)
+        key_embedding, noise["key"], key_outputs = jax.random.split(key, 3)
         if embedding_dropout:
             rows = _kept(key_embedding, (len(params.embedding), 1), embedding_dropout, xs.dtype)
             xs = xs * jnp.take(rows, tokens, axis=0, mode="clip")
-        carry, hs = layer(params.lstm, carry, xs, key=key_layer)
-        if dropout:
-            hs = hs * _kept(key_outputs, hs.shape[1:], dropout, hs.dtype)
+    if fresh is not None and carry is not None:
+        carry = _start_anew(fresh, layer, params.lstm, carry, xs, noise)
+    carry, hs = layer(params.lstm, carry, xs, **noise)
+    if key is not None and dropout:
+        hs = hs * _kept(key_outputs, hs.shape[1:], dropout, hs.dtype)
     if params.readout is not None:
         return carry, hs @ params.readout + params.readout_bias
     _check_tied(hs.shape[-1], params.embedding.shape[-1])
     return carry, hs @ params.embedding.T + params.readout_bias
+
+
+def _start_anew(fresh: Any, layer: Layer, params: Any, carry: Any, xs: Array, noise: Any) -> Any:
+    """The carry, with the layer's own first carry where ``fresh`` is True."""
+    fresh = check_array("fresh", fresh, xs.shape[1:-1], jnp.bool_)
+    first, _ = layer(params, None, xs[:0], **noise)  # after no step it is still the first
+
+    def choose(first: Array, carry: Array) -> Array:
+        return jnp.where(
+            fresh.reshape(*fresh.shape, *[1] * (carry.ndim - fresh.ndim)), first, carry
+        )
+
+    return jax.tree.map(choose, first, carry)
 
 
 def _kept(key: PRNGKeyArray, shape: Any, rate: float, dtype: DTypeLike) -> Array:
@@ -213,14 +232,12 @@ def language_model_loss(
     shape = jnp.shape(batch.inputs)
     vocab = _check_model(params)
     targets = _check_tokens("batch.targets", batch.targets, vocab, shape)
-    if batch.fresh is not None and carry is not None:
-        fresh = check_array("batch.fresh", batch.fresh, shape[1:], jnp.bool_)[..., None]
-        carry = jax.tree.map(lambda a: jnp.where(fresh, jnp.zeros_like(a), a), carry)
     carry, scores = logits(
         params,
         carry,
         batch.inputs,
         layer=layer,
+        fresh=batch.fresh,
         embedding_dropout=embedding_dropout,
         dropout=dropout,
         key=batch.key,

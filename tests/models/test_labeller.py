@@ -176,6 +176,19 @@ def test_dropout_leaves_the_mean_as_it_is():
     assert np.all(np.abs(scores.mean(axis=0) - plain) < 5 * scores.std(axis=0) / 4000**0.5)
 
 
+def test_the_mask_is_the_same_in_either_precision_of_jax():
+    params, batch = make_params(dtype=jnp.float32), make_batch(dtype=np.float32)
+
+    def scores():
+        return label_scores(
+            params, batch.xs, LENGTHS, CONFIG, dropout=0.5, key=jax.random.key(1)
+        ).astype(jnp.float32)
+
+    wide = scores()
+    with jax.enable_x64(False):
+        np.testing.assert_allclose(scores(), wide, rtol=1e-5)
+
+
 def test_devices_change_nothing():
     params, batch = make_params(), make_batch()._replace(key=jax.random.key(5))
     loss, _ = loss_of(params, None, batch, NOISY, dropout=0.3)

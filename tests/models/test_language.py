@@ -122,6 +122,35 @@ def test_fresh_streams_forget(params, carry, batch):
     np.testing.assert_array_equal(end.h, end_expected.h)
 
 
+def test_fresh_streams_start_with_what_was_learned(batch):
+    """As a reset before the first step does, gradients included."""
+    config = Stack(sizes=(4, 3), learned_carry=True, dropout=0.3)
+    model = init_language_model(
+        jax.random.key(0), VOCAB, embedding_size=EMBEDDING, stack=config, dtype=jnp.float64
+    )
+    leaves, tree = jax.tree.flatten(model)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    model = tree.unflatten(
+        [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
+    )
+    carry = jax.tree.map(jnp.ones_like, init_stack_carry(config, model.lstm, BATCH))
+    batch = batch._replace(key=jax.random.key(2))
+    fresh = np.array([True, False])
+    resets = jnp.zeros((TIME, BATCH), bool).at[0].set(fresh)
+
+    def loss(model, fresh, **options):
+        layer = partial(stack, config, **options)
+        return language_model_loss(model, carry, batch._replace(fresh=fresh), layer=layer)[0]
+
+    value, gradient = jax.value_and_grad(loss)(model, fresh)
+    expected, gradient_expected = jax.value_and_grad(partial(loss, resets=resets))(model, None)
+    assert float(value) == pytest.approx(float(expected), rel=1e-13)
+    starts, expected = ([one.start for one in g.lstm] for g in (gradient, gradient_expected))
+    for a, b in zip(*map(jax.tree.leaves, (starts, expected)), strict=True):
+        assert np.any(b)
+        np.testing.assert_allclose(a, b, rtol=1e-10)
+
+
 def test_what_has_no_weight_has_no_influence(params, carry, batch):
     weights = np.ones((TIME, BATCH), np.float32)
     weights[-1] = 0
@@ -350,6 +379,7 @@ def test_any_layer_will_do(params, carry, batch):
     stacked = params._replace(lstm=(params.lstm, second))
 
     def layer(both, carries, xs):
+        carries = carries or (None, None)
         below, hs = lstm(both[0], carries[0], xs)
         above, hs = lstm(both[1], carries[1], hs)
         return (below, above), hs
@@ -372,7 +402,7 @@ def test_wrong_input_is_named(params, carry, batch):
     fails(ValueError, r"batch.targets: expected shape \[7, 2\], got \[6, 2\]",
           targets=batch.targets[1:])  # fmt: skip
     fails(ValueError, r"batch.weights: expected shape", weights=np.ones((3, BATCH)))
-    fails(TypeError, "batch.fresh: expected dtype bool, got int", fresh=np.zeros(BATCH, np.int32))
+    fails(TypeError, "fresh: expected dtype bool, got int", fresh=np.zeros(BATCH, np.int32))
     with pytest.raises(TypeError, match="batch: expected TokenBatch, got tuple"):
         language_model_loss(params, carry, (batch.inputs, batch.targets))
     key = jax.random.key(0)
