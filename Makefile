@@ -11,18 +11,33 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installations must not write into one environment at a time
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test test-slow test-newest lint bench lock clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12 make ...   another interpreter (after make clean)"
 
 demo: $(VENV)/.demo ## train a language model on real text and show what it learnt
 	$(BIN)/jlstm demo
 
-test: $(VENV)/.dev ## run the tests
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 8
+PYTEST := -m pytest -q -n auto --maxprocesses 8
+test: $(VENV)/.dev ## run the tests that go with every change
+	$(BIN)/python $(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.dev ## run the tests that take many seconds each
+	$(BIN)/python $(PYTEST) -m slow
+
+# An environment of its own, resolved anew: what a user of today gets, where `make test` has what is
+# locked. Only what computes with JAX: the rest is the same everywhere.
+NEWEST := .venv-newest
+test-newest: ## run the tests of all that uses JAX on the newest Python at hand, with the newest packages
+	$$(.ci/newest-python $(PYTHON)) -m venv --clear $(NEWEST)
+	@echo "Installing the newest packages for $$($(NEWEST)/bin/python --version) into $(NEWEST)."
+	@$(NEWEST)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[all]' \
+		hypothesis pytest pytest-xdist
+	@$(NEWEST)/bin/python -m pip --disable-pip-version-check list | grep -E '^(jax|jaxlib|numpy|optax|orbax-checkpoint) '
+	$(NEWEST)/bin/python $(PYTEST) -m "not slow" tests/test_[!bhnr]*.py tests/models tests/train tests/jobs
 
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff check
@@ -47,7 +62,7 @@ lock: ## pin the dependencies anew (needs uv)
 		--output-file requirements/bench.lock pyproject.toml
 
 clean: ## remove the environment, the caches and what was built
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find jlstm tests notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # An environment is whole only while .made stands: an installation takes it away first and puts

@@ -191,15 +191,23 @@ def _programs(params: Mapping[str, Any]) -> list[Any]:
 
 def _carried_sums(scan: Any) -> int:
     """Additions that one turn of a scan makes into its carry."""
-    body = scan.params["jaxpr"].jaxpr
-    first, count = scan.params["num_consts"], scan.params["num_carry"]
+    body = scan.params["jaxpr"]
+    body = getattr(body, "jaxpr", body)  # which newer versions of JAX no longer wrap
+    # A scan takes what is constant, the carry and the xs, and gives the carry and the ys. The body
+    # sees xs and ys without their leading axis, and all else in the same shape.
+    befores = [v for v, whole in zip(body.invars, scan.invars, strict=True) if _alike(v, whole)]
+    afters = [v for v, whole in zip(body.outvars, scan.outvars, strict=True) if _alike(v, whole)]
     made_by = {id(out): eqn for eqn in body.eqns for out in eqn.outvars}
     total = 0
-    for before, after in zip(body.invars[first:][:count], body.outvars[:count], strict=True):
+    for before, after in zip(befores[len(befores) - len(afters) :], afters, strict=True):
         eqn = made_by.get(id(after))
         if eqn is not None and eqn.primitive.name in ("add", "add_any"):
             total += after.aval.size if any(term is before for term in eqn.invars) else 0
     return total
+
+
+def _alike(inner: Any, outer: Any) -> bool:
+    return bool(inner.aval.shape == outer.aval.shape)
 
 
 def compare(

@@ -1,17 +1,29 @@
 """Settings that every test runs under; set before anything is traced."""
 
 import os
-
-# Nearly all of the suite's time is compiling programs that run once, on a few numbers. XLA's quick
-# code generator and LLVM without optimisation take a quarter of it, for the same arithmetic. Set
-# before JAX is imported; a value from outside comes first, so `XLA_FLAGS= make test` runs what
-# users run.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+import subprocess
+import sys
 
 import hypothesis
 import jax
+
+# Nearly all of the suite's time is compiling programs that run once, on a few numbers. XLA's quick
+# code generator and LLVM without optimisation take a quarter of it, for the same arithmetic. Set
+# before JAX is used; a value from outside comes first, so `XLA_FLAGS= make test` runs what users
+# run. XLA ends the process at a flag that it does not know, and its versions differ in what they
+# know: flags with which another process does not start are left out.
+QUICK = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
+
+
+def accepted(*flags: str) -> bool:
+    environment = {**os.environ, "XLA_FLAGS": " ".join(flags)}
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+
+
+if "XLA_FLAGS" not in os.environ:  # workers have it from the process that started them
+    flags = QUICK if accepted(*QUICK) else [flag for flag in QUICK if accepted(flag)]
+    os.environ["XLA_FLAGS"] = " ".join(flags)
 
 # Gradients are compared at rounding level, which only float64 makes a sharp test.
 jax.config.update("jax_enable_x64", True)
