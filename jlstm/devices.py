@@ -116,6 +116,21 @@ def count_cores() -> int:
         return os.cpu_count() or 1
 
 
+def memory_bytes() -> int | None:
+    """The memory of a device; on a CPU, whose devices share it, that of the machine.
+
+    None where neither JAX nor the system says.
+    """
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        limit: int | None = (device.memory_stats() or {}).get("bytes_limit")
+        return limit
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not everywhere
+        return None
+
+
 def place(tree: Any, axis: int | None = None, devices: Sequence[jax.Device] | None = None) -> Any:
     """Arrays as ``over_devices`` takes them and gives them, so that none has to be moved later.
 

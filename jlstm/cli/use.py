@@ -104,3 +104,6 @@ def runs(
         rows.append((one.folder.name, one.status, f"{one.step:,}", best, " ".join(options)))
     columns = ("run", "status", "step", "best validation", "asked for")
     show_table(columns, rows, console, right=[2], fold=[3, 4])
+    for one in found:
+        if one.damage:
+            console.print(f"{one.folder.name} is damaged: {one.damage}")

@@ -14,6 +14,9 @@ from jlstm.checks import check_choice, check_flag, check_number, check_size
 NotFinite = Literal["stop", "skip"]
 Optimizer = Literal["adam", "sgd"]
 
+MOST_LAYERS = 100
+"""Each layer is compiled by itself: more would take hours before the first step."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
@@ -134,8 +137,9 @@ class TextConfig(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("tokens", self.tokens, ("byte", "char", "word"))
-        for name in ("streams", "time", "embedding", "hidden", "layers"):
+        for name in ("streams", "time", "embedding", "hidden"):
             check_size(name, getattr(self, name))
+        check_size("layers", self.layers, most=MOST_LAYERS)
         check_size("vocabulary", self.vocabulary, 2)
         for name in ("validation", "test"):
             check_number(name, getattr(self, name), least=0, below=1)
@@ -246,8 +250,9 @@ class TableConfig(Training):
                             f"{name}: expected other columns than those of {other}, got {column!r}"
                         )
             roles[name] = getattr(self, name)
-        for name in ("horizon", "hidden", "layers", "batch"):
+        for name in ("horizon", "hidden", "batch"):
             check_size(name, getattr(self, name))
+        check_size("layers", self.layers, most=MOST_LAYERS)
         for name in ("lookback", "season", "patch"):
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
@@ -373,8 +378,10 @@ class SequencesConfig(Training):
                 "validation, test: expected to leave something to train on, got "
                 f"{self.validation} + {self.test}"
             )
-        for name in ("buckets", "hidden", "layers", "batch"):
+        for name in ("buckets", "batch"):
             check_size(name, getattr(self, name))
+        check_size("hidden", self.hidden, most=2**30 - 1)  # both directions go into the next layer
+        check_size("layers", self.layers, most=MOST_LAYERS)
         check_flag("bidirectional", self.bidirectional)
         for name in ("input_dropout", "dropout", "smoothing"):
             check_number(name, getattr(self, name), least=0, below=1)

@@ -133,6 +133,20 @@ def check_sums(folder: Path) -> None:
             raise ValueError(f"{path}: expected the file that was written, but it has changed")
 
 
+def check_best(folder: Path) -> Mapping[str, Any]:
+    """What ``best.json`` says of the best parameters.
+
+    Raises:
+        ValueError: it, or their file, is missing or not as it was written.
+    """
+    path, known = folder / "best.safetensors", read_json(folder / "best.json")
+    if not isinstance(known, dict) or not path.is_file():
+        raise ValueError(f"{path}, best.json: expected the best parameters and their sum, got none")
+    if sha256(path) != known.get("sha256"):
+        raise ValueError(f"{path}: expected the file whose sum is in best.json, got another")
+    return known
+
+
 def write_config(folder: Path, config: Training, files: Sequence[Path]) -> None:
     """Write down what was asked for."""
     options = {
@@ -179,25 +193,38 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: somebody else does.
     """
-    filelock = require("filelock", "train")
-    lock = filelock.FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise ValueError(f"run: {folder} is being trained by another process") from None
-    try:
+    with _lock(folder, seconds=2) as taken:
+        if not taken:
+            raise ValueError(f"run: {folder} is being trained by another process")
         yield
-    finally:
-        lock.release()
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process trains in this folder now."""
+    """Whether a process trains in this folder now.
+
+    To find out, the lock is taken for an instant, which ``locked`` waits for.
+    """
+    if not (folder / ".lock").exists():  # nobody ever trained here, and no file is to be left
+        return False
+    with suppress(OSError), _lock(folder, seconds=0.1) as taken:
+        return not taken
+    return False  # a folder in which one can only read
+
+
+@contextmanager
+def _lock(folder: Path, seconds: float) -> Iterator[bool]:
+    """Hold the folder's lock within the block; False where nobody lets go of it in that time."""
+    filelock = require("filelock", "train")
+    lock = filelock.FileLock(folder / ".lock")
     try:
-        with locked(folder):
-            return False
-    except ValueError:
-        return True
+        lock.acquire(timeout=seconds, poll_interval=0.01)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def logged(folder: Path, say: Callable[[str], None]) -> Callable[[str], None]:
@@ -238,6 +265,8 @@ class Summary(NamedTuple):
     score: str
     changed: Mapping[str, Any]
     """The options that are not the defaults."""
+    damage: str = ""
+    """Which file is not as it was written, and how."""
 
 
 def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
@@ -254,13 +283,29 @@ def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
 
 
 def _summary(folder: Path) -> Summary:
-    result, best = read_json(folder / "result.json"), read_json(folder / "best.json")
     try:
         config = read_config(folder)
-        records = read_json_lines(folder / "metrics.jsonl")
-        step = int(records[-1]["step"]) if records else 0
-        loss, score = (float(best["loss"]), str(best["score"])) if best else (None, "")
-    except (ValueError, OSError, KeyError, TypeError):
-        return Summary(folder, "?", "damaged", 0, None, "", {})
-    status = "finished" if result else "training" if is_locked(folder) else "stopped"
-    return Summary(folder, kind_of(config), status, step, loss, score, changed(config))
+    except (ValueError, OSError) as error:
+        return Summary(folder, "?", "damaged", 0, None, "", {}, str(error))
+    training = is_locked(folder)  # then its files change while they are read
+    ended = read_json(folder / "result.json") is not None
+    step, loss, score, damage = 0, None, "", ""
+    try:
+        check_sums(folder)
+        name = "metrics.jsonl"
+        for record in read_json_lines(folder / name)[-1:]:
+            step = int(record["step"])
+        name = "best.json"
+        # Before the end, what a killed process left half done is taken back by resume.
+        best = check_best(folder) if ended else read_json(folder / name)
+        if best is not None:
+            loss, score = float(best["loss"]), str(best["score"])
+    except (ValueError, OSError) as error:
+        damage = str(error)
+    except (KeyError, TypeError):
+        damage = f"{folder / name}: expected what jlstm writes there, got something else"
+    if training:
+        status, damage = "training", ""
+    else:
+        status = "damaged" if damage else "finished" if ended else "stopped"
+    return Summary(folder, kind_of(config), status, step, loss, score, changed(config), damage)

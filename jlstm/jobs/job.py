@@ -28,6 +28,8 @@ class Job:
 
     init: Callable[[PRNGKeyArray], Any]
     """Fresh parameters."""
+    template: Any
+    """Their shapes and dtypes, as ``jax.eval_shape`` gives them."""
     loss: Callable[[Any, Any, Any], tuple[Any, Any]]
     """``(params, carry, batch) -> (loss, carry)``, for ``make_train_step``."""
     batch: Callable[[int], Any]

@@ -33,7 +33,15 @@ from jlstm.jobs.folder import (
     write_sums,
 )
 from jlstm.jobs.job import Evaluation, Job
-from jlstm.jobs.state import first_state, load_best, optimizer_of, restore, save, save_best
+from jlstm.jobs.state import (
+    check_memory,
+    first_state,
+    load_best,
+    optimizer_of,
+    restore,
+    save,
+    save_best,
+)
 from jlstm.jobs.use import Trained, judge, module_of
 from jlstm.plots import plot_training
 from jlstm.train import Best, Book, Progress, TrainState, fit, make_train_step
@@ -106,6 +114,7 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
     def fill(folder: Path) -> None:
         module.prepare(config, paths, folder)
         job = module.build(config, folder)  # refuses what cannot be
+        check_memory(config, job)
         write_config(folder, config, paths)
         write_sums(folder, module.FILES)
         write_json(folder / "environment.json", _environment(job))
@@ -151,6 +160,7 @@ def resume(
             kept = load_best(folder, config, job, say)
             judged = judge(Trained(folder, config, kept.params, kept.step, kept.loss))
             return Outcome(folder, result["step"], kept, True, judged)
+        check_memory(config, job)  # the folder may have come from a larger machine
         for sentence in (*job.about, *_elsewhere(folder, job)):
             say(sentence)
         step, best, finished = _fit(config, job, folder, say, watch, interrupted)
@@ -211,8 +221,15 @@ def _fit(
     if ended():
         return count, book.best, True
 
+    traced = 0
+
+    def loss(*arguments: Any) -> tuple[Any, Any]:
+        nonlocal traced  # a function of Python runs once for each program made of it
+        traced += 1
+        return job.loss(*arguments)
+
     skip = config.not_finite == "skip"
-    step = make_train_step(job.loss, optimizer_of(config, job), skip_not_finite=skip)
+    step = make_train_step(loss, optimizer_of(config, job), skip_not_finite=skip)
     loader = Loader(job, count)
     stopped = False
 
@@ -251,8 +268,7 @@ def _fit(
         say(
             f"{loader.items:,.0f} {job.unit} in {seconds:.0f} s, of which "
             f"{loader.waited / seconds:.1%} went into making batches, beside the training, and "
-            f"{loader.validated / seconds:.0%} into validation. Training steps compiled: "
-            f"{step._cache_size()}."  # type: ignore[attr-defined]
+            f"{loader.validated / seconds:.0%} into validation. Training steps compiled: {traced}."
         )
     if ended() and count < job.steps:
         say(
@@ -292,9 +308,8 @@ def _where_it_stands(folder: Path, config: Training, job: Job, say: Say) -> tupl
                     (folder / name).replace(folder / f"before-{name}")
     step = int(state.step)
     for name in ("metrics.jsonl", "timing.jsonl"):
-        records = read_json_lines(folder / name)
-        kept = [record for record in records if record["step"] <= step]
-        if records:
+        if (folder / name).exists():  # a line that was cut off goes, too
+            kept = [record for record in read_json_lines(folder / name) if record["step"] <= step]
             write_json_lines(folder / name, kept)
     if book.best is not None:
         save_best(folder, book.best, job)

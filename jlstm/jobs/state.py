@@ -3,15 +3,16 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jlstm.devices import place
+from jlstm.devices import memory_bytes, place
 from jlstm.files import sha256, sync
 from jlstm.jobs.config import Training
-from jlstm.jobs.folder import read_json
+from jlstm.jobs.folder import check_best
 from jlstm.jobs.job import Job
 from jlstm.train import (
     Best,
@@ -38,6 +39,39 @@ def optimizer_of(config: Training, job: Job) -> optax.GradientTransformation:
         weight_decay=config.weight_decay,
         kind=config.optimizer,
     )
+
+
+def check_memory(config: Training, job: Job) -> None:
+    """Raise unless what a training keeps of its model fits into memory; nothing is computed.
+
+    That is the least it takes: what is kept for the backward pass comes on top.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    limit = memory_bytes()
+    optimizer = jax.eval_shape(optimizer_of(config, job).init, job.template)
+    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(job.template))
+    parameters, moments = _bytes(job.template), _bytes(optimizer)
+    copies = job.devices if jax.default_backend() == "cpu" else 1  # whose devices share memory
+    total = copies * (3 * parameters + moments)
+    if limit is not None and total > limit:
+        on = f", on each of {copies} devices" if copies > 1 else ""
+        raise ValueError(
+            f"hidden, layers: expected a model whose training fits into {_gigabytes(limit)} of "
+            f"memory, got {numbers:,} parameters: {_gigabytes(parameters)} for them, as much for "
+            f"their gradient and for the best so far, {_gigabytes(moments)} for the "
+            f"optimiser{on}: {_gigabytes(total)}"
+        )
+
+
+def _bytes(tree: Any) -> int:
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"
 
 
 def first_state(config: Training, job: Job) -> TrainState:
@@ -67,7 +101,8 @@ def save(folder: Path, progress: Progress) -> None:
     # Before the first validation any parameters will do: nobody will ask for them.
     best = progress.state.params if book.best is None else book.best.params
     arrays = {"state": progress.state, "best": best}
-    sync(folder / "metrics.jsonl")  # a checkpoint says that all up to it has been recorded
+    if (folder / "metrics.jsonl").exists():  # not before the first report
+        sync(folder / "metrics.jsonl")  # a checkpoint says that all up to it has been recorded
     try:
         save_checkpoint(folder / "checkpoints", progress.step, arrays, {"book": numbers})
     except FloatingPointError as error:
@@ -118,10 +153,13 @@ def load_best(folder: Path, config: Training, job: Job, say: Callable[[str], Non
     Raises:
         ValueError: nothing has been validated yet.
     """
-    path, known = folder / "best.safetensors", read_json(folder / "best.json")
-    if path.exists() and isinstance(known, dict) and sha256(path) == known.get("sha256"):
-        template = jax.eval_shape(job.init, jax.random.key(0))
-        return Best(known["loss"], known["step"], load_params(path, template))
+    path = folder / "best.safetensors"
+    try:
+        known = check_best(folder)
+    except ValueError:
+        pass
+    else:
+        return Best(known["loss"], known["step"], load_params(path, job.template))
     found = restore(folder, config, job, say)
     best = found and found[1].best
     if not best:

@@ -159,16 +159,25 @@ def _named(tree: Any) -> dict[str, Any]:
 
 
 def _put(named: Mapping[str, Any], template: Any) -> Any:
-    """The template with these arrays in their places."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: named[jax.tree_util.keystr(path)] if leaf.size else leaf, template
-    )
+    """These arrays in the structure of the template, of which no array is used again.
+
+    An array of no size is made anew for each of its places: whoever gives one place's memory away,
+    as a training step does with its state, must not take it from another.
+    """
+
+    def leaf(path: Any, form: Any) -> Any:
+        if form.size:
+            return named[jax.tree_util.keystr(path)]
+        return jnp.zeros(form.shape, form.dtype, device=form.sharding)
+
+    return jax.tree_util.tree_map_with_path(leaf, template)
 
 
 def _form(array: Any) -> Any:
-    """Shape, dtype and place of an array."""
+    """Shape, dtype and place of an array; without a place, the first device."""
     form: Any = jax.ShapeDtypeStruct
-    return form(array.shape, array.dtype, sharding=array.sharding)
+    sharding = array.sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return form(array.shape, array.dtype, sharding=sharding)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -53,12 +53,14 @@ def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_text("utf-8").split("\n")
+    lines = path.read_text("utf-8").split("\n")[:-1]  # every whole line ends in one
     records = []
-    for n, line in enumerate(lines[:-1], 1):  # every whole line ends in one
+    for n, line in enumerate(lines, 1):
         try:
             records.append(dict(json.loads(line)))
         except (ValueError, TypeError):
+            if n == len(lines):
+                break
             raise ValueError(f"{path}: expected a JSON object on line {n}") from None
     return records
 

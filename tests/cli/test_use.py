@@ -369,12 +369,13 @@ def test_runs_are_listed_in_a_line_each(runs, tmp_path):
     shutil.copytree(folder / "text", folder / ".text.123.part")  # killed while it was made
     lines = said("runs", folder).splitlines()
     assert lines[0].split() == ["run", "status", "step", "best", "validation", "asked", "for"]
-    assert len(lines) == 5
-    told = {line.split("  ")[0]: " ".join(line.split("  ")[1:]).split() for line in lines[1:]}
+    damaged = {line.split(":")[0] for line in lines[5:]}
+    assert damaged == {"words is damaged", "sequences is damaged"}
+    told = {line.split("  ")[0]: " ".join(line.split("  ")[1:]).split() for line in lines[1:5]}
     assert told["text"][:2] == ["stopped", "4"]
     assert {"nats", "per", "character", "hidden=4", "embedding=3"} <= {*told["text"]}
     assert told["words"] == ["damaged", "0", "–"]
-    assert told["sequences"][:3] == ["finished", "4", "–"]
+    assert told["sequences"][:3] == ["damaged", "4", "–"]
     table = told["a table of a rather long name, longer than most are"]
     assert table[0] == "finished"
     assert "target=load" in table
@@ -385,8 +386,10 @@ def test_runs_are_listed_in_a_line_each(runs, tmp_path):
     [
         {"best.json": '{"loss": "low"}'},
         {"metrics.jsonl": '{"no": 1}\n'},
-        {"metrics.jsonl": "no\n"},
+        {"metrics.jsonl": 'no\n{"step": 1}\n'},
         {"config.json": "[]"},
+        {"best.safetensors": "no"},
+        {"data/tokens.npy": "no"},
     ],
 )
 def test_a_damaged_run_does_not_hide_the_others(runs, tmp_path, harm):
@@ -394,8 +397,20 @@ def test_a_damaged_run_does_not_hide_the_others(runs, tmp_path, harm):
     shutil.copytree(runs / "text", tmp_path / "harmed")
     for name, content in harm.items():
         (tmp_path / "harmed" / name).write_text(content)
-    told = {line.split()[0]: line.split()[1] for line in said("runs", tmp_path).splitlines()[1:]}
+    out = said("runs", tmp_path)
+    told = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:3]}
     assert told == {"good": "finished", "harmed": "damaged"}
+    what = next(iter(harm)).replace("best.json", "best.")  # its sum is that of best.safetensors
+    assert what in out.partition("harmed is damaged: ")[2]
+
+
+def test_a_line_that_was_cut_off_is_no_damage(runs, tmp_path):
+    for name, harm in (("cut", '{"step": 9, "lo'), ("ended", '{"step": 9, "lo\n')):
+        shutil.copytree(runs / "text", tmp_path / name)
+        with (tmp_path / name / "metrics.jsonl").open("a") as metrics:
+            metrics.write(harm)
+    told = {line.split()[0]: line.split()[1:3] for line in said("runs", tmp_path).splitlines()[1:]}
+    assert told == {"cut": ["finished", "4"], "ended": ["finished", "4"]}
 
 
 def test_no_runs_are_told_from_no_folder(monkeypatch, tmp_path):

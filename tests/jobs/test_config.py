@@ -37,7 +37,8 @@ BAD = {
         "validation": (0, 1, -0.1, "0.1"),
         "test": (0, 1, math.nan),
         "tied": (1,),
-        **dict.fromkeys(("streams", "time", "embedding", "hidden", "layers"), (0, 1.5, True)),
+        **dict.fromkeys(("streams", "time", "embedding", "hidden"), (0, 1.5, True)),
+        "layers": (0, 1.5, True, 101),
         **dict.fromkeys(
             ("embedding_dropout", "input_dropout", "dropout", "output_dropout", "weight_dropout",
              "recurrent_dropout", "zoneout"),
@@ -56,7 +57,8 @@ BAD = {
         "linear": ("no",),
         "dropout": (1, -0.1),
         "quantiles": ((0, 0.5), (0.5, 1), ("0.5",), 0.5, (math.nan,)),
-        **dict.fromkeys(("horizon", "hidden", "layers", "batch"), (0, 1.5, None)),
+        **dict.fromkeys(("horizon", "hidden", "batch"), (0, 1.5, None)),
+        "layers": (0, 1.5, None, 101),
         **dict.fromkeys(("lookback", "season", "patch"), (0, 1.5)),
     },
     SequencesConfig: {
@@ -72,7 +74,9 @@ BAD = {
         "validation": (0, 1, -0.1),
         "test": (1, -0.1),
         "bidirectional": (1,),
-        **dict.fromkeys(("buckets", "hidden", "layers", "batch"), (0, 1.5)),
+        **dict.fromkeys(("buckets", "batch"), (0, 1.5)),
+        "hidden": (0, 1.5, 2**30),
+        "layers": (0, 1.5, 101),
         **dict.fromkeys(("input_dropout", "dropout", "smoothing"), (1, -0.1, math.nan)),
     },
 }  # fmt: skip

@@ -3,8 +3,10 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -19,6 +21,7 @@ from jlstm.jobs.folder import (
     read_config,
     summaries,
     write_config,
+    write_sums,
 )
 
 CONFIGS = {
@@ -174,6 +177,26 @@ def test_a_folder_is_locked_by_one_at_a_time(tmp_path):
     assert not is_locked(tmp_path)
 
 
+def test_to_look_whether_a_folder_is_locked_leaves_nothing_behind(tmp_path):
+    assert not is_locked(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_look_at_the_lock_is_waited_for(tmp_path):
+    looked = Event()
+
+    def look():
+        with locked(tmp_path):
+            looked.set()
+            time.sleep(0.3)
+
+    with ThreadPoolExecutor(1) as other:
+        other.submit(look)
+        assert looked.wait(10)
+        with locked(tmp_path):
+            pass
+
+
 def test_what_is_said_is_also_in_the_log(tmp_path):
     said = []
     say = logged(tmp_path, said.append)
@@ -186,10 +209,12 @@ def test_what_is_said_is_also_in_the_log(tmp_path):
 def test_runs_are_listed_the_oldest_first_and_unfinished_ones_not(tmp_path):
     for n, name in enumerate(("b", "c", "a", ".d.1.part")):
         folder = tmp_path / name
-        folder.mkdir()
+        (folder / "data").mkdir(parents=True)
         write_config(folder, CONFIGS["text"], [])
+        write_sums(folder, [])
         os.utime(folder, (1000 + n, 1000 + n))
     found = summaries(tmp_path)
+    assert not list(tmp_path.glob("*/.lock"))  # only looked at
     assert [one.folder.name for one in found] == ["b", "c", "a"]
     assert {(one.kind, one.status, one.step, one.best_loss) for one in found} == {
         ("text", "stopped", 0, None)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -117,14 +118,23 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, file, whole,
     assert result(folder) == result(whole.folder)
 
 
+WORSE = {"steps": 24, "validate_every": 5, "learning_rate": 1.0, "patience": 0}
+"""With so high a learning rate validation gets worse again: the best parameters grow old."""
+
+
+def text(path):
+    path.write_text(TEXT)
+    return config(path.parent, **WORSE, warmup=0)
+
+
 def table(path):
     hours = np.datetime64("2020-01-01T00:00") + 60 * np.arange(600)
     load = np.sin(np.arange(600) * 2 * np.pi / 24) + np.random.default_rng(0).normal(0, 0.1, 600)
     rows = (f"{hour},{value:.4f}\n" for hour, value in zip(hours, load, strict=True))
     path.write_text("hour,load\n" + "".join(rows))
     return TableConfig(
-        time="hour", target="load", horizon=4, lookback=16, hidden=6, batch=16, steps=24,
-        validate_every=5, out=path.parent,
+        time="hour", target="load", horizon=4, lookback=16, hidden=6, batch=16, out=path.parent,
+        **WORSE,
     )  # fmt: skip
 
 
@@ -137,23 +147,39 @@ def labelled(path):
     )
     path.write_text("walk,t,x,label\n" + "".join(rows))
     return SequencesConfig(
-        id="walk", time="t", label="label", hidden=6, batch=8, buckets=2, steps=24,
-        validate_every=5, out=path.parent,
+        id="walk", time="t", label="label", hidden=6, batch=8, buckets=2, out=path.parent, **WORSE
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [table, labelled])
-def test_it_is_so_for_every_kind(tmp_path, make):
+@pytest.mark.parametrize("make", [text, table, labelled])
+def test_it_is_so_for_every_kind_and_after_the_best_parameters(tmp_path, make):
     path = tmp_path / "file.csv"
     asked = make(path)
     whole = jobs.train(replace(asked, name="whole"), path, say=nothing)
     folder = jobs.start(replace(asked, name="stopped"), path, say=nothing)
-    for step in (7, 10):
-        waits = [False] * (step - int(step == 10) * 7 - 1)
-        asks = iter([*waits, True])
-        assert jobs.resume(folder, say=nothing, interrupted=lambda a=asks: next(a)).step == step
+    done = 0
+    for step in (2, 21, 22):
+        asks = iter([False] * (step - done - 1) + [True])
+        outcome = jobs.resume(folder, say=nothing, interrupted=lambda a=asks: next(a))
+        assert (outcome.step, outcome.finished) == (step, False)
+        done = step
+    assert outcome.best.step <= 20  # restored at step 21, and saved again two steps on
     assert jobs.resume(folder, say=nothing).finished
     assert result(folder, 24) == result(whole.folder, 24)
+
+
+def test_a_run_stopped_before_its_first_report_is_saved(tmp_path, file):
+    asked = {"steps": 450, "validate_every": 100}  # so many that not every step is reported
+    whole = trained(tmp_path, file, name="whole", **asked)
+    folder = jobs.start(config(tmp_path, **asked), file, say=nothing)
+    outcome = jobs.resume(folder, say=nothing, interrupted=lambda: True)
+    assert (outcome.step, outcome.finished) == (1, False)
+    assert not (folder / "metrics.jsonl").exists()
+    assert (folder / "checkpoints" / "1.json").exists()
+    said = []
+    assert jobs.resume(folder, say=said.append).finished
+    assert "Going on from the checkpoint of step 1." in said
+    assert result(folder, 450) == result(whole.folder, 450)
 
 
 def test_a_finished_run_is_only_judged_again(whole):
@@ -187,6 +213,56 @@ def kill_when(process, ready, limit=60.0):
     return False
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [text, table, labelled])
+def test_stopped_by_any_signal_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path, make):
+    path = tmp_path / "file.csv"
+    asked = replace(make(path), steps=600, validate_every=30)
+    folder, whole = (
+        jobs.start(replace(asked, name=name), path, say=nothing) for name in ("run", "whole")
+    )
+    generator = random.Random(make.__name__)
+    size = 0
+
+    def begun():
+        return (folder / "log.txt").exists() and (folder / "log.txt").stat().st_size > size
+
+    def reporting():
+        known = folder / "metrics.jsonl"
+        return begun() and known.exists() and known.stat().st_mtime > started
+
+    moments = [
+        (signal.SIGINT, begun), (signal.SIGKILL, begun), (signal.SIGTERM, reporting),
+        (signal.SIGKILL, reporting), (signal.SIGTERM, begun), (signal.SIGINT, reporting),
+    ]  # fmt: skip
+    delivered = 0
+    for number, ready in moments:
+        started = time.time()
+        process = subprocess.Popen(
+            command("resume", folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while process.poll() is None and not ready():
+            time.sleep(0.002)
+        time.sleep(generator.uniform(0, 0.8))
+        process.send_signal(number)
+        _, error = process.communicate(timeout=120)
+        assert "Traceback" not in error
+        if process.returncode == 0:
+            break
+        assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), error
+        delivered += 1
+        size = (folder / "log.txt").stat().st_size
+    assert delivered >= 4
+    for one in (folder, whole):
+        done = subprocess.run(command("resume", one), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert result(folder, 600) == result(whole, 600)
+    records = map(json.loads, (whole / "metrics.jsonl").read_text().splitlines())
+    found = [r["validation_loss"] for r in records if r["validation_loss"] is not None]
+    assert any(later > earlier for earlier, later in pairwise(found))  # the best grew old
+
+
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_the_one_that_was_not(tmp_path, file):
     generator = random.Random(0)
     folder = tmp_path / "run"
@@ -316,8 +392,9 @@ def test_a_damaged_file_of_the_best_parameters_is_replaced(tmp_path, file):
 
 def test_a_metrics_line_that_was_cut_off_is_taken_back(tmp_path, file, whole):
     folder = stopped(tmp_path, file, 20)
-    with (folder / "metrics.jsonl").open("a") as metrics:
-        metrics.write('{"step": 21, "lo')
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        with (folder / name).open("a") as metrics:
+            metrics.write('{"step": 21, "lo')
     assert jobs.resume(folder, say=nothing).finished
     assert result(folder) == result(whole.folder)
 
@@ -488,6 +565,23 @@ def test_a_name_that_is_taken_is_refused(tmp_path, file):
     jobs.start(config(tmp_path), file, say=nothing)
     with pytest.raises(FileExistsError, match=r"there is a run .* already; see jlstm resume"):
         jobs.start(config(tmp_path), file, say=nothing)
+
+
+@pytest.mark.parametrize("hidden", [50_000, 10**9, 2**30 - 1])
+@pytest.mark.parametrize("make", [text, table, labelled])
+def test_a_model_larger_than_the_memory_is_refused(tmp_path, make, hidden):
+    path = tmp_path / "file.csv"
+    asked = replace(make(path), hidden=hidden, layers=2)
+    parameters = r"expected a model whose training fits into [\d.]+ GiB of memory, got [\d,]+"
+    with pytest.raises(ValueError, match=f"^hidden, layers: {parameters} parameters: [^:]*GiB"):
+        jobs.start(asked, path, say=nothing)
+    assert os.listdir(tmp_path) == ["file.csv"]
+
+
+def test_a_batch_has_no_more_places_than_there_are_sequences(tmp_path):
+    path = tmp_path / "file.csv"
+    asked = replace(labelled(path), batch=2**31 - 1, steps=2, validate_every=1)
+    assert jobs.train(asked, path, say=nothing).finished
 
 
 def test_a_mistake_leaves_no_folder(tmp_path):

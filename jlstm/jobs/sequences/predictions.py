@@ -22,7 +22,7 @@ from jlstm.data.labelled import (
 from jlstm.extras import require
 from jlstm.jobs.config import SequencesConfig
 from jlstm.jobs.sequences.preparing import load, places_of_targets
-from jlstm.jobs.sequences.training import make_stack, over_devices
+from jlstm.jobs.sequences.training import batch_size, make_stack, over_devices
 from jlstm.models import label_scores
 
 
@@ -30,22 +30,22 @@ def find_scores(
     config: SequencesConfig, params: Any, data: Sequences, chosen: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, "items outputs"]:
     """The scores of the chosen sequences, or of their steps, in their order, float64."""
-    model = make_stack(config)
+    model, size = make_stack(config), batch_size(config, len(chosen))
     params = jax.tree.map(jnp.asarray, params)
 
     @jax.jit
     def run(params: Any, xs: Any, lengths: Any) -> Any:
-        pooled, over = not data.by_step, over_devices(config)
+        pooled, over = not data.by_step, over_devices(size)
         return label_scores(params, xs, lengths, model, pooled=pooled, over=over)
 
     lengths = data.lengths
-    bounds = bucket_lengths(lengths[chosen], config.buckets, config.batch)
+    bounds = bucket_lengths(lengths[chosen], config.buckets, size)
     found: np.ndarray = np.empty((len(data.targets), params.readout.shape[1]))
-    for one in cut_batches(lengths, chosen, bounds, config.batch):
-        batch = pad(data, one, config.batch)
+    for one in cut_batches(lengths, chosen, bounds, size):
+        batch = pad(data, one, size)
         given = np.asarray(run(params, batch.xs, batch.lengths), np.float64)
         if data.by_step:
-            at, valid = places(data, one, config.batch)
+            at, valid = places(data, one, size)
             found[at[valid]] = given[valid]
         else:
             found[one.sequences] = given[: len(one.sequences)]

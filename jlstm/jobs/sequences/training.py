@@ -44,9 +44,14 @@ def make_stack(config: SequencesConfig) -> Stack:
     )
 
 
-def over_devices(config: SequencesConfig) -> Callable[[Any], Any]:
-    """What cuts a batch over the devices, such as a CPU's cores."""
-    return lambda layer: spread(layer, config.batch)[0]
+def batch_size(config: SequencesConfig, sequences: int) -> int:
+    """Places in a batch: as configured, but no more than there are sequences."""
+    return min(config.batch, max(1, sequences))
+
+
+def over_devices(batch: int) -> Callable[[Any], Any]:
+    """What cuts a batch of this size over the devices, such as a CPU's cores."""
+    return lambda layer: spread(layer, batch)[0]
 
 
 def build(config: SequencesConfig, folder: Path) -> Job:
@@ -58,8 +63,8 @@ def build(config: SequencesConfig, folder: Path) -> Job:
     prepared = load(config, folder)
     schema, data, _ = prepared
     train, validation = prepared.part("train"), prepared.part("validation")
-    lengths, batch = data.lengths, config.batch
-    bounds = bucket_lengths(lengths[train], config.buckets, batch)
+    lengths, size = data.lengths, batch_size(config, len(train))
+    bounds = bucket_lengths(lengths[train], config.buckets, size)
     wide = stretch(bounds, int(lengths.max()))
     model = make_stack(config)
     by_step, outputs = config.task == "tag", max(1, len(schema.labels))
@@ -75,12 +80,12 @@ def build(config: SequencesConfig, folder: Path) -> Job:
             model,
             dropout=config.dropout,
             smoothing=config.smoothing,
-            over=over_devices(config),
+            over=over_devices(size),
         )
 
     @lru_cache(maxsize=2)
     def batches_of(epoch: int) -> list[Chosen]:
-        return cut_batches(lengths, train, bounds, batch, seed=(config.seed, epoch))
+        return cut_batches(lengths, train, bounds, size, seed=(config.seed, epoch))
 
     epoch = len(batches_of(0))
     steps = count_steps(config, epoch, EPOCHS)
@@ -88,13 +93,13 @@ def build(config: SequencesConfig, folder: Path) -> Job:
 
     def make(n: int) -> SequenceBatch:
         chosen = batches_of(n // epoch)[n % epoch]
-        return pad(data, chosen, batch, jax.random.fold_in(key, n))
+        return pad(data, chosen, size, jax.random.fold_in(key, n))
 
     judge = make_evaluate(loss, label_count)
-    held_out = cut_batches(lengths, validation, wide, batch)
+    held_out = cut_batches(lengths, validation, wide, size)
 
     def validate(params: Any) -> float:
-        return judge(params, None, (pad(data, chosen, batch) for chosen in held_out))
+        return judge(params, None, (pad(data, chosen, size) for chosen in held_out))
 
     score = "squared error, scaled"
     if schema.labels:
@@ -103,6 +108,7 @@ def build(config: SequencesConfig, folder: Path) -> Job:
         score += ", classes balanced" if config.class_weights == "balanced" else ""
     return Job(
         init=init,
+        template=jax.eval_shape(init, key),
         loss=loss,
         batch=make,
         steps=steps,
@@ -111,7 +117,7 @@ def build(config: SequencesConfig, folder: Path) -> Job:
         score=score,
         unit="sequences",
         per_step=lambda batch: float((batch.lengths > 0).sum()),
-        devices=spread(lstm, batch)[1],
+        devices=spread(lstm, size)[1],
         about=_about(config, prepared, bounds, batches_of(0), held_out, steps),
     )
 
@@ -129,7 +135,8 @@ def _about(
     sizes = {name: len(prepared.part(name)) for name in PARTS}
     train, validation = prepared.part("train"), prepared.part("validation")
     lengths = data.lengths[train]
-    share = padded_share(data.lengths, batches, config.batch)
+    size = batch_size(config, len(train))
+    share = padded_share(data.lengths, batches, size)
     features = ", ".join(f.name for f in schema.features[:8])
     about = [
         f"{counted(schema.rows, 'row')} of {schema.file} are {len(prepared.parts):,} sequences: "
@@ -141,7 +148,7 @@ def _about(
         f"{_spans(lengths, bounds)}: {share:.1%} of the steps are padding; "
         f"{_compilations(batches)} to compile for training, {_compilations(held_out)} for "
         "validation.",
-        f"{counted(len(train), 'sequence')} in batches of up to {config.batch:,} are "
+        f"{counted(len(train), 'sequence')} in batches of up to {size:,} are "
         f"{counted(len(batches), 'step')} an epoch, {counted(steps, 'step')} in all.",
         *schema.notes,
     ]

@@ -1,5 +1,6 @@
 """The training run on a table: its model, its batches, and the arithmetic behind its steps."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -117,8 +118,10 @@ def build(config: TableConfig, folder: Path) -> Job:
 
     epoch = -(-len(places) // size)
     steps = count_steps(config, epoch, EPOCHS)
+    template = jax.eval_shape(lambda key: init_forecaster(key, model), jax.random.key(0))
     return Job(
         init=init,
+        template=template,
         loss=loss,
         batch=batch,
         steps=steps,
@@ -128,7 +131,7 @@ def build(config: TableConfig, folder: Path) -> Job:
         unit="windows",
         per_step=lambda batch: float(len(batch.series)),
         devices=devices,
-        about=_about(config, known, schema, series, model, parts, (size, epoch, steps, devices)),
+        about=_about(known, schema, series, template, parts, (size, epoch, steps, devices)),
     )
 
 
@@ -149,11 +152,10 @@ def _make_validate(
 
 
 def _about(
-    config: TableConfig,
     known: Mapping[str, Any],
     schema: Schema,
     series: Series,
-    model: ForecasterConfig,
+    template: Forecaster,
     parts: Mapping[str, Places],
     sizes: tuple[int, int, int, int],
 ) -> Sequence[str]:
@@ -165,8 +167,7 @@ def _about(
     rows = count_rows(when, s)
     windows = {part: len(places) for part, places in parts.items()}
     cycles = ", ".join(s.cycles)
-    weights = jax.eval_shape(lambda: init_forecaster(jax.random.key(0), model))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(weights))
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template))
     over = f", each cut over {devices} devices" if devices > 1 else ""
     passes = "1 pass" if steps == epoch else f"{steps / epoch:.3g} passes"
     begin, end, validation, test = show_times(when.min(), last, s.validation, s.test)
