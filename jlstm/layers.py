@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.cell import PLAIN, init_carry, init_params
 from jlstm.checks import check_choice, check_flag, check_function, check_number, check_size
-from jlstm.gates import Gates, check_gates, sequence_keys
+from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
 from jlstm.sequence import lstm, step_numbers, valid_steps
 from jlstm.types import Carry, at_least_32_bits, check_array, check_key
 from jlstm.variants import Variant, dropout_mask, fold_keys
@@ -495,8 +495,11 @@ def _drop(keys: PRNGKeyArray, a: Array, rate: float, first: Any) -> Array:
     # Under checkpoint the masks are drawn again for the backward pass rather than kept.
     @jax.checkpoint
     def per_step(keys: PRNGKeyArray, a: Array) -> Array:
-        numbers = step_numbers(a.shape[0], first)
-        return a * jax.vmap(lambda t: dropout_mask(fold_keys(keys, t), rate, size, dtype))(numbers)
+        def mask(keys: PRNGKeyArray, t: Array) -> Array:
+            return dropout_mask(fold_keys(keys, t), rate, size, dtype)
+
+        masks: Array = draw_steps(mask, keys, step_numbers(a.shape[0], first))
+        return a * masks
 
     dropped: Array = per_step(keys, a)
     return dropped

@@ -34,7 +34,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.cell import PLAIN, init_carry, outer, product
 from jlstm.checks import check_choice, check_flag, check_size
-from jlstm.gates import Gates, check_gates, sequence_keys
+from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
 from jlstm.types import Carry, check_array, check_carry, check_float
 
 Derivative = Literal["vjp", "jvp", "autodiff"]
@@ -132,7 +132,9 @@ def _noise(plan: Plan, chance: Chance | None, number: Array | None, carry: Carry
         return None
     output, hidden = carry.h.shape[-1], carry.c.shape[-1]
     noise = partial(plan.gates.noise, hidden=hidden, output=output, dtype=carry.h.dtype)
-    return (jax.vmap(noise, (None, 0)) if jnp.ndim(number) else noise)(chance.keys, number)
+    if jnp.ndim(number):
+        return draw_steps(noise, chance.keys, number)
+    return noise(chance.keys, number)
 
 
 # One chunk

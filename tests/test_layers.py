@@ -323,11 +323,20 @@ def test_gradients_of_everything(rich, derivative, residuals, around):
     assert all(np.any(a) for a in jax.tree.leaves(answer))
 
 
-@pytest.mark.parametrize("variational", [True, False])
-def test_gradients_are_slopes(variational):
-    config = replace(CONFIGS["cells"], variational=variational, **DROPPED)
+@pytest.mark.parametrize(
+    ("variational", "impl"),
+    [(True, "threefry2x32"), (False, "threefry2x32"), (True, "rbg"), (False, "unsafe_rbg")],
+)
+def test_gradients_are_slopes(variational, impl):
+    gates = [PLAIN, replace(COUPLED, zoneout_c=0.3)]
+    config = replace(CONFIGS["cells"], gates=gates, variational=variational, **DROPPED)
     params, _, xs = problem_of(config, time=4)
-    loss = jax.jit(loss_of(config, key=jax.random.key(0)))
+    key = jax.random.key(0, impl=impl)
+
+    @jax.jit
+    def loss(params, carry, xs):
+        return loss_of(config, key=key)(drop_weights(key, params, 0.3), carry, xs)
+
     direction = random_like(5, params)
 
     def along(step):
@@ -516,11 +525,12 @@ def test_dropout_leaves_the_residual_stream_alone():
     assert_trees_agree(hs, stack(Stack(sizes=3), (first,), None, xs)[1], 0)
 
 
-def test_a_random_sequence_in_pieces_is_the_sequence():
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_a_random_sequence_in_pieces_is_the_sequence(impl):
     gates = Variant(zoneout_c=0.3)
     config = Stack(sizes=(3, 2), gates=gates, dropout=0.3, input_dropout=0.2, variational=False)
     params, _, xs = problem_of(config)
-    run = partial(stack, config, params, key=jax.random.key(0))
+    run = partial(stack, config, params, key=jax.random.key(0, impl=impl))
     carry, first = run(None, xs[:4])
     carry, second = run(carry, xs[4:], t=4)
     assert_trees_agree((carry, jnp.concatenate([first, second])), run(None, xs))

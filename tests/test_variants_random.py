@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from variant_witness import NOISE, QUIET, SOME, TOGETHER, problem_of, variant_of
+from variant_witness import (
+    NOISE,
+    QUIET,
+    SOME,
+    TOGETHER,
+    problem_of,
+    pulled_back,
+    random_like,
+    variant_of,
+)
 from witness import assert_trees_agree, relative_error
 
 import jlstm
@@ -160,6 +169,42 @@ def test_either_kind_of_key():
         assert_trees_agree(problem.lstm(*problem.point, key), problem.lstm(*problem.point, new), 0)
 
 
+IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_the_backward_pass_draws_what_the_forward_pass_drew(impl):
+    problem = problem_of(dict.fromkeys(NOISE, 0.5), time=6, batch=(4,))
+    problem = problem._replace(key=jax.random.key(2, impl=impl))
+    expected = pulled_back(problem, derivative="autodiff")
+    for derivative, residuals in [("vjp", "gates"), ("vjp", "chunks"), ("jvp", "carry")]:
+        how = {"derivative": derivative, "residuals": residuals, "chunk": 4}
+        assert_trees_agree(pulled_back(problem, **how), expected)
+    tangent = random_like(3, problem.point)
+
+    def along(**how):
+        return jax.jit(lambda: jax.jvp(partial(problem.lstm, **how), problem.point, tangent))()
+
+    assert_trees_agree(along(derivative="jvp", chunk=4), along(derivative="autodiff"))
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_gradients_over_examples_draw_what_the_forward_pass_drew(impl):
+    problem = problem_of(dict.fromkeys(NOISE, 0.5), time=4, batch=(3,), masks=False)
+    params, carry, xs, _ = problem.point
+    keys = jax.random.split(jax.random.key(2, impl=impl), 3)
+
+    def gradients(derivative):
+        def loss(params, carry, xs, key):
+            after, hs = problem.lstm(params, carry, xs, None, key, derivative=derivative)
+            return jnp.sum(hs**3) + jnp.sum(after.c)
+
+        each = jax.vmap(jax.value_and_grad(loss), (None, 0, 1, 0))
+        return jax.jit(each)(params, carry, xs, keys)
+
+    assert_trees_agree(gradients("vjp"), gradients("autodiff"))
+
+
 def kept_by(options, **how):
     """The numbers that a backward pass keeps, without the integers that count the steps."""
     problem = problem_of(options, time=12, masks=False)
@@ -177,11 +222,12 @@ def test_masks_are_drawn_again_rather_than_kept(residuals):
     assert kept_by({"state_dropout": 0.3}, residuals=residuals) == quiet + 8 * 10
 
 
-def test_a_random_sequence_in_pieces_is_the_sequence():
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_a_random_sequence_in_pieces_is_the_sequence(impl):
     gates = Variant(zoneout_c=0.5, recurrent_dropout=0.3, state_dropout=0.2)
     weights = gates.init(jax.random.key(0), 3, 4, dtype=jnp.float64)
     xs = jax.random.normal(jax.random.key(1), (7, 2, 3), jnp.float64)
-    how = {"gates": gates, "key": jax.random.key(2)}
+    how = {"gates": gates, "key": jax.random.key(2, impl=impl)}
     carry, first = jlstm.lstm(weights, None, xs[:3], **how)
     carry, second = jax.jit(partial(jlstm.lstm, **how))(weights, carry, xs[3:], t=jnp.array(3))
     whole = jlstm.lstm(weights, None, xs, **how)
