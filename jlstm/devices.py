@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, get_abstract_mesh, reshard
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -35,7 +35,8 @@ def over_devices(layer: Layer = lstm, devices: Sequence[jax.Device] | None = Non
 
     Args:
         layer: ``lstm``, or what takes the arguments that it takes.
-        devices: which; None for all of ``jax.devices()``.
+        devices: which; None for all of ``jax.devices()``; or, under ``jax.set_mesh`` and for xs on
+            a mesh with explicit axes, for those of that mesh, whatever its axes are.
 
     Returns:
         A function of ``(params, carry, xs, **options)``, to be called inside ``jax.jit``. xs has at
@@ -44,11 +45,10 @@ def over_devices(layer: Layer = lstm, devices: Sequence[jax.Device] | None = Non
 
     Raises:
         TypeError: ``layer`` is no function.
-        ValueError: (when called) there is no batch, or it does not divide.
+        ValueError: (when called) there is no batch, or it does not divide; devices are named where
+            a mesh says which.
     """
     check_function("layer", layer)
-    mesh = _mesh(devices)
-    batch, steps = _spec(0), _spec(1)
 
     def cut(
         params: LSTMParams,
@@ -61,7 +61,14 @@ def over_devices(layer: Layer = lstm, devices: Sequence[jax.Device] | None = Non
         key: PRNGKeyArray | None = None,
         **options: Any,
     ) -> tuple[Carry, Array]:
-        check_array("xs", xs, ("time", "batch", "...", "input"))
+        xs = check_array("xs", xs, ("time", "batch", "...", "input"))
+        around = _mesh_around(xs)
+        if around is not None and devices is not None:
+            raise ValueError(
+                f"devices: expected None where a mesh is set, got {len(devices)} of them"
+            )
+        mesh = _mesh(devices) if around is None else around
+        whole, batch, steps = (_spec(axis, mesh) for axis in (None, 0, 1))
         if xs.shape[1] % mesh.size:
             raise ValueError(
                 f"xs: expected a batch that divides over {mesh.size} devices, got {xs.shape[1]}"
@@ -75,13 +82,22 @@ def over_devices(layer: Layer = lstm, devices: Sequence[jax.Device] | None = Non
         specs = {"lengths": batch, "resets": steps, "reset_to": batch, "key": batch}
         masks = {"lengths": lengths, "resets": resets, "reset_to": reset_to, "key": keys}
         masks = {name: mask for name, mask in masks.items() if mask is not None}
+        in_specs = whole, batch, steps, {name: specs[name] for name in masks}
         run: Callable[..., tuple[Carry, Array]] = jax.shard_map(
             part,
             mesh=mesh,
-            in_specs=(_spec(None), batch, steps, {name: specs[name] for name in masks}),
+            in_specs=in_specs,
             out_specs=(batch, steps),
         )
-        return run(params, carry, xs, masks)
+        given = params, carry, xs, masks
+        if AxisType.Explicit in mesh.axis_types:  # there arrays are only moved where it is said
+
+            def move(spec: P, tree: Any) -> Any:
+                to = NamedSharding(mesh, spec)
+                return reshard(tree, to)  # type: ignore[no-untyped-call]
+
+            given = jax.tree.map(move, in_specs, given, is_leaf=lambda s: isinstance(s, P))
+        return run(*given)
 
     return cut
 
@@ -142,12 +158,23 @@ def place(tree: Any, axis: int | None = None, devices: Sequence[jax.Device] | No
             which every device gets a copy.
         devices: as for ``over_devices``.
     """
-    return jax.device_put(tree, NamedSharding(_mesh(devices), _spec(axis)))
+    mesh = _mesh(devices)
+    return jax.device_put(tree, NamedSharding(mesh, _spec(axis, mesh)))
 
 
-def _spec(axis: int | None) -> P:
-    return P(*() if axis is None else (*[None] * axis, AXIS))  # type: ignore[no-untyped-call]
+def _spec(axis: int | None, mesh: Mesh | AbstractMesh) -> P:
+    """The axis cut into a part for each device of the mesh; None for nothing cut."""
+    return P(*() if axis is None else (*[None] * axis, mesh.axis_names))  # type: ignore[no-untyped-call]
 
 
 def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
     return Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))
+
+
+def _mesh_around(xs: Array) -> AbstractMesh | None:
+    """The mesh that is set, or else the one on whose explicit axes xs lie; None for neither."""
+    mesh: AbstractMesh = get_abstract_mesh()
+    if mesh.empty:
+        mesh = jax.typeof(xs).sharding.mesh
+        return mesh if AxisType.Explicit in mesh.axis_types else None
+    return mesh

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, init_carry, init_params
+from jlstm.cell import PLAIN, batch_sharding, init_carry, init_params
 from jlstm.checks import check_choice, check_flag, check_function, check_number, check_size
 from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
 from jlstm.sequence import lstm, step_numbers, valid_steps
@@ -289,7 +289,10 @@ def stack(
         if cell.random and keys is not None:
             own |= {"key": fold_keys(keys, 3 * n + back), "t": t}
         if start:
-            start = jax.tree.map(lambda a: jnp.broadcast_to(a, (*batch, *a.shape)), start)
+            sharding = batch_sharding(xs, 1, -1)
+            start = Carry(
+                *(jnp.broadcast_to(a, (*batch, *a.shape), out_sharding=sharding) for a in start)
+            )
             own["reset_to"], carry = start, start if carry is None else carry
         try:
             return layer(weights, carry, xs, gates=cell, lengths=lengths, **own, **options)

@@ -32,7 +32,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, init_carry, outer, product
+from jlstm.cell import PLAIN, alike, batch_sharding, init_carry, outer, product
 from jlstm.checks import check_choice, check_flag, check_size
 from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
 from jlstm.types import Carry, check_array, check_carry, check_float
@@ -56,12 +56,12 @@ class Plan(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What the scan consumes, time leading, batch one axis; a mask that is None is all True."""
+    """What the scan consumes, time leading; a mask that is None is all True."""
 
-    xs: Float[Array, "time batch input"]
-    valid: Bool[Array, "time batch 1"] | None
+    xs: Float[Array, "time *batch input"]
+    valid: Bool[Array, "time *batch 1"] | None
     """False at padding, where the carry stays as it is."""
-    keep: Bool[Array, "time batch 1"] | None
+    keep: Bool[Array, "time *batch 1"] | None
     """False where the carry is replaced by ``reset_to`` before the step; True at padding."""
     t: Int[Array, " time"] | None
     """The number of the step, from which a random gate arithmetic makes its masks."""
@@ -71,8 +71,8 @@ class Chance(NamedTuple):
     """All that is random, for gate arithmetics that are; the same at every step."""
 
     keys: PRNGKeyArray
-    """One for each sequence, ``[batch]``."""
-    mask: Float[Array, "batch hidden"] | None
+    """One for each sequence, ``[*batch]``."""
+    mask: Float[Array, "*batch hidden"] | None
     """What h' is multiplied with on its way into h'·U."""
 
 
@@ -354,8 +354,10 @@ def _jvp_rule(plan: Plan, primals: Any, tangents: Any) -> tuple[Any, Any]:
 
     def linear(*terms: tuple[Any, Any]) -> Array:
         moving = [into(x, w) for x, w in terms if not _is_zero(x) and not _is_zero(w)]
-        shape, dtype = (*steps.xs.shape[:-1], weights.w_hh.shape[-1]), weights.w_hh.dtype
-        return reduce(jnp.add, moving) if moving else jnp.zeros(shape, dtype)
+        if moving:
+            return reduce(jnp.add, moving)
+        shape = *steps.xs.shape[:-1], weights.w_hh.shape[-1]
+        return jnp.zeros(shape, steps.xs.dtype, out_sharding=batch_sharding(steps.xs, 0, -1))
 
     known = plan.gates.tangent(
         _rest(weights),
@@ -454,18 +456,28 @@ def _rule(plan: Plan) -> Callable[..., tuple[Carry, Array]]:
 @partial(jax.jit, static_argnums=0)
 def _scan(
     plan: Plan,
-    weights: Any,
-    carry: Carry,
+    params: Any,
+    carry: Carry | None,
     steps: Steps,
-    reset_to: Carry,
+    reset_to: Carry | None,
     keys: PRNGKeyArray | None,
 ) -> tuple[Carry, Array]:
     """All whole chunks; what is left over where the chunk does not divide the time comes alone."""
+    (output, _, hidden), dtype = params.w_hh.shape, params.w_hh.dtype
+    zeros = init_carry(steps.xs.shape[1:-1], hidden, dtype, output_size=output)
+    states = tuple(zeros if a is None else a for a in (carry, reset_to))
+    params, (carry, reset_to), data = alike(params, states, steps._replace(t=None))
+    steps, weights = data._replace(t=steps.t), plan.gates.flatten(params)
+
+    # Padding is taken out here, around the rules: its inputs become 0 on the way in and its outputs
+    # on the way out, and JAX does the same to the cotangents. Inside, padding only keeps the carry.
+    def blank(a: Array) -> Array:
+        blanked: Array = _select(steps.valid, a, jnp.zeros_like(a))
+        return blanked
+
+    steps = steps._replace(xs=blank(steps.xs))
     rule = _rule(plan)
-    chance = None
-    if keys is not None:
-        output, dtype = weights.w_hh.shape[0], weights.w_hh.dtype
-        chance = Chance(keys, plan.gates.mask(keys, output, dtype))
+    chance = None if keys is None else Chance(keys, plan.gates.mask(keys, output, dtype))
 
     def walk(carry: Carry, start: int, count: int, chunk: int) -> tuple[Carry, Array]:
         def cut(a: Array) -> Array:
@@ -477,7 +489,8 @@ def _scan(
     time = steps.xs.shape[0]
     count, rest = divmod(time, plan.chunk)
     if not rest:
-        return walk(carry, 0, count, plan.chunk)
+        carry, hs = walk(carry, 0, count, plan.chunk)
+        return carry, blank(hs)
     whole, over = (0, count, plan.chunk), (time - rest, 1, rest)
     if plan.reverse:
         carry, hs_over = walk(carry, *over)
@@ -485,7 +498,7 @@ def _scan(
     else:
         carry, hs_whole = walk(carry, *whole)
         carry, hs_over = walk(carry, *over)
-    return carry, jnp.concatenate([hs_whole, hs_over])
+    return carry, blank(jnp.concatenate([hs_whole, hs_over]))
 
 
 # The measured choices, where the caller names none: all on CPU, at hidden sizes from 64 to 512.
@@ -528,13 +541,15 @@ def choose_unroll(backend: str) -> int:
     return 8 if backend == "gpu" else 1
 
 
-def _is_light(xs: Float[Array, "... batch input"], w_ih: Float[Array, "input gates"]) -> bool:
+def _is_light(
+    xs: Float[Array, "chunks time *batch input"], w_ih: Float[Array, "input gates"]
+) -> bool:
     """Whether x·W had better be computed step by step where no gradient is asked for.
 
     For a batch, and a W of at most 2¹⁴ numbers, that product costs less than writing down and
     reading again what it gives for all steps of a chunk; 1.1 to 1.2 times on CPU.
     """
-    return xs.shape[-2] > 1 and w_ih.size <= 2**14
+    return math.prod(xs.shape[2:-1]) > 1 and w_ih.size <= 2**14
 
 
 def lstm(
@@ -607,11 +622,10 @@ def lstm(
     output, hidden = params.w_hh.shape[0], params.w_hh.shape[-1]
     xs = check_array("xs", xs, ("time", "...", inputs), dtype)
     time, *batch = xs.shape[:-1]
-    zeros = init_carry(batch, hidden, dtype, output_size=output)
-    carry = zeros if carry is None else check_carry("carry", carry, batch, hidden, dtype, output)
-    if reset_to is None:
-        reset_to = zeros
-    reset_to = check_carry("reset_to", reset_to, batch, hidden, dtype, output)
+    if carry is not None:
+        carry = check_carry("carry", carry, batch, hidden, dtype, output)
+    if reset_to is not None:
+        reset_to = check_carry("reset_to", reset_to, batch, hidden, dtype, output)
     keys = sequence_keys(key, batch) if gates.random else None
     valid = None if lengths is None else valid_steps(lengths, time, batch)
     keep = None
@@ -642,56 +656,15 @@ def lstm(
         compute_dtype=compute_dtype,
     )
 
-    # Padding is taken out here, around the rules: its inputs become 0 on the way in and its outputs
-    # on the way out, and JAX does the same to the cotangents. Inside, padding only keeps the carry.
-    mask = None if valid is None else valid[..., None]
-    xs = _select(mask, xs, jnp.zeros_like(xs))
-
-    def merge(a: Array, lead: int) -> Array:
-        return a.reshape(*a.shape[:lead], math.prod(batch), a.shape[-1])
-
-    def merge_mask(mask: Array | None) -> Array | None:
-        return None if mask is None else merge(mask[..., None], 1)
-
     number = None if keys is None else step_numbers(time, t)
-    arrays = _vary_alike(
-        (
-            gates.flatten(params),
-            jax.tree.map(partial(merge, lead=0), carry),
-            Steps(merge(xs, 1), merge_mask(valid), merge_mask(keep), number),
-            jax.tree.map(partial(merge, lead=0), reset_to),
-        )
-    )
-    merged, hs = _scan(plan, *arrays, None if keys is None else keys.reshape(math.prod(batch)))
-    hs = hs.reshape(time, *batch, output)
-    carry = Carry(*(a.reshape(*batch, a.shape[-1]) for a in merged))
-    return carry, _select(mask, hs, jnp.zeros_like(hs))
+    valid, keep = (None if mask is None else mask[..., None] for mask in (valid, keep))
+    carry, hs = _scan(plan, params, carry, Steps(xs, valid, keep, number), reset_to, keys)
+    return carry, hs
 
 
 def step_numbers(time: int, first: int | Int[Array, ""]) -> Int[Array, " time"]:
     """Numbers from ``first`` on."""
     return jnp.arange(time) + jnp.asarray(first, jnp.arange(0).dtype)
-
-
-def _vary_alike(arrays: Any) -> Any:
-    """All arrays as varying over the mesh axes that any of them varies over.
-
-    Inside ``shard_map`` weights are the same on all devices and data is not. A scan's carry must
-    not turn from one into the other, and the transpose of this cast is what adds up the weights'
-    gradients over the devices. Elsewhere nothing varies, and nothing happens.
-    """
-    axes = frozenset().union(*map(_varying, jax.tree.leaves(arrays)))
-
-    def vary(a: Array) -> Array:
-        missing = tuple(axes - _varying(a))
-        return lax.pcast(a, missing, to="varying") if missing else a
-
-    return jax.tree.map(vary, arrays)
-
-
-def _varying(a: Array) -> frozenset[str]:
-    axes: frozenset[str] = jax.typeof(a).manual_axis_type.varying
-    return axes
 
 
 def valid_steps(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time *batch"]:

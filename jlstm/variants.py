@@ -724,14 +724,19 @@ def _inside(a: Array, limit: float | None, value: Array) -> Array:
 
 def fold_keys(keys: PRNGKeyArray, number: Any) -> PRNGKeyArray:
     """Another key for each sequence, ``[*batch]``."""
-    folded = jax.vmap(jax.random.fold_in, (0, None))(keys.reshape(-1), number)
-    return folded.reshape(keys.shape)
+    return _each(lambda key: jax.random.fold_in(key, number), keys)
 
 
 def _kept(keys: PRNGKeyArray, rate: float, size: int) -> Array:
     """True with probability ``rate``, ``[*batch, size]``; in float32, whatever is switched on."""
-    draw = partial(jax.random.bernoulli, p=jnp.float32(rate), shape=(size,))
-    return jax.vmap(draw)(keys.reshape(-1)).reshape(*keys.shape, size)
+    return _each(partial(jax.random.bernoulli, p=jnp.float32(rate), shape=(size,)), keys)
+
+
+def _each(draw: Callable[[PRNGKeyArray], Array], keys: PRNGKeyArray) -> Array:
+    """``draw`` for the key of each sequence."""
+    for _ in range(keys.ndim):
+        draw = jax.vmap(draw)
+    return draw(keys)
 
 
 def dropout_mask(keys: PRNGKeyArray, rate: float, size: int, dtype: Any) -> Array:

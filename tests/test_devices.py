@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from witness import assert_agree, equations_of, random_problem, run_jlstm
+from witness import assert_agree, assert_trees_agree, equations_of, random_problem, run_jlstm
 
 import jlstm
 from jlstm.devices import AXIS, count_cores, place
@@ -62,6 +64,40 @@ def test_only_the_devices_named():
     params = jlstm.init_params(jax.random.key(0), 3, 5)
     _, hs = jax.jit(layer)(params, None, np.ones((6, 3, 3), np.float32))
     assert hs.devices() == set(jax.devices()[1:])
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
+@pytest.mark.parametrize("axes", [{"d": 2}, {"d": 2, "e": 1}])
+def test_under_a_mesh_that_is_set_its_devices_are_taken(kind, axes):
+    gates = jlstm.Variant(zoneout_c=0.5)
+    params = gates.init(jax.random.key(0), 3, 5, dtype=np.float64)
+    carry, xs = jlstm.init_carry(4, 5, np.float64), random_problem(batch=(4,), input_size=3).xs
+    options = {"gates": gates, "key": jax.random.key(1)}
+
+    def gradients(layer):
+        def loss(params, carry, xs):
+            return jnp.sum(layer(params, carry, xs, lengths=lengths, **options)[1] ** 2)
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+
+    lengths = np.asarray([7, 4, 0, 2])
+    expected = gradients(jlstm.lstm)(params, carry, jnp.asarray(xs))
+    mesh = jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(kind,) * len(axes))
+    placed = jax.device_put(xs, NamedSharding(mesh, P(None, "d")))
+    with jax.set_mesh(mesh):
+        for some in (xs, placed):
+            answer = gradients(jlstm.over_devices())(params, carry, jnp.asarray(some))
+            assert_trees_agree(answer, expected)
+        with pytest.raises(ValueError, match="devices: expected None where a mesh is set, got 1"):
+            jlstm.over_devices(devices=jax.devices()[:1])(params, carry, placed, **options)
+
+
+def test_xs_on_an_explicit_mesh_say_the_devices():
+    params = jlstm.init_params(jax.random.key(0), 3, 5)
+    xs = jnp.ones((6, 4, 3), jnp.float32)
+    placed = jax.device_put(xs, NamedSharding(jax.make_mesh((2,), ("d",)), P(None, "d")))
+    run = jax.jit(partial(gradient, jlstm.over_devices()))
+    assert_trees_agree(run(params, placed), run(params, xs), 1e-6)
 
 
 def test_gradients_are_added_up_once_and_outside_of_every_loop():

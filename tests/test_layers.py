@@ -12,6 +12,8 @@ import numpy as np
 import oracle
 import pytest
 import witness
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from witness import equations_of
 
 import jlstm
@@ -507,6 +509,29 @@ def test_gradients_over_devices():
 
     layer = partial(stack, config)
     assert_trees_agree(gradient(jlstm.over_devices(layer)), gradient(layer))
+
+
+def test_a_stack_over_an_explicit_mesh():
+    gates = Variant(zoneout_c=0.3, layer_norm=True, peepholes=True)
+    options = {"bidirectional": True, "learned_carry": True, "variational": False}
+    config = Stack(sizes=(3, 2), gates=gates, **options, **DROPPED)
+    params, _, xs = problem_of(config, batch=(4,))
+    lengths = np.asarray([7, 4, 0, 2])
+
+    def loss(params, xs, lengths):
+        carry, hs = stack(config, params, None, xs, lengths=lengths, key=jax.random.key(0))
+        pooled = [pool(hs, lengths) for pool in (partial(last, config=config), mean, maximum)]
+        return sum(jnp.sum(a**3) for a in (hs, *pooled, *jax.tree.leaves(carry)))
+
+    run = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    expected = run(params, xs, lengths)
+    mesh = jax.make_mesh((2,), ("d",))
+    cut = [NamedSharding(mesh, P(*spec)) for spec in ((), (None, "d"), ("d",))]
+    with jax.set_mesh(mesh):
+        point = jax.device_put((params, xs, lengths), tuple(cut))
+        program = run.lower(*point).compile()
+        assert_trees_agree(program(*point), expected, 1e-11)
+    assert "all-gather" not in program.as_text()
 
 
 def test_without_noise_is_a_stack_without_rates():

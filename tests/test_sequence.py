@@ -1,5 +1,6 @@
 """lstm() against the NumPy oracle and autodiff: every option, every derivative, every transform."""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import get_args
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from witness import (
     Problem,
@@ -41,6 +42,7 @@ RULES = [("vjp", r) for r in RESIDUALS] + [
 rules = pytest.mark.parametrize(("derivative", "residuals"), RULES)
 
 MASKS = {"lengths": True, "resets": True, "reset_to": True}
+EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
 
 
 def arguments(problem, dtype=np.float64):
@@ -419,6 +421,73 @@ def test_the_batch_may_be_sharded_over_devices(derivative, options):
     )
     answer = jax.jit(sharded)(params, xs, reset_to, masks)
     assert_trees_agree(answer, gradient(params, xs, reset_to, masks))
+
+
+MESHES = {kind: jax.make_mesh((2,), ("d",), axis_types=(kind,)) for kind in (EXPLICIT, AUTO)}
+
+
+def cut_over(mesh, tree, lead):
+    """On the mesh, one axis cut in two; the others, and the axes in front of it, are whole."""
+    return jax.device_put(tree, NamedSharding(mesh, P(*[None] * lead, "d")))
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("mesh", MESHES.values(), ids=lambda mesh: mesh.axis_types[0].name)
+@pytest.mark.parametrize("set_it", [False, True])
+def test_a_batch_on_a_mesh_stays_cut(derivative, mesh, set_it):
+    problem = random_problem(batch=(4,), lengths=True, resets=True)
+    params, _, xs, _ = arguments(problem)
+
+    def loss(params, xs, lengths, resets):
+        how = {"derivative": derivative, "chunk": 3, "lengths": lengths, "resets": resets}
+        carry, hs = jlstm.lstm(params, None, xs, **how)
+        return jnp.sum(hs**3) + jnp.sum(carry.c**2), hs
+
+    run = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+    expected = run(params, xs, problem.lengths, problem.resets)
+    # The weights are where they were made, on one device.
+    given = (xs, 1), (problem.lengths, 0), (problem.resets, 1)
+    point = params, *(cut_over(mesh, a, lead) for a, lead in given)
+    with jax.set_mesh(mesh) if set_it else nullcontext():
+        program = run.lower(*point).compile()
+        answer = program(*point)
+    assert_trees_agree(answer, expected)
+    assert {shard.data.shape for shard in answer[0][1].addressable_shards} == {(7, 2, 2)}
+    assert "all-reduce" in program.as_text()
+    assert "all-gather" not in program.as_text()
+
+
+@pytest.mark.parametrize("lead", [1, 2])
+def test_either_of_two_batch_axes_may_be_cut(lead):
+    problem = random_problem(batch=(4, 2))
+    params, carry, xs, _ = arguments(problem)
+    mesh = MESHES[EXPLICIT]
+
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=(0, 1, 2))
+    def run(params, carry, xs):
+        return jnp.sum(jlstm.lstm(params, carry, xs)[1] ** 2)
+
+    # Weights that are cut themselves are made whole; their gradient comes as they came.
+    w_ih, w_hh, b = params
+    cut = jlstm.LSTMParams(w_ih, cut_over(mesh, w_hh, 0), cut_over(mesh, b, 0))
+    answer = run(cut, cut_over(mesh, carry, lead - 1), cut_over(mesh, xs, lead))
+    assert_trees_agree(answer, run(params, carry, xs))
+    assert answer[1][0].w_hh.sharding.spec == P("d", None, None)
+
+
+def test_the_cell_on_a_mesh_in_a_scan_of_ones_own():
+    problem = random_problem(batch=(4,))
+    params, carry, xs, _ = arguments(problem)
+
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=(0, 1, 2))
+    def run(params, carry, xs):
+        return jnp.sum(jax.lax.scan(partial(jlstm.cell, params), carry, xs)[1] ** 2)
+
+    mesh = MESHES[EXPLICIT]
+    answer = run(params, cut_over(mesh, carry, 0), cut_over(mesh, xs, 1))
+    assert_trees_agree(answer, run(params, carry, xs))
 
 
 def test_without_64_bit_numbers():
