@@ -16,12 +16,15 @@ from jlstm.checks import check_function, check_number
 
 
 class Activation(NamedTuple):
-    """An elementwise function and its slope."""
+    """An elementwise function and its slope: a plain value, to compare, print and pickle.
+
+    (Pickled by its names, so the functions have to be those of a module.)
+    """
 
     function: Callable[..., Array]
     """(a, *constants) -> v."""
-    derivative: Callable[..., Array]
-    """(a, v, *constants) -> dv/da."""
+    derivative: Callable[..., Array] | None = None
+    """(a, v, *constants) -> dv/da; None to have it found by JAX."""
     constants: tuple[float, ...] = ()
 
     def __call__(self, a: Array) -> Array:
@@ -30,7 +33,19 @@ class Activation(NamedTuple):
 
     def slope(self, a: Array, v: Array) -> Array:
         """dv/da at a, where the value is v."""
+        if self.derivative is None:
+            tangent: Array = jax.jvp(self.__call__, (a,), (jnp.ones_like(a),))[1]
+            return tangent
         return self.derivative(a, v, *self.constants)
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__name__", repr(self.function)).lstrip("_")
+        if self.derivative is None:
+            return f"activation({name})"
+        return f"{name}({', '.join(map(repr, self.constants))})" if self.constants else name
+
+    def __deepcopy__(self, memo: Any) -> "Activation":
+        return self  # nothing in it changes; and a copy of a function that JAX compiled is another
 
 
 def _step(condition: Array, a: Array, inside: Any = 1.0, outside: Any = 0.0) -> Array:
@@ -38,21 +53,73 @@ def _step(condition: Array, a: Array, inside: Any = 1.0, outside: Any = 0.0) -> 
     return jnp.where(condition, jnp.asarray(inside, a.dtype), jnp.asarray(outside, a.dtype))
 
 
-sigmoid = Activation(jax.nn.sigmoid, lambda a, v: v * (1 - v))
+# Functions of the module rather than lambdas, closures or what JAX has compiled: equal activations
+# are to compare equal, also when one of them was pickled, as a program is compiled once for each.
+
+
+def _sigmoid(a: Array) -> Array:
+    return jax.nn.sigmoid(a)
+
+
+def _sigmoid_slope(a: Array, v: Array) -> Array:
+    return v * (1 - v)
+
+
+def _tanh(a: Array) -> Array:
+    return jnp.tanh(a)
+
+
+def _tanh_slope(a: Array, v: Array) -> Array:
+    return 1 - v * v
+
+
+def _relu(a: Array) -> Array:
+    return jax.nn.relu(a)
+
+
+def _relu_slope(a: Array, v: Array) -> Array:
+    return _step(a > 0, a)
+
+
+def _softsign(a: Array) -> Array:
+    return a / (1 + jnp.abs(a))
+
+
+def _softsign_slope(a: Array, v: Array) -> Array:
+    return (1 - jnp.abs(v)) ** 2
+
+
+def _softplus(a: Array) -> Array:
+    return jnp.logaddexp(a, 0)
+
+
+def _softplus_slope(a: Array, v: Array) -> Array:
+    return jax.nn.sigmoid(a)
+
+
+def _identity(a: Array) -> Array:
+    return a
+
+
+def _identity_slope(a: Array, v: Array) -> Array:
+    return jnp.ones_like(a)
+
+
+sigmoid = Activation(_sigmoid, _sigmoid_slope)
 """σ(a) = 1/(1 + e^−a)."""
 
-tanh = Activation(jnp.tanh, lambda a, v: 1 - v * v)
+tanh = Activation(_tanh, _tanh_slope)
 
-relu = Activation(jax.nn.relu, lambda a, v: _step(a > 0, a))
+relu = Activation(_relu, _relu_slope)
 """max(0, a)."""
 
-softsign = Activation(lambda a: a / (1 + jnp.abs(a)), lambda a, v: (1 - jnp.abs(v)) ** 2)
+softsign = Activation(_softsign, _softsign_slope)
 """a/(1 + |a|)."""
 
-softplus = Activation(lambda a: jnp.logaddexp(a, 0), lambda a, v: jax.nn.sigmoid(a))
+softplus = Activation(_softplus, _softplus_slope)
 """log(1 + e^a)."""
 
-identity = Activation(lambda a: a, lambda a, v: jnp.ones_like(a))
+identity = Activation(_identity, _identity_slope)
 """a itself."""
 
 
@@ -89,28 +156,19 @@ def elu(alpha: float = 1.0) -> Activation:
 def activation(function: Callable[[Array], Array]) -> Activation:
     """An activation of any elementwise function that JAX can differentiate.
 
-    Make it once and keep it: programs are compiled anew for another ``function``.
+    Programs are compiled once for each ``function``: make it once and keep it.
 
     Raises:
         TypeError: ``function`` cannot be called.
     """
     check_function("function", function)
-
-    def slope(a: Array, v: Array) -> Array:
-        tangent: Array = jax.jvp(function, (a,), (jnp.ones_like(a),))[1]
-        return tangent
-
-    return Activation(function, slope)
+    return Activation(function)
 
 
 def _with(function: Any, slope: Any, *constants: float) -> Activation:
     for name, value in zip(("alpha", "beta"), constants, strict=False):
         check_number(name, value)
     return Activation(function, slope, tuple(map(float, constants)))
-
-
-# Functions of the module rather than closures: equal activations are to compare equal, as a
-# program is compiled once for each.
 
 
 def _affine(a: Array, alpha: float, beta: float) -> Array:

@@ -161,6 +161,9 @@ class _Plain:
 
     random: bool = False
 
+    def __repr__(self) -> str:
+        return "PLAIN"
+
     def check(self, params: Any) -> LSTMParams:
         return check_params(params)
 

@@ -1,5 +1,7 @@
 """Activations: value and slope against formulae in NumPy and against autodiff."""
 
+import pickle
+from copy import deepcopy
 from functools import partial
 
 import jax
@@ -197,6 +199,27 @@ def test_equal_constants_are_equal_activations(name):
         assert other != make()
         assert Variant(gate=other) != Variant(gate=make())
     assert Variant(gate=make()) == Variant(gate=make(*constants))
+
+
+def of_a_module(a):
+    return jnp.sin(a) + a
+
+
+@pytest.mark.parametrize("name", [*DEFAULTS, "sigmoid", "tanh", "relu", "softsign", "softplus"])
+def test_an_activation_is_a_plain_value(name):
+    known = KNOWN[name][0]
+    for copy in (pickle.loads(pickle.dumps(known)), deepcopy(known)):
+        assert copy == known
+        assert hash(copy) == hash(known)
+        assert eval(repr(copy), vars(activations)) == known
+
+
+def test_an_activation_of_any_function_is_one_too():
+    known = activations.activation(of_a_module)
+    assert known == activations.activation(of_a_module)
+    assert repr(known) == "activation(of_a_module)"
+    # What JAX has compiled can be copied, but has no name to be pickled by.
+    assert deepcopy(activations.activation(jnp.sin)) == activations.activation(jnp.sin)
 
 
 @pytest.mark.parametrize("number", [2, np.float64(2), np.float32(2), np.int8(2)])

@@ -1,5 +1,7 @@
 """Stacks against layers called one by one, a NumPy loop and autodiff; and what goes around them."""
 
+import pickle
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import combinations, pairwise
@@ -17,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from witness import equations_of
 
 import jlstm
-from jlstm import Carry, LSTMParams, Stack, Variant, VariantParams, init_stack, stack
+from jlstm import Carry, LSTMParams, Stack, Variant, VariantParams, activations, init_stack, stack
 from jlstm.cell import PLAIN
 from jlstm.layers import (
     LayerParams,
@@ -121,6 +123,15 @@ def by_hand(config, params, carry, xs, *, resets=None, **options):
         outs.append(h)
     out = jnp.concatenate(outs, axis=-1) if config.connections == "skip" else outs[-1]
     return tuple(carries), out
+
+
+@configs
+def test_a_copy_of_a_stack_is_the_same_stack(config):
+    for copy in (deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert copy == config
+        assert hash(copy) == hash(config)
+        known = vars(activations) | {"Stack": Stack, "Variant": Variant, "PLAIN": PLAIN}
+        assert eval(repr(copy), known) == config
 
 
 @configs
@@ -282,6 +293,8 @@ def test_equal_stacks_compile_once():
     params, carry, xs = problem_of(Stack(sizes=(3, 3)))
     for sizes, gates in [((3, 3), PLAIN), ([3, 3], (PLAIN, PLAIN)), ([3, 3], [PLAIN] * 2)]:
         run(Stack(sizes=sizes, gates=gates, output_sizes=[None, None]), params, carry, xs)
+    for copied in (deepcopy, lambda config: pickle.loads(pickle.dumps(config))):
+        run(copied(Stack(sizes=(3, 3))), params, carry, xs)
     assert run._cache_size() == 1
     assert Stack(sizes=3) == Stack(sizes=[3]) != Stack(sizes=4)
 

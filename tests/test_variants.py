@@ -1,7 +1,9 @@
 """Variants of the cell against a loop in NumPy and autodiff: each option, alone and with others."""
 
 import json
+import pickle
 from collections import Counter
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -465,6 +467,25 @@ def test_equal_variants_compile_once():
     assert sequence._scan._cache_size() == compiled
     problem._replace(gates=variant_of(NAMES | {"cell_clip": 0.78})).lstm(*problem.point)
     assert sequence._scan._cache_size() == compiled + 1
+
+
+@pytest.mark.parametrize("gates", [PLAIN, Variant(), variant_of(TOGETHER)])
+@pytest.mark.parametrize("copied", [deepcopy, lambda gates: pickle.loads(pickle.dumps(gates))])
+def test_a_copy_of_a_cell_is_the_same_cell(gates, copied):
+    copy = copied(gates)
+    assert copy == gates
+    assert hash(copy) == hash(gates)
+    known = vars(activations) | {"Variant": Variant, "PLAIN": PLAIN}
+    assert eval(repr(copy), known) == gates
+
+
+def test_a_copy_of_a_cell_compiles_nothing():
+    problem = problem_of(NAMES | {"cell_clip": 0.79}, time=3)
+    problem.lstm(*problem.point)
+    compiled = sequence._scan._cache_size()
+    for copy in (deepcopy(problem.gates), pickle.loads(pickle.dumps(problem.gates))):
+        problem._replace(gates=copy).lstm(*problem.point)
+    assert sequence._scan._cache_size() == compiled
 
 
 # The weights
