@@ -177,7 +177,7 @@ class _Plain:
         return None
 
     def inputs(self, rest: LSTMParams, x_part: Flat) -> Flat:
-        return x_part if rest.b is None else x_part + rest.b
+        return x_part if rest.b is None else x_part + along(rest.b, x_part)
 
     def equations(
         self, rest: Any, z: Flat, h_part: Flat, prev: Carry, noise: None, into: Into
@@ -230,7 +230,7 @@ class _Plain:
         into: Into,
     ) -> Flat:
         known = dx_part + dh_part
-        return known if d_rest.b is None else known + d_rest.b
+        return known if d_rest.b is None else known + along(d_rest.b, known)
 
 
 PLAIN: Gates = _Plain()
@@ -270,6 +270,14 @@ def outer(a: Float[Array, "*rows n"], b: Float[Array, "*rows m"], into: Into) ->
 def total(a: Float[Array, "*rows n"]) -> Float[Array, " n"]:
     """The sum of all rows, for the gradient of a vector."""
     return jnp.sum(a, axis=tuple(range(a.ndim - 1)))
+
+
+def along(a: Array, other: Array) -> Array:
+    """The same with as many axes as ``other`` has: axes of size 1 are put in front.
+
+    NumPy does so by itself, and JAX does unless ``jax_numpy_rank_promotion`` forbids it.
+    """
+    return jnp.expand_dims(a, tuple(range(other.ndim - a.ndim)))
 
 
 def batch_sharding(a: Array, start: int, stop: int) -> NamedSharding:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, batch_sharding, init_carry, init_params
+from jlstm.cell import PLAIN, along, batch_sharding, init_carry, init_params
 from jlstm.checks import check_choice, check_flag, check_function, check_number, check_size
 from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
 from jlstm.sequence import lstm, step_numbers, valid_steps
@@ -451,7 +451,7 @@ def last(
     if config is not None and config.bidirectional:
         widths = config.outputs if config.connections == "skip" else config.outputs[-1:]
         backward = jnp.concatenate([jnp.arange(n) >= n // 2 for n in widths])
-        ends = jnp.where(backward, hs[0], ends)
+        ends = jnp.where(along(backward, ends), hs[0], ends)
     return jnp.where(count[..., None] > 0, ends, jnp.zeros_like(ends))
 
 
@@ -493,7 +493,7 @@ def _drop(keys: PRNGKeyArray, a: Array, rate: float, first: Any) -> Array:
     """Features dropped: others at each step, ``first`` being its number, or, if None, the same."""
     size, dtype = a.shape[-1], a.dtype
     if first is None:
-        return a * dropout_mask(keys, rate, size, dtype)
+        return a * along(dropout_mask(keys, rate, size, dtype), a)
 
     # Under checkpoint the masks are drawn again for the backward pass rather than kept.
     @jax.checkpoint

@@ -32,7 +32,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, alike, batch_sharding, init_carry, outer, product
+from jlstm.cell import PLAIN, alike, along, batch_sharding, init_carry, outer, product
 from jlstm.checks import check_choice, check_flag, check_size
 from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
 from jlstm.types import Carry, check_array, check_carry, check_float
@@ -78,7 +78,9 @@ class Chance(NamedTuple):
 
 def _select(mask: Array | None, yes: Any, no: Any) -> Any:
     """``yes`` where the mask is True, else ``no``; a mask of None is all True."""
-    return yes if mask is None else jax.tree.map(partial(jnp.where, mask), yes, no)
+    if mask is None:
+        return yes
+    return jax.tree.map(lambda a, b: jnp.where(mask, a, along(b, a)), yes, no)
 
 
 # One step
@@ -123,7 +125,7 @@ def _into(plan: Plan) -> Callable[[Array, Array], Array]:
 
 
 def _drop(chance: Chance | None, h: Array) -> Array:
-    return h if chance is None or chance.mask is None else h * chance.mask
+    return h if chance is None or chance.mask is None else h * along(chance.mask, h)
 
 
 def _noise(plan: Plan, chance: Chance | None, number: Array | None, carry: Carry) -> Any:
@@ -684,5 +686,5 @@ def valid_steps(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time 
     # jit, and the dtype may be too small for the time.
     steps = jnp.arange(time).reshape(time, *[1] * len(batch))
     most = min(time, int(np.iinfo(array.dtype).max))
-    valid: Array = steps < jnp.minimum(array, most).astype(steps.dtype)
+    valid: Array = steps < along(jnp.minimum(array, most).astype(steps.dtype), steps)
     return valid

@@ -47,7 +47,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from jlstm.activations import Activation, sigmoid, tanh
-from jlstm.cell import check_init, glorot_per_gate, orthogonal_per_gate, outer, total
+from jlstm.cell import along, check_init, glorot_per_gate, orthogonal_per_gate, outer, total
 from jlstm.checks import check_flag, check_number, check_size
 from jlstm.gates import Flat, Into, State
 from jlstm.types import GATES, Carry, at_least_32_bits, check_array, check_float
@@ -414,7 +414,7 @@ class Variant:
 
     def inputs(self, rest: Rest, x_part: Flat) -> Flat:
         """What is known of z before h'."""
-        z = x_part
+        z, rest = x_part, _along(rest, x_part)
         if self.layer_norm:
             z = rest.gain_x * normalise(x_part, self.epsilon).n
         if rest.b is not None:
@@ -435,6 +435,7 @@ class Variant:
     ) -> Carry:
         """(z, h'·U, carry') to the carry: the module's equations, one by one."""
         sigma, phi, psi = self.gate, self.candidate, self.output
+        rest = _along(rest, z)
 
         def peep(n: int, c: State) -> State | float:
             return 0.0 if rest.peepholes is None else self._peepholes(rest)[n] * c
@@ -474,6 +475,7 @@ class Variant:
         into: Into,
     ) -> tuple[Carry, Saved]:
         """``equations``, and what ``jacobian`` needs to know."""
+        rest = _along(rest, z)
         z = z + (rest.gain_h * normalise(h_part, self.epsilon).n if self.layer_norm else h_part)
         values = self._values(rest, z, prev, noise)
         r = values.m
@@ -520,6 +522,7 @@ class Variant:
         into: Into,
     ) -> Local:
         """The local derivative, every value found again from z and the carry before."""
+        rest = _along(rest, saved.z)
         value = self._values(rest, saved.z, before, noise)
         a_i, *a_f, a_g, a_o = value.preacts
         c_prev = before.c
@@ -569,7 +572,7 @@ class Variant:
         self, rest: Rest, jac: Local, d: Carry, into: Into
     ) -> tuple[Left, Flat, tuple[State | None, State]]:
         """One step of back-propagation through time; ``rest.w_hr`` is Pᵀ here."""
-        zeta_h, zeta_c = self._zeta(jac)
+        rest, (zeta_h, zeta_c) = _along(rest, d.c), self._zeta(jac)
         dr = _times(jac.open, _scaled(zeta_h, d.h))
         dm = dr if rest.w_hr is None else into(dr, rest.w_hr)
         dn = None if jac.m_n is None else dm * jac.m_n
@@ -589,7 +592,7 @@ class Variant:
         self, rest: Rest, jac: Local, known: Left, h_part: Flat, d_prev: Carry, into: Into
     ) -> Carry:
         """Tangents of (all that is known beforehand, h'·U, carry') to those of the carry."""
-        zeta_h, zeta_c = self._zeta(jac)
+        rest, (zeta_h, zeta_c) = _along(rest, d_prev.c), self._zeta(jac)
         if self.layer_norm:
             h_part = rest.gain_h * jac.norm_h.linear(h_part)
         dz_i, *dz_f, dz_g, dz_o = self._split(known.z + h_part)
@@ -612,7 +615,7 @@ class Variant:
         into: Into,
     ) -> tuple[Flat, Flat, VariantParams]:
         """What the pullback left, to cotangents of x·W, h'·U and ``rest``: all steps at once."""
-        dz = out.z
+        dz, rest = out.z, _along(rest, out.z)
         dx_part, dh_part = dz, self._through_norm(rest, jac, dz)
         d: dict[str, Any] = dict.fromkeys(VariantParams._fields)
 
@@ -643,6 +646,7 @@ class Variant:
         into: Into,
     ) -> Left:
         """The transpose of ``gradient``; what is None in ``d_rest`` does not move."""
+        rest, d_rest = (_along(some, dx_part) for some in (rest, d_rest))
         dn = None
         if self.layer_norm:
             norm_x = normalise(x_part(), self.epsilon)
@@ -694,6 +698,11 @@ class Variant:
     def _through_norm(self, rest: Rest, jac: Local, dz: Flat) -> Flat:
         """The cotangent of h'·U from that of z."""
         return jac.norm_h.linear(rest.gain_h * dz) if self.layer_norm else dz
+
+
+def _along(rest: Rest, a: Array) -> Rest:
+    """The weights, all vectors among them with as many axes as a."""
+    return jax.tree.map(lambda w: along(w, a) if w.ndim == 1 else w, rest)
 
 
 def _mix(zeta: Any, old: State, new: State) -> State:

@@ -6,6 +6,7 @@ import sys
 
 import hypothesis
 import jax
+import pytest
 
 # Nearly all of the suite's time is compiling programs that run once, on a few numbers. XLA's quick
 # code generator and LLVM without optimisation take a quarter of it, for the same arithmetic. Set
@@ -39,3 +40,15 @@ hypothesis.settings.register_profile(
     "ci", parent=hypothesis.settings.get_profile("dev"), derandomize=True
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+# The tests of the library's core: what a user calls in a program of their own.
+CORE = {"activations", "cell", "devices", "golden", "layers", "sequence", "variants"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ranks_that_fit(request):
+    """The core has to run where arrays of different ranks are an error; models need not."""
+    in_core = request.path.stem.removeprefix("test_").removesuffix("_random") in CORE
+    with jax.numpy_rank_promotion("raise" if in_core else "allow"):
+        yield
