@@ -60,6 +60,7 @@ from jlstm.types import (
     check_float,
     check_key,
     check_params,
+    check_step,
 )
 
 
@@ -371,6 +372,8 @@ def cell(
     x = check_array("x", x, ("...", inputs), dtype)
     batch = x.shape[:-1]
     carry = check_carry("carry", carry, batch, hidden, dtype, output)
+    if t is not None:
+        check_step("t", t)
     params, (x, carry), _ = alike(params, (x, carry))
     weights = gates.flatten(params)
     rest, h_prev, noise = weights._replace(w_ih=None, w_hh=None), carry.h, None
@@ -425,7 +428,7 @@ def check_init(
     key: Any, input_size: Any, hidden_size: Any, forget_bias: Any, bias: Any, dtype: Any
 ) -> np.dtype:
     """The dtype of fresh weights; raise where they cannot be drawn as asked."""
-    check_key("key", key)
+    check_key("key", key, single=True)
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
     check_number("forget_bias", forget_bias)

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jlstm.types import Carry, check_key, format_shape
@@ -134,7 +133,8 @@ def sequence_keys(key: PRNGKeyArray | None, batch: Sequence[int]) -> PRNGKeyArra
     What a sequence draws depends on its own key alone, so however the batch is cut, it stays. That
     holds for threefry, JAX's default. Under JAX's rbg and unsafe_rbg a batch draws from the key of
     its first sequence, so what a sequence draws depends on the batch around it. A key for a
-    sequence without batch axes is that sequence's own.
+    sequence without batch axes is that sequence's own. (Raw keys, as ``jax.random.PRNGKey`` makes
+    them, have one axis more.)
 
     Raises:
         TypeError: no key of ``jax.random``.
@@ -145,18 +145,15 @@ def sequence_keys(key: PRNGKeyArray | None, batch: Sequence[int]) -> PRNGKeyArra
             "key: expected a key of jax.random, for what is random here, got None; "
             "for evaluation, take without_noise() of the gates or the stack"
         )
-    dtype: Any = getattr(key, "dtype", jnp.float32)
-    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        check_key("key", key)
-        key = jax.random.wrap_key_data(jnp.asarray(key))
-    if key.shape == () and batch:
-        return jax.random.split(key, tuple(batch))
-    if key.shape != tuple(batch):
+    keys = check_key("key", key)
+    if keys.shape == () and batch:
+        return jax.random.split(keys, tuple(batch))
+    if keys.shape != tuple(batch):
         raise ValueError(
             f"key: expected one key, or one for each sequence, {format_shape(batch)}, "
-            f"got {format_shape(key.shape)}"
+            f"got {format_shape(keys.shape)}"
         )
-    return key
+    return keys
 
 
 def draw_steps(

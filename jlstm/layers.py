@@ -25,7 +25,7 @@ from jlstm.cell import PLAIN, along, batch_sharding, init_carry, init_params
 from jlstm.checks import check_choice, check_flag, check_function, check_number, check_size
 from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
 from jlstm.sequence import lstm, step_numbers, valid_steps
-from jlstm.types import Carry, at_least_32_bits, check_array, check_key
+from jlstm.types import Carry, at_least_32_bits, check_array, check_key, check_step
 from jlstm.variants import Variant, dropout_mask, fold_keys
 
 Connections = Literal["chain", "residual", "skip"]
@@ -193,7 +193,7 @@ def init_stack(
         TypeError: an argument of another type, or a dtype that is not floating-point.
         ValueError: a size below 1, or a bias that is not finite.
     """
-    check_key("key", key)
+    check_key("key", key, single=True)
     check_size("input_size", input_size)
     _check_config(config)
     options: dict[str, Any] = {"forget_bias": forget_bias, "bias": bias, "dtype": dtype}
@@ -257,6 +257,7 @@ def stack(
     """
     _check_config(config)
     check_function("layer", layer)
+    check_step("t", t)
     depth = len(config.cells)
     for name in {"gates", "reverse", "reset_to"} & set(options):
         raise TypeError(f"{name}: expected it in config, which says it for each layer")
@@ -345,7 +346,7 @@ def drop_weights(key: PRNGKeyArray, params: Any, rate: float) -> Any:
         TypeError: no key, or no number.
         ValueError: a rate outside 0 … 1, or no recurrent weights.
     """
-    check_key("key", key)
+    check_key("key", key, single=True)
     check_number("rate", rate, least=0, below=1)
 
     def is_recurrent(path: Any) -> bool:

@@ -35,7 +35,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 from jlstm.cell import PLAIN, alike, along, batch_sharding, init_carry, outer, product
 from jlstm.checks import check_choice, check_flag, check_size
 from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
-from jlstm.types import Carry, check_array, check_carry, check_float
+from jlstm.types import Carry, check_array, check_carry, check_float, check_step
 
 Derivative = Literal["vjp", "jvp", "autodiff"]
 Residuals = Literal["gates", "carry", "chunks"]
@@ -634,6 +634,7 @@ def lstm(
     if resets is not None:
         keep = ~check_array("resets", resets, (time, *batch), jnp.bool_)
         keep = keep if valid is None else keep | ~valid
+    check_step("t", t)
     check_flag("reverse", reverse)
     check_choice("derivative", derivative, get_args(Derivative))
     check_choice("residuals", residuals, get_args(Residuals))

@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jlstm.checks import check_size
 
 GATES = ("i", "f", "g", "o")
 """The order of the gate axis: input gate, forget gate, cell candidate, output gate."""
@@ -84,13 +86,41 @@ def format_shape(shape: Sequence[int | str]) -> str:
     return "[" + ", ".join(str(s) for s in shape) + "]"
 
 
-def check_key(name: str, value: Any) -> None:
-    """Raise unless ``value`` is a key of ``jax.random``, of the new kind or the old."""
-    is_array = isinstance(value, jax.Array | np.ndarray)
-    if not (is_array and (jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.ndim == 1)):
+def check_key(name: str, value: Any, *, single: bool = False) -> PRNGKeyArray:
+    """``value`` as keys of ``jax.random``: raw ones, of ``jax.random.PRNGKey``, become new ones.
+
+    Raises:
+        TypeError: no key.
+        ValueError: several, where a single one is asked for.
+    """
+    if not isinstance(value, jax.Array | np.ndarray):
         raise TypeError(
             f"{name}: expected a key of jax.random, got {type(value).__name__} {value!r}"
         )
+    if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        raw = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+        if value.dtype != raw.dtype or value.shape[-1:] != raw.shape:
+            raise TypeError(
+                f"{name}: expected a key of jax.random, or its {raw.shape[0]} {raw.dtype.name}, "
+                f"got {value.dtype.name} {format_shape(value.shape)}"
+            )
+        value = jax.random.wrap_key_data(jnp.asarray(value))
+    if single and value.shape:
+        raise ValueError(f"{name}: expected a single key, got {format_shape(value.shape)} of them")
+    keys: PRNGKeyArray = value
+    return keys
+
+
+def check_step(name: str, value: Any) -> None:
+    """Raise unless ``value`` is the number of a step: an integer, or a scalar array of one."""
+    if isinstance(value, jax.Array | np.ndarray):
+        array = check_array(name, value, ())
+        if not jnp.issubdtype(array.dtype, jnp.integer):
+            raise TypeError(f"{name}: expected an integer dtype, got {array.dtype.name}")
+        if isinstance(value, jax.core.Tracer):
+            return
+        value = int(value)
+    check_size(name, value, least=0)
 
 
 def check_float(name: str, dtype: Any) -> np.dtype:

@@ -698,7 +698,14 @@ def test_each_cell_takes_its_own_weights():
     [
         (None, ValueError, "key: expected a key of jax.random, .* got None; for evaluation, "),
         (0, TypeError, "key: expected a key of jax.random, got int 0"),
-        (jnp.zeros((8, 2), jnp.uint32), TypeError, "key: expected a key of jax.random, got "),
+        (
+            jnp.zeros(2),
+            TypeError,
+            r"key: expected a key of jax.random, or its 2 uint32, got float64 ",
+        ),
+        (np.zeros(3, np.uint32), TypeError, r"key: .* or its 2 uint32, got uint32 \[3\]"),
+        (np.zeros(8, np.uint32), TypeError, r"key: .* or its 2 uint32, got uint32 \[8\]"),
+        (np.zeros((3, 2), np.uint32), ValueError, r"key: .* for each sequence, \[8\], got \[3\]"),
         (
             jax.random.split(jax.random.key(0), 3),
             ValueError,
@@ -713,6 +720,45 @@ def test_bad_keys_are_named(key, error, message):
         jlstm.lstm(params, carry, xs, gates=gates, key=key)
     with pytest.raises(error, match=message):
         jlstm.cell(params, carry, xs[0], gates=gates, key=key)
+
+
+@pytest.mark.parametrize(
+    ("t", "error", "message"),
+    [
+        (1.5, TypeError, "t: expected an int, got float 1.5"),
+        (np.nan, TypeError, "t: expected an int, got float nan"),
+        ("1", TypeError, "t: expected an int, got str '1'"),
+        (True, TypeError, "t: expected an int, got bool True"),
+        ([1], TypeError, r"t: expected an int, got list \[1\]"),
+        (-1, ValueError, "t: expected at least 0, got -1"),
+        (2**31, ValueError, "t: expected at most 2147483647, got 2147483648"),
+        (np.int64(2**31), ValueError, "t: expected at most 2147483647, got 2147483648"),
+        (jnp.asarray(-1), ValueError, "t: expected at least 0, got -1"),
+        (jnp.asarray(2.0), TypeError, "t: expected an integer dtype, got float64"),
+        (np.zeros(2, int), ValueError, r"t: expected shape \[\], got \[2\]"),
+    ],
+)
+@pytest.mark.parametrize("gates", [Variant(), Variant(recurrent_dropout=0.5)])
+def test_bad_steps_are_named(gates, t, error, message):
+    params, carry, xs, _ = problem_of({}, masks=False).point
+    how = {"key": jax.random.key(0), "t": t}
+    config = jlstm.Stack(sizes=10, gates=gates)
+    layers = jlstm.init_stack(jax.random.key(0), 5, config, dtype=np.float64)
+    for call in (
+        partial(jlstm.lstm, params, carry, xs, gates=gates),
+        partial(jlstm.cell, params, carry, xs[0], gates=gates),
+        partial(jlstm.stack, config, layers, None, xs),
+    ):
+        with pytest.raises(error, match=f"^{message}"):
+            call(**how)
+        with pytest.raises(error, match=f"^{message}"):  # at trace time, too
+            jax.eval_shape(partial(call, **how))
+
+
+def test_no_number_of_a_step_is_a_mistake():
+    params, carry, xs, _ = problem_of({}, masks=False).point
+    with pytest.raises(TypeError, match="t: expected an int, got NoneType None"):
+        jlstm.lstm(params, carry, xs, gates=Variant(), t=None)
 
 
 @pytest.mark.parametrize("part", ["h", "c"])

@@ -169,6 +169,16 @@ def test_either_kind_of_key():
         assert_trees_agree(problem.lstm(*problem.point, key), problem.lstm(*problem.point, new), 0)
 
 
+@pytest.mark.parametrize("layer", [jlstm.lstm, jlstm.over_devices()])
+def test_raw_keys_one_for_each_sequence(layer):
+    problem = problem_of(SOME, masks=False)
+    params, carry, xs, _ = problem.point
+    keys = jax.random.split(jax.random.key(3), 8)
+    run = jax.jit(partial(layer, gates=problem.gates))
+    expected = run(params, carry, xs, key=keys)
+    assert_trees_agree(run(params, carry, xs, key=jax.random.key_data(keys)), expected, 0)
+
+
 IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
 
 
