@@ -45,6 +45,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jax.sharding import AxisType, NamedSharding, reshard
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
@@ -460,7 +461,8 @@ def init_carry(
     """The carry before the first step: zeros of shape ``[*batch_shape, hidden_size]``.
 
     Args:
-        batch_shape: the batch axes, ``()`` for a single sequence; one int stands for one axis.
+        batch_shape: the batch axes, ``()`` for a single sequence; one int stands for one axis. A
+            size may be a symbolic one of ``jax.export``.
         hidden_size: units of h and c, at least 1.
         dtype: that of the parameters.
         output_size: units of h, where a projection makes them others than those of c.
@@ -471,7 +473,8 @@ def init_carry(
     """
     batch = tuple(batch_shape) if isinstance(batch_shape, Sequence) else (batch_shape,)
     for n in batch:
-        check_size("batch_shape", n, least=0)
+        if not is_symbolic_dim(n):
+            check_size("batch_shape", n, least=0)
     check_size("hidden_size", hidden_size)
     output = hidden_size if output_size is None else output_size
     check_size("output_size", output)

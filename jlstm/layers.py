@@ -25,12 +25,13 @@ from jlstm.cell import PLAIN, along, batch_sharding, init_carry, init_params
 from jlstm.checks import check_choice, check_flag, check_function, check_number, check_size
 from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
 from jlstm.sequence import lstm, step_numbers, valid_steps
-from jlstm.types import Carry, at_least_32_bits, check_array, check_key, check_step
+from jlstm.types import Carry, at_least_32_bits, check_array, check_key, check_step, exportable
 from jlstm.variants import Variant, dropout_mask, fold_keys
 
 Connections = Literal["chain", "residual", "skip"]
 
 
+@exportable
 class LayerParams(NamedTuple):
     """The weights of one layer of a stack."""
 
@@ -444,7 +445,7 @@ def last(
     if config is not None:
         _check_config(config)
         check_array("hs", hs, ("time", "...", config.output_size))
-    if not hs.shape[0]:
+    if hs.shape[0] == 0:
         return jnp.zeros(hs.shape[1:], hs.dtype)
     count = jnp.sum(mask[..., 0], axis=0)
     at = jnp.maximum(count - 1, 0)[None, ..., None]
@@ -472,7 +473,7 @@ def maximum(
 ) -> Float[Array, "*batch output"]:
     """The maximum over the steps that count; 0 for a sequence of no steps. As for ``last``."""
     hs, mask = _steps(hs, lengths)
-    if not hs.shape[0]:
+    if hs.shape[0] == 0:
         return jnp.zeros(hs.shape[1:], hs.dtype)
     most = jnp.max(jnp.where(mask, hs, jnp.full_like(hs, -jnp.inf)), axis=0)
     return jnp.where(jnp.any(mask, axis=0), most, jnp.zeros_like(most))

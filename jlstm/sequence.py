@@ -30,6 +30,7 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.cell import PLAIN, alike, along, batch_sharding, init_carry, outer, product
@@ -490,7 +491,7 @@ def _scan(
 
     time = steps.xs.shape[0]
     count, rest = divmod(time, plan.chunk)
-    if not rest:
+    if rest == 0:
         carry, hs = walk(carry, 0, count, plan.chunk)
         return carry, blank(hs)
     whole, over = (0, count, plan.chunk), (time - rest, 1, rest)
@@ -551,7 +552,7 @@ def _is_light(
     For a batch, and a W of at most 2¹⁴ numbers, that product costs less than writing down and
     reading again what it gives for all steps of a chunk; 1.1 to 1.2 times on CPU.
     """
-    return math.prod(xs.shape[2:-1]) > 1 and w_ih.size <= 2**14
+    return math.prod(xs.shape[2:-1]) not in (0, 1) and w_ih.size <= 2**14
 
 
 def lstm(
@@ -603,7 +604,7 @@ def lstm(
             every step. ``"chunks"``: h and c between chunks, for very long sequences. What is not
             kept is computed again.
         chunk: steps in a chunk; None for ``choose_chunk``. ``"autodiff"`` is cut into chunks only
-            for residuals="chunks".
+            for residuals="chunks". A symbolic time, in ``jax.export``, is one chunk.
         unroll: steps of the inner loop that are compiled as one; None for ``choose_unroll``.
         compute_dtype: the dtype to which the factors of matrix products are rounded, say
             ``jnp.bfloat16``. Sums, gate arithmetic and the carry keep the parameters' dtype. In the
@@ -639,8 +640,12 @@ def lstm(
     check_choice("derivative", derivative, get_args(Derivative))
     check_choice("residuals", residuals, get_args(Residuals))
     backend = jax.default_backend()
+    count, symbolic = math.prod(batch), bool(is_symbolic_dim(time))
     if chunk is None:
-        chunk = choose_chunk(time, math.prod(batch), inputs, hidden, residuals, backend)
+        # A symbolic batch, in ``jax.export``, is taken to be of the usual order.
+        many = 32 if is_symbolic_dim(count) else count
+        steps = 1 if symbolic else time
+        chunk = choose_chunk(steps, many, inputs, hidden, residuals, backend)
     check_size("chunk", chunk)
     if unroll is None:
         unroll = choose_unroll(backend)
@@ -653,7 +658,7 @@ def lstm(
         gates=gates,
         derivative=derivative,
         residuals=residuals,
-        chunk=max(1, min(chunk, time)),
+        chunk=time if symbolic else max(1, min(chunk, time)),
         unroll=unroll,
         reverse=bool(reverse),
         compute_dtype=compute_dtype,
@@ -661,7 +666,8 @@ def lstm(
 
     number = None if keys is None else step_numbers(time, t)
     valid, keep = (None if mask is None else mask[..., None] for mask in (valid, keep))
-    carry, hs = _scan(plan, params, carry, Steps(xs, valid, keep, number), reset_to, keys)
+    data = Steps(xs, valid, keep, number)
+    carry, hs = _scan(plan, params, carry, data, reset_to, keys)
     return carry, hs
 
 
@@ -675,7 +681,8 @@ def valid_steps(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time 
     array = check_array("lengths", lengths, batch)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"lengths: expected an integer dtype, got {array.dtype.name}")
-    if array.size and not isinstance(lengths, jax.core.Tracer):
+    known = not isinstance(lengths, jax.core.Tracer) and not is_symbolic_dim(time)
+    if known and array.size:
         # By NumPy: inside a trace even a constant becomes a tracer once JAX has touched it.
         least, most = (int(f(np.asarray(lengths))) for f in (np.min, np.max))
         if least < 0 or most > time:
@@ -683,9 +690,9 @@ def valid_steps(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time 
                 f"lengths: expected values from 0 to {time} (the time axis of xs), "
                 f"got {least} to {most}"
             )
-    # Clipped where it is still as wide as it came; what an int32 cannot say may be a length under
-    # jit, and the dtype may be too small for the time.
+    # Clipped where it is still as wide as it came: what an int32 cannot say may be a length under
+    # jit.
     steps = jnp.arange(time).reshape(time, *[1] * len(batch))
-    most = min(time, int(np.iinfo(array.dtype).max))
+    most = min(int(np.iinfo(dtype).max) for dtype in (steps.dtype, array.dtype))
     valid: Array = steps < along(jnp.minimum(array, most).astype(steps.dtype), steps)
     return valid

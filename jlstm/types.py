@@ -16,11 +16,13 @@ Plural names (``xs``, ``hs``) have a time axis, singular ones (``x``, ``h``) hav
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jlstm.checks import check_size
@@ -29,6 +31,17 @@ GATES = ("i", "f", "g", "o")
 """The order of the gate axis: input gate, forget gate, cell candidate, output gate."""
 
 
+Tuple = TypeVar("Tuple", bound=type)
+
+
+def exportable(kind: Tuple) -> Tuple:
+    """A NamedTuple of the library, known to ``jax.export``: ``Exported.serialize`` takes it."""
+    with suppress(ValueError):  # known already, where a module is imported a second time
+        export.register_namedtuple_serialization(kind, serialized_name=f"jlstm.{kind.__name__}")
+    return kind
+
+
+@exportable
 class LSTMParams(NamedTuple):
     """The weights of one LSTM layer: z_t = x_t·w_ih + h_{t-1}·w_hh + b, one block per gate.
 
@@ -43,6 +56,7 @@ class LSTMParams(NamedTuple):
     """The bias, which the notes leave out; None for an LSTM without one."""
 
 
+@exportable
 class Carry(NamedTuple):
     """What an LSTM remembers from one step to the next."""
 

@@ -50,9 +50,10 @@ from jlstm.activations import Activation, sigmoid, tanh
 from jlstm.cell import along, check_init, glorot_per_gate, orthogonal_per_gate, outer, total
 from jlstm.checks import check_flag, check_number, check_size
 from jlstm.gates import Flat, Into, State
-from jlstm.types import GATES, Carry, at_least_32_bits, check_array, check_float
+from jlstm.types import GATES, Carry, at_least_32_bits, check_array, check_float, exportable
 
 
+@exportable
 class VariantParams(NamedTuple):
     """The weights of a variant; None for those that it does not have.
 

@@ -205,6 +205,11 @@ def test_a_public_name_is_never_its_file(first):
     loaded_by("-c", code)
 
 
+def test_imported_a_second_time():
+    code = "import sys, jlstm; jlstm.stack, [sys.modules.pop(m) for m in [*sys.modules] if "
+    loaded_by("-c", code + "m.startswith('jlstm')]; import jlstm; jlstm.stack, jlstm.VariantParams")
+
+
 def test_type_checkers_see_the_same_names():
     tree = ast.parse((LIBRARY / "__init__.py").read_text("utf-8"))
     seen = {

@@ -600,6 +600,28 @@ def test_masks_drawn_at_every_step_are_not_kept():
     assert kept(**DROPPED) < kept() + time * batch
 
 
+def test_export_with_symbolic_sizes():
+    gates = [PLAIN, Variant(peepholes=True, zoneout_c=0.3)]
+    options = {"bidirectional": True, "learned_carry": True, "variational": False, "dropout": 0.2}
+    config = Stack(sizes=(3, 2), gates=gates, **options)
+    params, carry, xs = problem_of(config)
+
+    @jax.jit
+    def run(params, carry, xs, lengths):
+        carry, hs = stack(config, params, carry, xs, lengths=lengths, key=jax.random.key(0))
+        return carry, hs, [pool(hs, lengths) for pool in (partial(last, config=config), maximum)]
+
+    t, b = jax.export.symbolic_shape("t, b")
+
+    def named(a, *axes):
+        return jax.ShapeDtypeStruct((*axes, *a.shape[len(axes) :]), a.dtype)
+
+    shapes = jax.tree.map(partial(named), params), jax.tree.map(lambda a: named(a, b), carry)
+    exported = jax.export.export(run)(*shapes, named(xs, t, b), named(LENGTHS, b))
+    exported = jax.export.deserialize(exported.serialize())
+    assert_trees_agree(exported.call(params, carry, xs, LENGTHS), run(params, carry, xs, LENGTHS))
+
+
 # Weights dropped before it
 
 

@@ -527,6 +527,54 @@ def test_the_program_lowers_for_every_platform(derivative, residuals):
     assert_trees_agree(exported.call(*point), program(*point), 0)
 
 
+@pytest.mark.parametrize(
+    ("derivative", "residuals", "shape"),
+    [
+        ("vjp", "gates", "7, b"),
+        ("vjp", "chunks", "t, b"),
+        ("jvp", "gates", "t, b"),
+        ("autodiff", "gates", "t, 3"),
+    ],
+)
+def test_export_with_symbolic_sizes(derivative, residuals, shape):
+    def gradient(params, xs, lengths, resets):
+        def loss(params, xs):
+            how = {"derivative": derivative, "residuals": residuals, "chunk": 3}
+            carry, hs = jlstm.lstm(params, None, xs, lengths=lengths, resets=resets, **how)
+            return jnp.sum(hs**3) + jnp.sum(carry.c**2), carry
+
+        return jax.grad(loss, (0, 1), has_aux=True)(params, xs)
+
+    big = random_problem(batch=(3,), time=7, lengths=True, resets=True)
+    params, _, xs, _ = arguments(big)
+    dims = jax.export.symbolic_shape(shape)
+    as_asked = [
+        jax.ShapeDtypeStruct((*dims, 5), xs.dtype),
+        jax.ShapeDtypeStruct(dims[1:], big.lengths.dtype),
+        jax.ShapeDtypeStruct(dims, np.bool_),
+    ]
+    run = jax.jit(gradient)
+    exported = jax.export.export(run)(params, *as_asked)
+    # Written down and read again, for which our NamedTuples have to be known.
+    exported = jax.export.deserialize(exported.serialize(vjp_order=0))
+    time, batch = (n if isinstance(n, int) else 2 for n in dims)
+    small = xs[:time, :batch], np.minimum(big.lengths, time)[:batch], big.resets[:time, :batch]
+    for given in (small, (xs, big.lengths, big.resets)):
+        assert_trees_agree(exported.call(params, *given), run(params, *given))
+
+
+def test_export_of_the_cell_with_a_symbolic_batch():
+    params, _, xs, _ = arguments(random_problem(batch=(3,)))
+
+    @jax.jit
+    def step(params, x):
+        return jlstm.cell(params, jlstm.init_carry(x.shape[:-1], 2, x.dtype), x)
+
+    x = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), 5), xs.dtype)
+    exported = jax.export.deserialize(jax.export.export(step)(params, x).serialize())
+    assert_trees_agree(exported.call(params, xs[0]), step(params, xs[0]))
+
+
 # Numerics
 
 
