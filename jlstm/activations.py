@@ -86,7 +86,9 @@ def _softsign(a: Array) -> Array:
 
 
 def _softsign_slope(a: Array, v: Array) -> Array:
-    return (1 - jnp.abs(v)) ** 2
+    # Of a: 1 − |v| would be the small difference of two numbers near 1 where a is large.
+    root = 1 / (1 + jnp.abs(a))
+    return root * root
 
 
 def _softplus(a: Array) -> Array:

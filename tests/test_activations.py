@@ -176,6 +176,16 @@ def test_on_a_kink_the_slope_is_that_of_one_side(activation, kink, slopes):
     assert float(activation.slope(a, activation(a))[0]) in slopes
 
 
+@pytest.mark.parametrize(("dtype", "a"), [(np.float32, 1e6), (np.float32, -1e9), (np.float16, 300)])
+def test_the_slope_of_softsign_keeps_its_digits_far_out(dtype, a):
+    a = jnp.asarray([a], dtype)
+    slope = activations.softsign.slope(a, activations.softsign(a))
+    expected = 1 / (1 + np.abs(np.float64(a))) ** 2
+    # A few roundings; numbers below the smallest normal one are whole multiples of another.
+    error = 4 * float(jnp.finfo(dtype).eps) * expected
+    assert abs(np.float64(slope) - expected) < error + float(jnp.finfo(dtype).smallest_subnormal)
+
+
 def test_elu_has_no_kink_where_alpha_is_1():
     a = jnp.zeros(1)
     assert activations.elu().slope(a, a) == 1
