@@ -51,11 +51,22 @@ class Cell(NamedTuple):
     output: int | None
     """Units of h, where there is a projection."""
     gates: Any
+    """The gate arithmetic, or a pair of them, one for each direction."""
+
+    @property
+    def ways(self) -> tuple[Gates, Gates]:
+        """The gate arithmetic of the direction forward, and of the one backward."""
+        first, second = self.gates if _is_pair(self.gates) else (self.gates, self.gates)
+        return first, second
+
+
+def _is_pair(gates: Any) -> bool:
+    return type(gates) in (tuple, list)  # exactly, as a gate arithmetic may be a NamedTuple
 
 
 def _quiet(cell: Cell) -> Cell:
-    gates = cell.gates
-    return cell._replace(gates=gates.without_noise() if isinstance(gates, Variant) else gates)
+    ways = (g.without_noise() if isinstance(g, Variant) else g for g in cell.ways)
+    return cell._replace(gates=tuple(ways))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +77,8 @@ class Stack:
         sizes: the units of c of each layer, from the first; one int for a single layer.
         output_sizes: the units of h of each layer, where it has a projection (which only a
             ``Variant`` has); one for all layers, or one for each; None for none.
-        gates: the cell of all layers, or one for each.
+        gates: the cell of all layers, or one for each; for a layer of two directions it may be a
+            pair, forward and backward.
         bidirectional: whether each layer also walks from the end to the start.
         connections: what a layer hands to the next; see the module.
         learned_carry: whether the carry before the first step is a parameter, for each layer and
@@ -82,13 +94,13 @@ class Stack:
     Raises:
         TypeError: an option of another type.
         ValueError: a size below 1 or a rate outside 0 … 1; as many sizes, output sizes or gates as
-            there are not layers; a projection of plain gates; residual connections between layers
-            of different outputs.
+            there are not layers; a pair of gates for one direction; a projection of plain gates;
+            residual connections between layers of different outputs.
     """
 
     sizes: int | Sequence[int]
     output_sizes: int | Sequence[int | None] | None = None
-    gates: Gates | Sequence[Gates] = PLAIN
+    gates: Gates | Sequence[Gates | Sequence[Gates]] = PLAIN
     bidirectional: bool = False
     connections: Connections = "chain"
     learned_carry: bool = False
@@ -117,19 +129,23 @@ class Stack:
 
         outputs = each("output_sizes", not isinstance(self.output_sizes, Sequence))
         gates = each("gates", not isinstance(self.gates, Sequence))
+        gates = tuple(tuple(g) if _is_pair(g) else g for g in gates)
         for name, value in (("sizes", tuple(sizes)), ("output_sizes", outputs), ("gates", gates)):
             object.__setattr__(self, name, value)
-        for n, cell in zip(outputs, gates, strict=True):
-            check_gates(cell)
+        for name in ("bidirectional", "learned_carry", "variational", "deterministic"):
+            check_flag(name, getattr(self, name))
+        for n, some in zip(outputs, gates, strict=True):
+            if _is_pair(some) and not (self.bidirectional and len(some) == 2):
+                wanted = "a pair, forward and backward," if self.bidirectional else "a single one"
+                raise ValueError(f"gates: expected {wanted} for each layer, got {len(some)}")
+            ways = [check_gates(g) for g in (some if _is_pair(some) else (some,))]
             if n is not None:
                 check_size("output_sizes", n)
-                if not isinstance(cell, Variant):
+                if not all(isinstance(g, Variant) for g in ways):
                     raise ValueError(
                         "output_sizes: expected None for plain gates, which have no projection; "
                         f"take gates=Variant(); got {n}"
                     )
-        for name in ("bidirectional", "learned_carry", "variational", "deterministic"):
-            check_flag(name, getattr(self, name))
         for name in ("input_dropout", "dropout", "output_dropout"):
             check_number(name, getattr(self, name), least=0, below=1)
             object.__setattr__(self, name, float(getattr(self, name)))  # NumPy's have a dtype
@@ -163,7 +179,7 @@ class Stack:
         """Whether it needs a key."""
         between = self.dropout if len(self.cells) > 1 else 0.0
         rates = (self.input_dropout, between, self.output_dropout)
-        random = any(rates) or any(cell.gates.random for cell in self.cells)
+        random = any(rates) or any(g.random for cell in self.cells for g in cell.ways)
         return random and not self.deterministic
 
     def without_noise(self) -> "Stack":
@@ -199,15 +215,15 @@ def init_stack(
     _check_config(config)
     options: dict[str, Any] = {"forget_bias": forget_bias, "bias": bias, "dtype": dtype}
 
-    def init(key: PRNGKeyArray, cell: Cell, width: int) -> Any:
-        if isinstance(cell.gates, Variant):
-            return cell.gates.init(key, width, cell.size, output_size=cell.output, **options)
+    def init(key: PRNGKeyArray, gates: Gates, cell: Cell, width: int) -> Any:
+        if isinstance(gates, Variant):
+            return gates.init(key, width, cell.size, output_size=cell.output, **options)
         return init_params(key, width, cell.size, **options)
 
     layers, width, directions = [], input_size, 2 if config.bidirectional else 1
     for n, cell in enumerate(config.cells):
         keys = jax.random.split(jax.random.fold_in(key, n), directions)
-        ways = [init(k, cell, width) for k in keys]
+        ways = [init(k, g, cell, width) for k, g in zip(keys, cell.ways, strict=False)]
         zeros = init_carry((), cell.size, dtype, output_size=cell.output)
         backward = ways[1] if config.bidirectional else None
         start = (zeros,) * directions if config.learned_carry else None
@@ -286,7 +302,7 @@ def stack(
         return _drop(fold_keys(keys, number), a, rate, None if config.variational else t)
 
     def walk(n: int, back: bool, weights: Any, carry: Any, start: Any, xs: Array) -> Any:
-        cell = config.cells[n].gates
+        cell = config.cells[n].ways[back]
         own: dict[str, Any] = {"resets": resets_back if back else resets, "reverse": back}
         if cell.random and keys is not None:
             own |= {"key": fold_keys(keys, 3 * n + back), "t": t}

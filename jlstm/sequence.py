@@ -666,8 +666,14 @@ def lstm(
 
     number = None if keys is None else step_numbers(time, t)
     valid, keep = (None if mask is None else mask[..., None] for mask in (valid, keep))
-    data = Steps(xs, valid, keep, number)
-    carry, hs = _scan(plan, params, carry, data, reset_to, keys)
+    try:
+        carry, hs = _scan(plan, params, carry, Steps(xs, valid, keep, number), reset_to, keys)
+    except TypeError as error:
+        if derivative == "vjp" and "custom_vjp" in str(error):
+            raise TypeError(
+                "derivative: expected 'jvp' for forward mode (jax.jvp, jacfwd), got 'vjp'"
+            ) from error
+        raise
     return carry, hs
 
 

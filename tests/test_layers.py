@@ -50,6 +50,9 @@ CONFIGS = {
     "projections": Stack(
         sizes=(4, 5), output_sizes=2, gates=Variant(), connections="residual", learned_carry=True
     ),
+    "a cell for each way": Stack(
+        sizes=(3, 2), gates=(PLAIN, [COUPLED, PLAIN]), bidirectional=True, learned_carry=True
+    ),
     "one projection": Stack(
         sizes=(3, 4), output_sizes=(None, 2), gates=(PLAIN, Variant()), bidirectional=True
     ),
@@ -109,13 +112,14 @@ def by_hand(config, params, carry, xs, *, resets=None, **options):
 
     carries, outs, x = [], [], xs
     for n, (forward, backward, start) in enumerate(params):
+        ways = config.gates[n] if isinstance(config.gates[n], tuple) else (config.gates[n],) * 2
         start, before = start or (None, None), carry and carry[n]
         if not config.bidirectional:
-            after, h = walk(forward, before, start[0], x, config.gates[n], False)
+            after, h = walk(forward, before, start[0], x, ways[0], False)
         else:
             before = before or (None, None)
-            first, h_first = walk(forward, before[0], start[0], x, config.gates[n], False)
-            second, h_second = walk(backward, before[1], start[1], x, config.gates[n], True)
+            first, h_first = walk(forward, before[0], start[0], x, ways[0], False)
+            second, h_second = walk(backward, before[1], start[1], x, ways[1], True)
             after, h = (first, second), jnp.concatenate([h_first, h_second], axis=-1)
         h = h + x if config.connections == "residual" and n else h
         x = jnp.concatenate([h, xs], axis=-1) if config.connections == "skip" else h
@@ -170,9 +174,9 @@ def test_the_weights_are_those_that_the_layers_take(config):
     for layer, cell, output in zip(params, config.cells, config.outputs, strict=True):
         ways = layer[: 1 + config.bidirectional]
         assert (layer.backward is None) is (not config.bidirectional)
-        for way in ways:
-            assert isinstance(way, LSTMParams if cell.gates is PLAIN else VariantParams)
-            coupled = cell.gates is COUPLED
+        for way, gates in zip(ways, cell.ways, strict=False):
+            assert isinstance(way, LSTMParams if gates is PLAIN else VariantParams)
+            coupled = gates is COUPLED
             assert way.w_ih.shape == (width, 4 - coupled, cell.size)
             assert way.w_hh.shape == (output // len(ways), 4 - coupled, cell.size)
             np.testing.assert_array_equal(way.b[0 if coupled else 1], -2 if coupled else 2)
@@ -580,6 +584,17 @@ def test_rates_of_numpy_do_not_mix_in_their_dtype():
     assert type(Stack(sizes=2, dropout=np.float64(0.5)).dropout) is float
 
 
+def test_a_cell_for_each_way_may_be_random_in_one():
+    ways = (PLAIN, Variant(zoneout_h=0.5))
+    config = Stack(sizes=3, gates=[ways], bidirectional=True)
+    assert (config.random, config.without_noise().random) == (True, False)
+    point = problem_of(config)
+    run = partial(stack, config, *point)
+    one, other = (run(key=jax.random.key(n))[1] for n in (0, 1))
+    np.testing.assert_array_equal(one[..., :3], other[..., :3])
+    assert np.any(one[..., 3:] != other[..., 3:])
+
+
 def test_deterministic_is_without_noise():
     config = Stack(sizes=3, gates=Variant(zoneout_h=0.3))
     point = problem_of(config)
@@ -793,6 +808,18 @@ def said_by(call, *arguments, **options):
         ({"output_sizes": (1,)}, "ValueError: output_sizes: expected one for each of 2 layers, g"),
         ({"gates": [PLAIN] * 3}, "ValueError: gates: expected one for each of 2 layers, got 3"),
         ({"gates": (PLAIN, None)}, "TypeError: gates: expected "),
+        (
+            {"gates": (PLAIN, (PLAIN, PLAIN))},
+            "ValueError: gates: expected a single one for each la",
+        ),
+        (
+            {"gates": (PLAIN, (PLAIN,)), "bidirectional": True},
+            "ValueError: gates: expected a pair, forward and backward, for each layer, got 1",
+        ),
+        (
+            {"gates": [(PLAIN, Variant())] * 2, "bidirectional": True, "output_sizes": 1},
+            "ValueError: output_sizes: expected None for plain gates",
+        ),
         ({"output_sizes": 2}, "ValueError: output_sizes: expected None for plain gates, which"),
         ({"output_sizes": (0, None)}, "ValueError: output_sizes: expected at least 1, got 0"),
         ({"bidirectional": 1}, "TypeError: bidirectional: expected a bool, got int 1"),

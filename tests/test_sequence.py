@@ -338,8 +338,15 @@ def test_jacobian_and_hessian():
 def test_vjp_says_no_to_forward_mode():
     problem = random_problem()
     point = arguments(problem)
-    with pytest.raises(TypeError, match="forward-mode"):
+    message = "derivative: expected 'jvp' for forward mode .*, got 'vjp'"
+    with pytest.raises(TypeError, match=message):
         jax.jvp(scalar(problem, derivative="vjp"), point, point)
+    with pytest.raises(TypeError, match=message):
+        jax.jacfwd(scalar(problem, derivative="vjp"))(*point)
+    config = jlstm.Stack(sizes=2)
+    layers = jlstm.init_stack(jax.random.key(0), 5, config, dtype=np.float64)
+    with pytest.raises(TypeError, match=f"layer 0: {message}"):
+        jax.jvp(lambda xs: jlstm.stack(config, layers, None, xs), point[2:3], point[2:3])
 
 
 # Transforms
