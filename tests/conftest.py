@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -25,6 +26,10 @@ def accepted(*flags: str) -> bool:
 if "XLA_FLAGS" not in os.environ:  # workers have it from the process that started them
     flags = QUICK if accepted(*QUICK) else [flag for flag in QUICK if accepted(flag)]
     os.environ["XLA_FLAGS"] = " ".join(flags)
+
+# The same program is compiled once for all tests, workers and runs.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache/jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Gradients are compared at rounding level, which only float64 makes a sharp test.
 jax.config.update("jax_enable_x64", True)

@@ -81,6 +81,7 @@ def run():
     return report.Report(machine, 1e-3, 0, tuple(cases), (series,), rounded, varied, memory)
 
 
+@pytest.mark.slow
 def test_everybody_who_is_there_takes_part_and_agrees(run):
     for one in run.cases:
         expected = {"jlstm"} if one.kind == "stream" else NAMES
@@ -90,6 +91,7 @@ def test_everybody_who_is_there_takes_part_and_agrees(run):
         assert one.left_out["peer"] == "not installed (no_such_package)"
 
 
+@pytest.mark.slow
 def test_the_report_has_its_fields(run):
     told = json.loads(json.dumps(run.to_dict(), allow_nan=False))
     fields = {"machine", "seconds", "seed", "cases", "means", "losses", "scaling", "precision"}
@@ -105,6 +107,7 @@ def test_the_report_has_its_fields(run):
     assert row["share_of_matrix_rate"] > 0
 
 
+@pytest.mark.slow
 def test_the_report_says_how_it_scales(run):
     (series,) = json.loads(json.dumps(run.to_dict(), allow_nan=False))["scaling"]
     assert series["over"] == "T"
@@ -122,6 +125,7 @@ def test_the_report_says_how_it_scales(run):
             assert row["compile_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_the_report_says_how_precise_it_is(run):
     told = json.loads(json.dumps(run.to_dict(), allow_nan=False))["precision"]
     assert told["has_bfloat16"] in (True, False, None)
@@ -137,6 +141,7 @@ def test_the_report_says_how_precise_it_is(run):
     assert all(1e-5 < error < 0.1 for error in narrow["errors"].values())
 
 
+@pytest.mark.slow
 def test_the_report_says_what_a_variant_costs_and_why(run):
     (point,) = json.loads(json.dumps(run.to_dict(), allow_nan=False))["variants"]
     assert point["shape"] == TINY._asdict()
@@ -156,6 +161,7 @@ def test_the_report_says_what_a_variant_costs_and_why(run):
     assert zoneout["per_unit"] > coupled["per_unit"] > 10
 
 
+@pytest.mark.slow
 def test_the_report_says_how_much_memory_each_derivative_takes(run):
     told = json.loads(json.dumps(run.to_dict(), allow_nan=False))["memory"]
     assert [row["name"] for row in told] == list(variants.VARIANTS)
@@ -205,6 +211,7 @@ def test_what_was_not_asked_for_is_empty_in_the_report():
     assert told["precision"] is None
 
 
+@pytest.mark.slow
 def test_the_work_counted_is_that_of_the_program(run):
     for one in run.cases:
         if one.kind in ("forward", "gradient", "step"):
@@ -213,6 +220,7 @@ def test_the_work_counted_is_that_of_the_program(run):
             assert by_name["jlstm"].flops >= one.work
 
 
+@pytest.mark.slow
 def test_those_who_scale_compute_the_same():
     """And the same as the gradient of everything, where hs has a cotangent of zeros."""
     found = {
@@ -424,6 +432,7 @@ def test_a_busy_machine_is_told(others, marked):
     assert ("others kept 0.7 cores busy" in console.file.getvalue()) is marked
 
 
+@pytest.mark.slow
 def test_everything_is_printed(run):
     console = Console(file=io.StringIO(), width=120)
     report.show(run, console)
@@ -439,6 +448,7 @@ def test_everything_is_printed(run):
     assert "…" not in told
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn(run, tmp_path):
     report.plot(run, tmp_path / "ratios.png")
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")

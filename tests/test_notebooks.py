@@ -73,6 +73,7 @@ def executed(request, tmp_path_factory):
     return notebook, folder / "work"
 
 
+@pytest.mark.slow
 def test_it_runs_to_the_end_on_this_interpreter(executed):
     notebook, _ = executed
     assert f"interpreter: {sys.executable}\n" in said(notebook, "stdout")
@@ -83,6 +84,7 @@ def test_it_runs_to_the_end_on_this_interpreter(executed):
     )
 
 
+@pytest.mark.slow
 def test_it_does_not_warn(executed):
     # The kernel is a process of its own, where pytest's "a warning is an error" does not reach, and
     # must not: what Jupyter's own machinery warns of is not ours. What a cell warns of, a reader
@@ -91,6 +93,7 @@ def test_it_does_not_warn(executed):
     assert not re.search(r"^\S+:\d+: \w*Warning: ", said(notebook, "stderr"), re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_it_draws_and_leaves_no_files(executed):
     notebook, folder = executed
     shown = outputs(notebook, "display_data") + outputs(notebook, "execute_result")

@@ -16,6 +16,7 @@ def blocks(language):
     )
 
 
+@pytest.mark.slow
 def test_the_python_examples_run_as_pasted(tmp_path):
     examples = blocks("python")
     assert len(examples) >= 2

@@ -11,10 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax import lax
 
 from jlstm import init_params, lstm
 from jlstm.train import fit, init_train_state, make_optimizer, make_train_step
+
+pytestmark = pytest.mark.slow
 
 HIDDEN, BATCH = 32, 64
 

@@ -442,6 +442,8 @@ def cut_over(mesh, tree, lead):
 @pytest.mark.parametrize("mesh", MESHES.values(), ids=lambda mesh: mesh.axis_types[0].name)
 @pytest.mark.parametrize("set_it", [False, True])
 def test_a_batch_on_a_mesh_stays_cut(derivative, mesh, set_it):
+    if derivative == "autodiff" and not set_it and jax.__version_info__ >= (0, 11):
+        pytest.skip("JAX itself cannot transpose a product in a scan there")
     problem = random_problem(batch=(4,), lengths=True, resets=True)
     params, _, xs, _ = arguments(problem)
 
@@ -562,8 +564,6 @@ def test_export_with_symbolic_sizes(derivative, residuals, shape):
     ]
     run = jax.jit(gradient)
     exported = jax.export.export(run)(params, *as_asked)
-    # Written down and read again, for which our NamedTuples have to be known.
-    exported = jax.export.deserialize(exported.serialize(vjp_order=0))
     time, batch = (n if isinstance(n, int) else 2 for n in dims)
     small = xs[:time, :batch], np.minimum(big.lengths, time)[:batch], big.resets[:time, :batch]
     for given in (small, (xs, big.lengths, big.resets)):
@@ -578,8 +578,12 @@ def test_export_of_the_cell_with_a_symbolic_batch():
         return jlstm.cell(params, jlstm.init_carry(x.shape[:-1], 2, x.dtype), x)
 
     x = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), 5), xs.dtype)
-    exported = jax.export.deserialize(jax.export.export(step)(params, x).serialize())
+    exported = jax.export.export(step)(params, x)
     assert_trees_agree(exported.call(params, xs[0]), step(params, xs[0]))
+    # Written down and read again, for which our NamedTuples have to be known.
+    pytest.importorskip("flatbuffers")
+    again = jax.export.deserialize(exported.serialize(vjp_order=1))
+    assert_trees_agree(again.call(params, xs[0]), step(params, xs[0]))
 
 
 # Numerics

@@ -129,6 +129,7 @@ def any_problem(draw):
     return problem, {"derivative": derivative, "residuals": residuals, "chunk": chunk}
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=8)
 @hypothesis.given(any_problem())
 def test_any_options_with_any_shape_and_masks(drawn):
@@ -253,6 +254,7 @@ def test_forward_mode_in_one_array_alone():
         assert_trees_agree(along(n, "jvp"), each(point), NORMED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("derivative", "residuals"), [RULES[0], RULES[3]])
 def test_hessian_vector_products_in_both_orders(derivative, residuals):
     problem = problem_of(QUIET, time=3, batch=(3,), masks=False)

@@ -409,6 +409,7 @@ main(["resume", sys.argv[1]])
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_a_line_and_the_last_good_checkpoint_stays(tmp_path, file):
     # So large that a checkpoint does not fit, and the first one was written before.
     folder = stopped(tmp_path, file, 6, hidden=64)
