@@ -12,15 +12,12 @@ from typing import Any, Protocol
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jlstm.linear import Into
 from jlstm.types import Carry, check_key, format_shape
 
 Flat = Float[Array, "*batch 4*hidden"]
 """The four gates' values side by side: faster than a gate axis inside the loop over time."""
 State = Float[Array, "*batch hidden"]
-
-
-Into = Callable[[Array, Array], Array]
-"""``product`` with the dtype of its factors settled: (rows, matrix) -> rows."""
 
 
 class Gates(Protocol):

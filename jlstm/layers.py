@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, along, batch_sharding, init_carry, init_params
+from jlstm.cell import PLAIN, init_carry, init_params
 from jlstm.checks import check_choice, check_flag, check_function, check_number, check_size
 from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
+from jlstm.linear import along, batch_sharding
 from jlstm.sequence import lstm, step_numbers, valid_steps
 from jlstm.types import Carry, at_least_32_bits, check_array, check_key, check_step, exportable
 from jlstm.variants import Variant, dropout_mask, fold_keys

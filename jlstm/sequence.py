@@ -33,9 +33,10 @@ from jax.custom_derivatives import SymbolicZero
 from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, alike, along, batch_sharding, init_carry, outer, product
+from jlstm.cell import PLAIN, init_carry
 from jlstm.checks import check_choice, check_flag, check_size
 from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
+from jlstm.linear import alike, along, batch_sharding, outer, product
 from jlstm.types import Carry, check_array, check_carry, check_float, check_step
 
 Derivative = Literal["vjp", "jvp", "autodiff"]

@@ -47,9 +47,10 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from jlstm.activations import Activation, sigmoid, tanh
-from jlstm.cell import along, check_init, glorot_per_gate, orthogonal_per_gate, outer, total
+from jlstm.cell import check_init, glorot_per_gate, orthogonal_per_gate
 from jlstm.checks import check_flag, check_number, check_size
-from jlstm.gates import Flat, Into, State
+from jlstm.gates import Flat, State
+from jlstm.linear import Into, along, outer, total
 from jlstm.types import GATES, Carry, at_least_32_bits, check_array, check_float, exportable
 
 

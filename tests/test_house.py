@@ -29,6 +29,7 @@ ORDER = (
     "checks",
     "metrics",
     "types",
+    "linear",
     "activations",
     "gates",
     "cell",
@@ -47,6 +48,7 @@ ORDER = (
 CORE = (
     "checks",
     "types",
+    "linear",
     "activations",
     "gates",
     "cell",

@@ -42,7 +42,8 @@ from witness import assert_trees_agree, equations_of, random_problem, relative_e
 
 import jlstm
 from jlstm import activations, sequence
-from jlstm.cell import PLAIN, product
+from jlstm.cell import PLAIN
+from jlstm.linear import product
 from jlstm.variants import Variant
 
 # Values and gradients
