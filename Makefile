@@ -21,7 +21,8 @@ help: ## print this list
 demo: $(VENV)/.demo ## train a language model on real text and show what it learnt
 	$(BIN)/jlstm demo
 
-PYTEST := -m pytest -q -n auto --maxprocesses 8
+# A file's tests go to one process, which makes what they share once.
+PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 test: $(VENV)/.dev ## run the tests that go with every change
 	$(BIN)/python $(PYTEST) -m "not slow"
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -37,6 +38,18 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 2)
 # A silent float32 -> float64 (or int -> float) promotion would hide a wrong dtype.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.hookimpl(tryfirst=True)  # before the slow ones are sorted out
+def pytest_collection_modifyitems(items):
+    """Of a test marked ``grid(n)``, every n-th case goes with every change, the others are slow."""
+    cases = Counter()
+    for item in items:
+        grid = item.get_closest_marker("grid")
+        if grid is not None and cases[item.function] % grid.args[0]:
+            item.add_marker(pytest.mark.slow)
+        cases[item.function] += 1
+
 
 # No deadline: the first example of a shape compiles, the others do not.
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=25)

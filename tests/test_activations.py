@@ -282,6 +282,7 @@ def gradient(gates, params, xs, **options):
     return jax.tree.leaves(jax.jit(jax.value_and_grad(loss, (0, 1)))(params, xs))
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("first", range(len(KNOWN)))
 def test_in_each_role_the_gradient_is_autodiffs(first):
     # Going round the list, each of them plays each role once.

@@ -236,6 +236,7 @@ def test_those_who_scale_compute_the_same():
         assert max(harness.differences(answer, whole).values()) < 1e-5
 
 
+@pytest.mark.slow
 def test_nobody_is_timed_who_takes_too_much_memory(monkeypatch):
     monkeypatch.setattr(scaling, "COMPILATIONS", 1)
     monkeypatch.setattr(scaling, "MOST_TEMP_BYTES", -1)
@@ -259,6 +260,7 @@ def test_who_computes_something_else_is_left_out():
     assert one.left_out["other"].startswith("other numbers than ours")
 
 
+@pytest.mark.slow
 def test_a_peer_that_fails_is_left_out_and_ours_is_not():
     def broken(shape):
         raise AttributeError("no attribute 'RNN'\nand more")
@@ -409,6 +411,7 @@ def test_bfloat16_is_held_against_float32():
         (None, None, "the processor does not say"),
     ],
 )
+@pytest.mark.slow
 def test_the_processor_is_asked_for_bfloat16(run, flags, has, told, monkeypatch):
     monkeypatch.setattr(precision, "cpuinfo", lambda field: flags if field == "flags" else "x")
     assert precision.has_bfloat16() is has

@@ -24,6 +24,7 @@ def gradient(layer, params, xs):
     return jax.grad(lambda params: jnp.sum(layer(params, None, xs)[1] ** 2))(params)
 
 
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("batch", [(2,), (4,), (4, 3), (2, 0)])
 @pytest.mark.parametrize("masks", [{}, MASKS, MASKS | {"reverse": True}])
 def test_the_same_results_and_gradients(batch, masks):
@@ -66,6 +67,7 @@ def test_only_the_devices_named():
     assert hs.devices() == set(jax.devices()[1:])
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
 @pytest.mark.parametrize("axes", [{"d": 2}, {"d": 2, "e": 1}])
 def test_under_a_mesh_that_is_set_its_devices_are_taken(kind, axes):

@@ -87,6 +87,7 @@ def test_the_oracle_agrees_with_torch(case: str) -> None:
     assert_agree(run_oracle(problem), expected, TOLERANCE)
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize("derivative", ["vjp", "jvp", "autodiff"])
 @pytest.mark.parametrize("case", CASES)
 def test_lstm_agrees_with_torch(case: str, derivative: str) -> None:
@@ -186,6 +187,7 @@ def test_the_file_of_stacks_is_what_the_tests_take_it_for() -> None:
         assert ("0.forward.b" not in given) == ("no_bias" in name)
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize("derivative", ["vjp", "jvp", "autodiff"])
 @pytest.mark.parametrize("case", STACKS)
 def test_stack_agrees_with_torch(case: str, derivative: str) -> None:

@@ -138,6 +138,7 @@ def test_a_copy_of_a_stack_is_the_same_stack(config):
         assert eval(repr(copy), known) == config
 
 
+@pytest.mark.grid(3)
 @configs
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_stack_is_its_layers_one_by_one(config, streamed):
@@ -201,6 +202,7 @@ def test_all_weights_are_drawn_on_their_own_in_one_dtype():
 # Sequences of different lengths, and several in one
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("connections", ["residual", "skip"])
 def test_nothing_leaks_over_a_border_or_from_the_padding(learned, connections):
@@ -272,6 +274,7 @@ def test_nan_in_the_padding_has_no_influence(kind, variational):
     np.testing.assert_array_equal(dxs[padding], 0)
 
 
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("time", [0, 4])
 @pytest.mark.parametrize("batch", [(), (0,), (2, 3)])
 @pytest.mark.parametrize("kind", ["residual", "two ways, skip"])
@@ -323,6 +326,7 @@ def rich():
     return point, jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*point)
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize(
     ("derivative", "residuals", "around"),
     [
@@ -342,6 +346,7 @@ def test_gradients_of_everything(rich, derivative, residuals, around):
     assert all(np.any(a) for a in jax.tree.leaves(answer))
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize(
     ("variational", "impl"),
     [(True, "threefry2x32"), (False, "threefry2x32"), (True, "rbg"), (False, "unsafe_rbg")],
@@ -528,6 +533,7 @@ def test_gradients_over_devices():
     assert_trees_agree(gradient(jlstm.over_devices(layer)), gradient(layer))
 
 
+@pytest.mark.slow
 def test_a_stack_over_an_explicit_mesh():
     gates = Variant(zoneout_c=0.3, layer_norm=True, peepholes=True)
     options = {"bidirectional": True, "learned_carry": True, "variational": False}
@@ -567,6 +573,7 @@ def test_dropout_leaves_the_residual_stream_alone():
     assert_trees_agree(hs, stack(Stack(sizes=3), (first,), None, xs)[1], 0)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 def test_a_random_sequence_in_pieces_is_the_sequence(impl):
     gates = Variant(zoneout_c=0.3)
@@ -729,6 +736,7 @@ POOLS = {
 pools = pytest.mark.parametrize(("pool", "loop"), POOLS.values(), ids=POOLS)
 
 
+@pytest.mark.grid(5)
 @pools
 @pytest.mark.parametrize("time", [0, 7])
 @pytest.mark.parametrize("batch", [(), (2, 3), (0,)])

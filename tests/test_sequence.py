@@ -81,6 +81,7 @@ def random_like(seed, tree):
 # Values and gradients, against the oracle
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 @pytest.mark.parametrize("residuals", RESIDUALS)
 @pytest.mark.parametrize(("reverse", "chunk"), [(False, 3), (True, 3), (True, 4)])
@@ -146,6 +147,7 @@ def test_smallest_sizes(derivative, sizes):
     assert_agree(run_jlstm(problem, derivative=derivative), run_oracle(problem), ROUNDING)
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize(("derivative", "residuals"), RULES[:-1])
 def test_more_than_65536_steps(derivative, residuals):
     # A prime: no chunk divides it.
@@ -187,6 +189,7 @@ def test_numpy_arrays_are_welcome():
 # Padding
 
 
+@pytest.mark.grid(4)
 @rules
 def test_nan_in_the_padding_has_no_influence(derivative, residuals):
     problem = random_problem(**MASKS)
@@ -253,6 +256,7 @@ def test_lengths_that_a_trace_closes_over_are_checked(convert):
 # Higher derivatives
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize(("derivative", "residuals"), RULES[:-1])
 def test_hessian_vector_products_in_both_orders(derivative, residuals):
     problem = random_problem(time=5, reverse=residuals == "carry", **MASKS)
@@ -303,6 +307,7 @@ def test_forward_mode(residuals):
     assert_trees_agree(run("jvp", linearize), expected)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("which", range(4), ids=["params", "carry", "xs", "reset_to"])
 def test_forward_mode_in_one_argument_alone(which):
     # The tangents of the other arguments are then symbolic zeros.
@@ -352,6 +357,7 @@ def test_vjp_says_no_to_forward_mode():
 # Transforms
 
 
+@pytest.mark.grid(4)
 @rules
 @pytest.mark.parametrize("axes", ["batch", "params", "both"])
 def test_vmap_is_a_loop(derivative, residuals, axes):
@@ -401,6 +407,7 @@ def test_checkpoint_and_map(derivative):
     assert_trees_agree(jax.tree.map(lambda a: a[1], mapped), expected)
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 @pytest.mark.parametrize("options", [{}, MASKS])
 def test_the_batch_may_be_sharded_over_devices(derivative, options):
@@ -438,6 +445,7 @@ def cut_over(mesh, tree, lead):
     return jax.device_put(tree, NamedSharding(mesh, P(*[None] * lead, "d")))
 
 
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 @pytest.mark.parametrize("mesh", MESHES.values(), ids=lambda mesh: mesh.axis_types[0].name)
 @pytest.mark.parametrize("set_it", [False, True])
@@ -522,6 +530,7 @@ def test_calls_outside_jit_compile_once():
     assert sequence._scan._cache_size() == compiled + 1
 
 
+@pytest.mark.grid(4)
 @rules
 def test_the_program_lowers_for_every_platform(derivative, residuals):
     problem = random_problem(**MASKS)
@@ -536,6 +545,7 @@ def test_the_program_lowers_for_every_platform(derivative, residuals):
     assert_trees_agree(exported.call(*point), program(*point), 0)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize(
     ("derivative", "residuals", "shape"),
     [
@@ -589,6 +599,7 @@ def test_export_of_the_cell_with_a_symbolic_batch():
 # Numerics
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize(
     ("derivative", "residuals", "dtype"),
     [(*rule, jnp.float16) for rule in RULES]

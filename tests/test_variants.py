@@ -1,5 +1,6 @@
 """Variants of the cell against a loop in NumPy and autodiff: each option, alone and with others."""
 
+import itertools
 import json
 import pickle
 from collections import Counter
@@ -58,6 +59,7 @@ def test_the_witness_is_the_oracle_where_no_option_is_on():
     assert_trees_agree((hs, h, c), (expected.hs, expected.h, expected.c), 1e-14)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("case", [*CASES, *ALL])
 def test_values_are_the_loops(case):
     # Without a derivative: the equations one by one. With one, in the next tests: the quick way.
@@ -82,8 +84,17 @@ def test_each_option_by_hand_by_autodiff_and_by_differences(case):
         assert abs(np.vdot(gradient, direction) - slope) < DIFFERENCES * scale, n
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("case", ALL)
+@pytest.mark.parametrize(
+    ("case", "reverse"),
+    [
+        ("everything", False),
+        *(
+            pytest.param(case, reverse, marks=pytest.mark.slow)
+            for case, reverse in itertools.product(ALL, (False, True))
+            if (case, reverse) != ("everything", False)
+        ),
+    ],
+)
 def test_all_options_by_hand_by_autodiff_and_by_differences(case, reverse):
     # With all that is drawn a program takes twice as long to compile: half of the rules each.
     quiet = (case == "everything") == reverse
@@ -142,6 +153,7 @@ def test_any_options_with_any_shape_and_masks(drawn):
     assert_trees_agree(pulled_back(problem, **options), expected, tolerance)
 
 
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("sizes", [{"time": 0}, {"batch": (0,)}, {"hidden": 1, "output": 1}])
 @pytest.mark.parametrize("derivative", ["vjp", "jvp"])
 def test_smallest_sizes(sizes, derivative):
@@ -150,14 +162,16 @@ def test_smallest_sizes(sizes, derivative):
     assert_trees_agree(pulled_back(problem, derivative=derivative), expected, NORMED)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("batch", [(), (4, 2)])
 def test_no_batch_axis_and_two(batch):
     problem = problem_of(SOME | {"layer_norm": True}, batch=batch)
     out, gradients = pulled_back(problem, chunk=3)
-    assert out[1].shape == (7, *batch, 6)
+    assert out[1].shape == (9, *batch, 6)
     assert_trees_agree((out, gradients), pulled_back(problem, derivative="autodiff"), NORMED)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize(
     ("derivative", "dtype", "tolerance"),
     [("vjp", np.float32, 1e-3), ("jvp", jnp.bfloat16, 0.3), ("vjp", np.float16, 0.03)],
@@ -190,11 +204,12 @@ def test_products_in_bfloat16():
 # Padding
 
 
+@pytest.mark.grid(4)
 @pytest.mark.parametrize(("derivative", "residuals"), [*RULES[:4], ("autodiff", "gates")])
 def test_nan_in_the_padding_has_no_influence(derivative, residuals):
     problem = problem_of(QUIET)
     params, carry, xs, reset_to = problem.point
-    padding = np.arange(7)[:, None] >= problem.masks["lengths"]
+    padding = np.arange(9)[:, None] >= problem.masks["lengths"]
     assert padding.any()
     spoil = partial(jnp.where, padding[..., None], jnp.nan)
     run = pulling_back(problem, derivative=derivative, residuals=residuals, chunk=3)
@@ -212,6 +227,7 @@ def test_nan_in_the_padding_has_no_influence(derivative, residuals):
 # Forward mode, higher derivatives, transforms
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize(
     ("case", "residuals"),
     [
@@ -232,6 +248,7 @@ def test_forward_mode(case, residuals):
     assert_trees_agree(jvp(by_hand), expected, NORMED)
 
 
+@pytest.mark.slow
 def test_forward_mode_in_one_array_alone():
     # The tangents of all others are then symbolic zeros.
     problem = problem_of(QUIET, time=3)
@@ -277,6 +294,7 @@ def test_hessian_vector_products_in_both_orders(derivative, residuals):
     assert_trees_agree(reverse_over_reverse(loss), expected, NORMED)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("derivative", ["vjp", "jvp"])
 def test_an_ensemble_by_vmap_is_a_loop(derivative):
     problem = problem_of(SOME, time=4)
@@ -291,6 +309,7 @@ def test_an_ensemble_by_vmap_is_a_loop(derivative):
         assert_trees_agree(pick(mapped), one(pick(many), *others), NORMED)
 
 
+@pytest.mark.grid(5)
 @pytest.mark.parametrize("derivative", ["vjp", "jvp"])
 @pytest.mark.parametrize("keys", [None, (8,), (8, 1)])
 def test_per_example_gradients_add_up(derivative, keys):
@@ -314,6 +333,7 @@ def test_per_example_gradients_add_up(derivative, keys):
     assert_trees_agree(jax.tree.map(lambda a: a.sum(0), each), total, NORMED)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("derivative", ["vjp", "jvp"])
 def test_checkpoint(derivative):
     problem = problem_of(SOME, time=4)
@@ -354,6 +374,7 @@ def test_pushforward_is_the_transpose_of_pullback_and_tangent_of_gradient():
 # The plain LSTM pays nothing
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("residuals", ["gates", "carry", "chunks"])
 def test_no_option_is_the_plain_lstm(residuals):
     problem = problem_of({})
@@ -400,6 +421,7 @@ def test_the_plain_lstm_pays_nothing_for_the_options(name):
     assert derivative == "jvp" or found == before
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_layer_norm_of_large_inputs_in_16_bits(dtype):
     # Squares of 256 and more are beyond float16.

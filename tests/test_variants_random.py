@@ -179,7 +179,7 @@ def test_raw_keys_one_for_each_sequence(layer):
     assert_trees_agree(run(params, carry, xs, key=jax.random.key_data(keys)), expected, 0)
 
 
-IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
+IMPLEMENTATIONS = ["threefry2x32", "rbg", pytest.param("unsafe_rbg", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)

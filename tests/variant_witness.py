@@ -196,7 +196,7 @@ def problem_of(
     options,
     seed=0,
     *,
-    time=7,
+    time=9,
     batch=(8,),
     inputs=5,
     hidden=10,

@@ -50,6 +50,7 @@ def demos(tmp_path_factory):
 KINDS = {"text": TextConfig, "table": TableConfig, "sequences": SequencesConfig}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_a_run_like_any_other(demos, kind):
     folder, out = demos[kind]
@@ -66,6 +67,7 @@ def test_it_is_a_run_like_any_other(demos, kind):
     assert all((folder / name).exists() for name in named)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_records_agree(demos, kind):
     folder, out = demos[kind]
@@ -83,6 +85,7 @@ def test_its_records_agree(demos, kind):
     assert times == sorted(times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -99,6 +102,7 @@ def test_it_tells_of_its_data_and_of_the_baselines(demos, kind, said):
     assert [words for words in said if words not in demos[kind][1]] == []
 
 
+@pytest.mark.slow
 def test_the_text_is_sampled_and_the_rules_are_compared(demos):
     folder, out = demos["text"]
     sample = (folder / "sample.txt").read_text("utf-8")

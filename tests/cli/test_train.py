@@ -170,6 +170,7 @@ def test_it_tells_the_arithmetic_and_the_baselines(trained, kind, said):
     assert "…" not in trained[kind].out  # no table is cut off
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_has_nothing_to_complain_of(files, tmp_path):
     words = arguments("sequences", files / "kinds.csv", out=tmp_path / "new" / "runs")
     ran = subprocess.run(

@@ -112,6 +112,7 @@ def test_another_file_is_judged_beside_the_part_kept_back(runs, files, tmp_path,
 PICTURES = {"table": "forecast-", "sequences": "confusion-"}
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_files_of_one_name_keep_their_results(runs, files, tmp_path, kind):
     name, content = FILES[kind]

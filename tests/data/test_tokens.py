@@ -362,6 +362,7 @@ def test_long_words_are_cut(tmp_path):
     assert ids.tolist() == [1, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "millions", "most"), [("byte", 50, 45e6), ("char", 50, 45e6), ("word", 18, 17e6)]
 )

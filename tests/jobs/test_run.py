@@ -96,12 +96,14 @@ def test_the_folder_can_be_moved_and_the_file_may_go(tmp_path, file):
     assert jobs.resume(moved, say=nothing).finished
 
 
+@pytest.mark.slow
 def test_the_same_configuration_gives_the_same_run(tmp_path, file, whole):
     assert result(trained(tmp_path, file).folder) == result(whole.folder)
     other = trained(tmp_path, file, name="other", seed=1)
     assert result(other.folder) != result(whole.folder)
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("steps", [(1,), (6, 7), (59,)])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, file, whole, steps):
     folder = jobs.start(config(tmp_path), file, say=nothing)
@@ -358,6 +360,7 @@ def test_damaged_data_is_noticed(tmp_path, whole, name):
         load(folder, say=nothing)
 
 
+@pytest.mark.slow
 def test_what_cannot_go_on_is_kept_aside(tmp_path, file, whole):
     folder = stopped(tmp_path, file, 13)
     best = (folder / "best.safetensors").read_bytes()
@@ -424,6 +427,7 @@ def test_a_full_disk_ends_in_a_line_and_the_last_good_checkpoint_stays(tmp_path,
     assert "Going on from the checkpoint of step 6." in said
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_are_refused(tmp_path, file):
     folder = jobs.start(config(tmp_path, steps=100_000), file, say=nothing)
     first = subprocess.Popen(command("resume", folder), stdout=subprocess.DEVNULL)
@@ -444,6 +448,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path, file):
     assert [one.status for one in summaries(tmp_path)] == ["stopped"]
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_being_asked_to_end_saves_and_says_how_to_go_on(tmp_path, file, number):
     folder = tmp_path / "run"
@@ -510,6 +515,7 @@ def test_a_run_goes_on_past_steps_that_are_no_numbers(tmp_path, file, monkeypatc
     assert "NaN" not in records
 
 
+@pytest.mark.slow
 def test_another_machine_is_told_of(tmp_path, file):
     folder = stopped(tmp_path, file, 7)
     path = folder / "environment.json"

@@ -81,6 +81,7 @@ def test_what_was_prepared_is_all_that_is_needed_later(tmp_path):
     assert job.steps == 2 * job.epoch
 
 
+@pytest.mark.slow
 def test_each_bucket_is_compiled_once(tmp_path):
     folder = prepared(tmp_path)
     job, step, params = trained(replace(CONFIG, epochs=3), folder)
@@ -143,6 +144,7 @@ def test_a_column_says_what_is_for_the_test(tmp_path):
     assert [f.name for f in known.schema.features] == ["x", "kind"]
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("task", ["classify", "regress", "tag"])
 def test_the_validation_does_not_depend_on_the_size_of_a_batch(tmp_path, task):
     config = replace(CONFIG, task=task, class_weights="none" if task == "regress" else "balanced")

@@ -151,6 +151,7 @@ def test_the_layers_are_what_was_asked_for():
     assert make_stack(SMALL).sizes == (12,)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("config", [SMALL, NOISY], ids=["small", "noisy"])
 def test_it_learns(tmp_path, config):
     config = replace(config, streams=8)
@@ -217,6 +218,7 @@ def test_everything_that_is_dropped_depends_on_the_key(tmp_path):
         assert (first == second) == (name is None), name
 
 
+@pytest.mark.slow
 def test_dropped_weights_come_back(tmp_path):
     """The gradient is that of the weights themselves, and validation uses all of them."""
     config = replace(SMALL, weight_dropout=0.9, output_dropout=0.0)
@@ -241,6 +243,7 @@ def test_tied_models_have_no_readout(tmp_path):
 # Validation
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("kind", ["byte", "word"])
 def test_the_validation_is_that_of_one_stream(tmp_path, monkeypatch, kind):
     config = replace(SMALL, tokens=kind, validation=0.4)

@@ -102,6 +102,7 @@ def test_smoothing_shares_a_part_of_the_target_among_all_classes():
     assert loss == pytest.approx(np.average(losses, weights=batch.weights), rel=1e-11)
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("kind", ["classes", "numbers", "tags"])
 def test_padding_does_not_matter(kind):
     params = make_params(1 if kind == "numbers" else CLASSES, pooled=kind != "tags")

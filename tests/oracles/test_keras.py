@@ -102,6 +102,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("case", CASES)
 def test_results_and_gradients(keras: Any, case: str) -> None:
     problem = random_problem(3, time=6, batch=(4,), **CASES[case])
