@@ -153,7 +153,8 @@ def labelled(path):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [text, table, labelled])
+@pytest.mark.grid(3)
+@pytest.mark.parametrize("make", [table, text, labelled])
 def test_it_is_so_for_every_kind_and_after_the_best_parameters(tmp_path, make):
     path = tmp_path / "file.csv"
     asked = make(path)
