@@ -30,15 +30,16 @@ test-slow: $(VENV)/.dev ## run the tests that take many seconds each
 	$(BIN)/python $(PYTEST) -m slow
 
 # An environment of its own, resolved anew: what a user of today gets, where `make test` has what is
-# locked. Only what computes with JAX: the rest is the same everywhere.
+# locked. Without what needs other people's LSTMs, notebooks or benchmarks.
 NEWEST := .venv-newest
 test-newest: ## run the tests of all that uses JAX on the newest Python at hand, with the newest packages
 	$$(.ci/newest-python $(PYTHON)) -m venv --clear $(NEWEST)
 	@echo "Installing the newest packages for $$($(NEWEST)/bin/python --version) into $(NEWEST)."
-	@$(NEWEST)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[all]' \
-		hypothesis pytest pytest-xdist
+	@$(NEWEST)/bin/python -m pip --disable-pip-version-check install --quiet \
+		--editable '.[all,demo,tensorboard]' hypothesis pytest pytest-xdist
 	@$(NEWEST)/bin/python -m pip --disable-pip-version-check list | grep -E '^(jax|jaxlib|numpy|optax|orbax-checkpoint) '
-	$(NEWEST)/bin/python $(PYTEST) -m "not slow" tests/test_[!bhnr]*.py tests/models tests/train tests/jobs
+	$(NEWEST)/bin/python $(PYTEST) -m "not slow" tests/test_[!bhnr]*.py \
+		tests/models tests/train tests/jobs tests/cli tests/data tests/metrics
 
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff check

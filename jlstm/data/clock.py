@@ -29,6 +29,7 @@ Time = Any
 """A moment, ``np.datetime64`` to the microsecond."""
 DAY = 86_400_000_000
 """Microseconds."""
+MONTH = np.timedelta64(1, "M")
 CYCLES = {"day": DAY, "week": 7 * DAY, "year": 365.2425 * DAY}
 """Microseconds of what the calendar can tell."""
 
@@ -52,8 +53,8 @@ class Step:
         month: Any = start.astype("datetime64[M]")
         moved: Any = month + (counts * self.months).astype("timedelta64[M]")
         if self.at_end:  # the same time before the next month
-            before = (month + 1).astype("datetime64[us]") - start
-            found = (moved + 1).astype("datetime64[us]") - before
+            before = (month + MONTH).astype("datetime64[us]") - start
+            found = (moved + MONTH).astype("datetime64[us]") - before
         else:
             found = moved.astype("datetime64[us]") + (start - month.astype("datetime64[us]"))
         return found
@@ -100,7 +101,7 @@ def find_step(runs: Sequence[Times]) -> Step:
     together = np.concatenate(list(runs))
     month = together.astype("datetime64[M]")
     since = together - month.astype("datetime64[us]")
-    until = (month + 1).astype("datetime64[us]") - together
+    until = (month + MONTH).astype("datetime64[us]") - together
     if apart.min() >= 28 * DAY:
         for places, at_end in ((since, False), (until, True)):
             if (places == places[0]).all():

@@ -318,7 +318,7 @@ def _usual_times(column: "polars.Series") -> tuple[Times, Ahead, np.ndarray]:
         text = text.str.replace(pattern, form)
     zone = text.str.extract(_ZONE, 2)
     text = text.str.replace(_ZONE, "${1}")
-    found = np.full(len(text), np.datetime64("NaT"), "datetime64[us]")
+    found = np.full(len(text), np.datetime64("NaT", "us"))
     for pattern, form in _USUAL:
         fits = text.str.contains(pattern)
         if fits.any():

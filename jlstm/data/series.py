@@ -176,7 +176,7 @@ def regular(
         unsorted += bool((np.diff(order) < 0).any())
         rows = rows[order]
         sorted_rows.append(rows)
-        for at in np.flatnonzero(np.diff(when[rows]) == np.timedelta64(0))[:1]:
+        for at in np.flatnonzero(np.diff(when[rows]) == np.timedelta64(0, "us"))[:1]:
             raise ValueError(
                 f"column {roles.time!r}, row {rows[at + 1] + 2}: expected a time of its own, got "
                 f"{show_time(when[rows[at]])}, which row {rows[at] + 2} has"
