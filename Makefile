@@ -76,12 +76,13 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: requirements/demo.lock
+$(VENV)/.demo: COMPILED := --no-compile # to bytecode in advance, which takes more than half of the time
 $(VENV)/.dev: requirements/dev.lock
 $(VENV)/.bench: requirements/bench.lock
 
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.bench: pyproject.toml | $(VENV)/.made
 	@rm -f $(VENV)/.made
-	@echo "Installing $(filter %.lock,$^) into $(VENV); the first time takes about a minute."
-	@$(PIP) install --quiet --requirement $(filter %.lock,$^)
+	@echo "Installing $(filter %.lock,$^) into $(VENV); the first time takes up to a minute."
+	@$(PIP) install --quiet $(COMPILED) --requirement $(filter %.lock,$^)
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.made $@
