@@ -279,6 +279,8 @@ def cell(
     carry = check_carry("carry", carry, batch, hidden, dtype, output)
     if t is not None:
         check_step("t", t)
+    if key is not None:
+        check_key("key", key)
     params, (x, carry), _ = alike(params, (x, carry))
     weights = gates.flatten(params)
     rest, h_prev, noise = weights._replace(w_ih=None, w_hh=None), carry.h, None

@@ -133,18 +133,20 @@ def count_cores() -> int:
 
 
 def memory_bytes() -> int | None:
-    """The memory of a device; on a CPU, whose devices share it, that of the machine.
+    """The memory of a device; on a CPU, whose devices share it, what the machine lets us have.
 
     None where neither JAX nor the system says.
     """
     device = jax.devices()[0]
     if device.platform != "cpu":
-        limit: int | None = (device.memory_stats() or {}).get("bytes_limit")
-        return limit
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not everywhere
-        return None
+        known: int | None = (device.memory_stats() or {}).get("bytes_limit")
+        return known
+    limits = []
+    with suppress(AttributeError, ValueError, OSError):  # not everywhere
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(ValueError, OSError), open("/sys/fs/cgroup/memory.max") as container:
+        limits.append(int(container.read()))  # "max" where there is no limit
+    return min(limits, default=None)
 
 
 def place(tree: Any, axis: int | None = None, devices: Sequence[jax.Device] | None = None) -> Any:

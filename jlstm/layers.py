@@ -286,6 +286,8 @@ def stack(
         _check_layers("carry", carry, depth, tuple if config.bidirectional else Carry)
     xs = check_array("xs", xs, ("time", "...", "input"))
     time, *batch = xs.shape[:-1]
+    if key is not None:
+        check_key("key", key)
     keys = sequence_keys(key, batch) if config.random else None
     resets_back = None
     if resets is not None:

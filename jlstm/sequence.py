@@ -37,7 +37,7 @@ from jlstm.cell import PLAIN, init_carry
 from jlstm.checks import check_choice, check_flag, check_size
 from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
 from jlstm.linear import alike, along, batch_sharding, outer, product
-from jlstm.types import Carry, check_array, check_carry, check_float, check_step
+from jlstm.types import Carry, check_array, check_carry, check_float, check_key, check_step
 
 Derivative = Literal["vjp", "jvp", "autodiff"]
 Residuals = Literal["gates", "carry", "chunks"]
@@ -630,6 +630,8 @@ def lstm(
         carry = check_carry("carry", carry, batch, hidden, dtype, output)
     if reset_to is not None:
         reset_to = check_carry("reset_to", reset_to, batch, hidden, dtype, output)
+    if key is not None:
+        check_key("key", key)
     keys = sequence_keys(key, batch) if gates.random else None
     valid = None if lengths is None else valid_steps(lengths, time, batch)
     keep = None

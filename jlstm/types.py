@@ -115,7 +115,8 @@ def check_key(name: str, value: Any, *, single: bool = False) -> PRNGKeyArray:
         raw = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
         if value.dtype != raw.dtype or value.shape[-1:] != raw.shape:
             raise TypeError(
-                f"{name}: expected a key of jax.random, or its {raw.shape[0]} {raw.dtype.name}, "
+                f"{name}: expected a key of jax.random, or raw ones, {raw.dtype.name} "
+                f"[…, {raw.shape[0]}], "
                 f"got {value.dtype.name} {format_shape(value.shape)}"
             )
         value = jax.random.wrap_key_data(jnp.asarray(value))

@@ -168,7 +168,7 @@ class TestInitParams:
         ("change", "error", "message"),
         [
             ({"key": 0}, TypeError, "key: expected a key of jax.random, got int 0"),
-            ({"key": np.zeros(3)}, TypeError, "key: .* or its 2 uint32, got float64"),
+            ({"key": np.zeros(3)}, TypeError, r"key: .* or raw ones, uint32 \[…, 2\], got float64"),
             ({"key": jax.random.split(jax.random.key(0), 3)}, ValueError, "key: expected a single"),
             ({"forget_bias": "x"}, TypeError, "forget_bias: expected a number, got str 'x'"),
             ({"forget_bias": np.nan}, ValueError, "forget_bias: expected a finite number, got nan"),

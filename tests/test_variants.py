@@ -726,10 +726,18 @@ def test_each_cell_takes_its_own_weights():
         (
             jnp.zeros(2),
             TypeError,
-            r"key: expected a key of jax.random, or its 2 uint32, got float64 ",
+            r"key: expected a key of jax.random, or raw ones, uint32 \[…, 2\], got float64 ",
         ),
-        (np.zeros(3, np.uint32), TypeError, r"key: .* or its 2 uint32, got uint32 \[3\]"),
-        (np.zeros(8, np.uint32), TypeError, r"key: .* or its 2 uint32, got uint32 \[8\]"),
+        (
+            np.zeros(3, np.uint32),
+            TypeError,
+            r"key: .* \[…, 2\], got uint32 \[3\]",
+        ),
+        (
+            np.zeros(8, np.uint32),
+            TypeError,
+            r"key: .* \[…, 2\], got uint32 \[8\]",
+        ),
         (np.zeros((3, 2), np.uint32), ValueError, r"key: .* for each sequence, \[8\], got \[3\]"),
         (
             jax.random.split(jax.random.key(0), 3),
@@ -778,6 +786,20 @@ def test_bad_steps_are_named(gates, t, error, message):
             call(**how)
         with pytest.raises(error, match=f"^{message}"):  # at trace time, too
             jax.eval_shape(partial(call, **how))
+
+
+def test_a_bad_key_is_named_even_where_nothing_is_random():
+    params, carry = jlstm.init_params(jax.random.key(0), 3, 5), jlstm.init_carry(8, 5)
+    xs = jnp.zeros((2, 8, 3), jnp.float32)
+    config = jlstm.Stack(sizes=5)
+    layers = jlstm.init_stack(jax.random.key(0), 3, config)
+    for call in (
+        lambda key: jlstm.lstm(params, None, xs, key=key),
+        lambda key: jlstm.cell(params, carry, xs[0], key=key),
+        lambda key: jlstm.stack(config, layers, None, xs, key=key),
+    ):
+        with pytest.raises(TypeError, match=r"key: expected a key of jax\.random, got str 'foo'"):
+            call("foo")
 
 
 def test_no_number_of_a_step_is_a_mistake():

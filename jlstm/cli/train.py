@@ -70,8 +70,10 @@ def resume(run: Run) -> None:
 def go_on(config: Training, *files: Path) -> Path:
     """Start a run, train it to the end, show what it is worth; its folder."""
     from jlstm.jobs.run import start
+    from jlstm.train.interrupt import terminable
 
-    folder = start(config, *files, say=new_console().print)
+    with terminable():
+        folder = start(config, *files, say=new_console().print)
     resume(folder)
     return folder
 

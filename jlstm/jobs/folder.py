@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from jlstm.extras import require
 from jlstm.files import sha256
 from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.train.checkpoints import newest_checkpoint
 from jlstm.train.records import read_json_lines, write_json
 
 KINDS: dict[str, type[Training]] = {
@@ -282,6 +283,18 @@ def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
     return [_summary(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
 
 
+def _resumed_from(checkpoints: Path) -> int:
+    """The step from which a training that was stopped goes on.
+
+    Raises:
+        ValueError: no checkpoint is as it was written.
+    """
+    step = newest_checkpoint(checkpoints)
+    if step is None and any(checkpoints.glob("[0-9]*")):
+        raise ValueError(f"{checkpoints}: expected one that is as it was written, got none")
+    return step or 0
+
+
 def _summary(folder: Path) -> Summary:
     try:
         config = read_config(folder)
@@ -300,6 +313,11 @@ def _summary(folder: Path) -> Summary:
         best = check_best(folder) if ended else read_json(folder / name)
         if best is not None:
             loss, score = float(best["loss"]), str(best["score"])
+        name = "result.json"
+        if ended:
+            step = int(read_json(folder / name)["step"])
+        elif not training:
+            step = _resumed_from(folder / "checkpoints")
     except (ValueError, OSError) as error:
         damage = str(error)
     except (KeyError, TypeError):

@@ -160,7 +160,6 @@ def resume(
             kept = load_best(folder, config, job, say)
             judged = judge(Trained(folder, config, kept.params, kept.step, kept.loss))
             return Outcome(folder, result["step"], kept, True, judged)
-        check_memory(config, job)  # the folder may have come from a larger machine
         for sentence in (*job.about, *_elsewhere(folder, job)):
             say(sentence)
         step, best, finished = _fit(config, job, folder, say, watch, interrupted)

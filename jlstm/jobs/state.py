@@ -42,32 +42,52 @@ def optimizer_of(config: Training, job: Job) -> optax.GradientTransformation:
 
 
 def check_memory(config: Training, job: Job) -> None:
-    """Raise unless what a training keeps of its model fits into memory; nothing is computed.
+    """Raise unless a training step fits into memory; nothing is computed.
 
-    That is the least it takes: what is kept for the backward pass comes on top.
+    Counted is what certainly is there at once: on each device the parameters, their gradient, the
+    best ones so far and what the optimiser keeps; and what the backward pass needs of the forward
+    pass, of which each device has its part.
 
     Raises:
         ValueError: it does not fit.
     """
     limit = memory_bytes()
+    if limit is None:
+        return
+
+    def backward(params: Any, carry: Any, batch: Any) -> Any:
+        return jax.vjp(lambda params: job.loss(params, carry, batch)[0], params)[1]
+
     optimizer = jax.eval_shape(optimizer_of(config, job).init, job.template)
+    carry = jax.eval_shape(job.carry, job.template)
     numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(job.template))
     parameters, moments = _bytes(job.template), _bytes(optimizer)
     copies = job.devices if jax.default_backend() == "cpu" else 1  # whose devices share memory
-    total = copies * (3 * parameters + moments)
-    if limit is not None and total > limit:
-        on = f", on each of {copies} devices" if copies > 1 else ""
+    state = copies * (3 * parameters + moments)
+    kept = 0
+    if state <= limit:  # else the shapes may be larger than JAX can count
+        handed = jax.tree.leaves(jax.eval_shape(backward, job.template, carry, job.batch(0)))
+        kept = _bytes([a for a in handed if a.ndim > 2])  # of steps and sequences: no weights
+        kept //= 1 if copies == job.devices else job.devices
+    if state + kept > limit:
+        names = [n for n in ("hidden", "layers", "streams", "batch") if hasattr(config, n)]
+        on = f" on each of {copies} devices" if copies > 1 else ""
         raise ValueError(
-            f"hidden, layers: expected a model whose training fits into {_gigabytes(limit)} of "
+            f"{', '.join(names)}: expected a training that fits into {_gigabytes(limit)} of "
             f"memory, got {numbers:,} parameters: {_gigabytes(parameters)} for them, as much for "
             f"their gradient and for the best so far, {_gigabytes(moments)} for the "
-            f"optimiser{on}: {_gigabytes(total)}"
+            f"optimiser{on}, and {_gigabytes(kept)} for the backward pass: "
+            f"{_gigabytes(state + kept)}"
         )
 
 
 def _bytes(tree: Any) -> int:
-    leaves = jax.tree.leaves(tree)
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if not _is_key(leaf)]
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _is_key(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 def _gigabytes(count: int) -> str:

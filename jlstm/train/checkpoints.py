@@ -121,6 +121,13 @@ def load_checkpoint(
     return None
 
 
+def newest_checkpoint(folder: str | os.PathLike[str]) -> int | None:
+    """The step of the newest checkpoint that is as it was written; None if there is none."""
+    folder = Path(folder)
+    good = (step for step in _steps(folder) if _damage(folder / str(step)) is None)
+    return next(good, None)
+
+
 def _steps(folder: Path) -> list[int]:
     """The steps of which there is a record, the newest first."""
     stems = (path.stem for path in folder.glob("*.json"))

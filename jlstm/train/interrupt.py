@@ -10,6 +10,22 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """Within the block SIGTERM interrupts as Ctrl-C does, so that what is half done is taken away.
+
+    Only the main thread is told of signals; in another nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def interrupt_flag() -> Iterator[Callable[[], bool]]:
     """Within the block, the first Ctrl-C makes the function given return True, and that is all.
 

@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -265,6 +268,22 @@ def test_an_interrupt_saves_and_resume_goes_on(monkeypatch, files, tmp_path, tra
     assert "step 4/4" in out
     for name in ("metrics.jsonl", "best.safetensors"):  # as if it had not been stopped
         assert (folder / name).read_bytes() == (runs / "text" / name).read_bytes()
+
+
+def test_a_process_asked_to_end_while_it_reads_the_data_leaves_nothing(
+    monkeypatch, files, tmp_path
+):
+    def slow(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr("jlstm.jobs.text.prepare", slow)
+        ended = command(*arguments("text", files / "beer.txt", out=tmp_path / "runs", name="run"))
+    assert (ended.status, ended.err) == (130, "jlstm: interrupted\n")
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_finished_run_is_judged_again_and_stays_as_it_was(trained, runs):
