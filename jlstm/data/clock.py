@@ -168,17 +168,16 @@ class TimeForm:
     days: bool = False
     """Whether that clock is the local one of ``zone``."""
 
-    def write(self, counted: Times, ahead: Int[np.ndarray, " n"] | None = None) -> list[str]:
+    def write(self, local: Times, ahead: Int[np.ndarray, " n"] | None = None) -> list[str]:
         """Times as text.
 
         Where the form has no room for a part of a time, all are written as 2016-07-01 13:45:10.
 
         Args:
-            counted: the times.
-            ahead: microseconds that local time is ahead of UTC at each; None for ``offset``.
+            local: the times, on the clock of the people, whichever counts them.
+            ahead: microseconds that it is ahead of UTC at each; None for ``offset``.
         """
-        ahead = np.full(len(counted), self.offset) if ahead is None else ahead
-        local = counted + (ahead - self.base).astype("timedelta64[us]")
+        ahead = np.full(len(local), self.offset) if ahead is None else ahead
         offsets = [show_offset(one).split(":") for one in ahead.tolist()]
 
         def cells(text: str) -> list[str]:
@@ -195,18 +194,19 @@ class TimeForm:
             return written
         return cells(_full_text(local, zoned=zoned))
 
-    def column(self, counted: Times) -> "polars.Series":
-        """Times as a column of Parquet has them."""
+    def column(self, local: Times, ahead: Int[np.ndarray, " n"] | None = None) -> "polars.Series":
+        """Times as a column of Parquet has them, told as to ``write``."""
         pl = require("polars", "train")
         if self.zone is None:
             kind = pl.Date if self.unit == "date" else pl.Datetime(self.unit)
-            plain: polars.Series = pl.Series(counted).cast(kind)
+            plain: polars.Series = pl.Series(local).cast(kind)
             return plain
-        utc = pl.Series(counted - np.timedelta64(self.base, "us")).dt.replace_time_zone("UTC")
+        ahead = np.full(len(local), self.offset) if ahead is None else ahead
+        utc = pl.Series(local - ahead.astype("timedelta64[us]")).dt.replace_time_zone("UTC")
         found: polars.Series = utc.dt.convert_time_zone(self.zone)
         if self.days:
             # An hour that is there twice is the first one; one that is not, by the last offset.
-            named = pl.Series(counted).dt.replace_time_zone(
+            named = pl.Series(local).dt.replace_time_zone(
                 self.zone, ambiguous="earliest", non_existent="null"
             )
             found = named.fill_null(found)

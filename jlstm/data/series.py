@@ -15,7 +15,7 @@ What is learned from them is in ``schema.py``, the windows that they are cut int
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -89,6 +89,9 @@ class Series:
     """How the table writes its times, and on which clock ``starts`` are."""
     shift: Int[np.ndarray, " rows"] | None = None
     """Microseconds that local time is ahead of that clock; None where it never is."""
+    ahead: Int[np.ndarray, " rows"] | None = None
+    """Microseconds that local time is ahead of UTC; None where the table has no offsets, and in
+    what a run keeps."""
 
     @property
     def member(self) -> Int[np.ndarray, " rows"]:
@@ -115,6 +118,17 @@ class Series:
             for start, a, b in zip(self.starts, self.offsets[:-1], self.offsets[1:], strict=True)
         ]
         return np.concatenate(found)
+
+    def written(self, step: Step, rows: Int[np.ndarray, " n"], *, as_text: bool) -> Any:
+        """The times of some rows, each with its offset, as the table has them.
+
+        Args:
+            step: of their time.
+            rows: which.
+            as_text: whether to return a list of strings, or a column of Parquet.
+        """
+        write = self.form.write if as_text else self.form.column
+        return write(self.local(step)[rows], None if self.ahead is None else self.ahead[rows])
 
 
 def regular(
@@ -194,10 +208,12 @@ def regular(
             reasons.append(reason)
     else:
         raise reasons[0]
-    notes += _of_offsets(clocks, clock)
+    even = clocks[0]
+    ahead = (even.local - even.counted).astype(np.int64) + even.form.base
+    if even.form.zone is not None:
+        notes.append(_of_offsets([ahead[rows] for rows in sorted_rows], sorted_rows, clock, even))
 
-    ahead = (clock.local - clock.counted).astype(np.int64)
-    parts, places, shifts = [], [], []
+    parts, places, filled = [], [], []
     for rows, own in zip(sorted_rows, counts, strict=True):
         part = np.full((own[-1] + 1, cells.shape[1]), np.nan)
         part[own] = cells[rows]
@@ -206,8 +222,9 @@ def regular(
         before = np.searchsorted(own, np.arange(len(part)), side="right") - 1
         parts.append(part)
         places.append(place)
-        shifts.append(ahead[rows[before]])
-    shift = np.concatenate(shifts)
+        filled.append(rows[before])
+    last_row = np.concatenate(filled)  # the row itself, or the one before where it is missing
+    shift = (clock.local - clock.counted)[last_row].astype(np.int64)
     series = Series(
         names=tuple(_name(key) for key in members),
         groups=tuple(members),
@@ -218,6 +235,7 @@ def regular(
         notes=tuple(notes),
         form=clock.form,
         shift=shift if shift.any() else None,
+        ahead=None if even.form.zone is None else ahead[last_row],
     )
     return series, found_step
 
@@ -252,25 +270,32 @@ def _count(
     return step, found
 
 
-def _of_offsets(clocks: Sequence[Clock], clock: Clock) -> list[str]:
-    """What is to be said of times with offsets, and of the clock that counts them."""
-    form = clock.form
-    if form.zone is None:
-        return []
-    # The offset of each row is that of the even clock and what local time is ahead of it.
-    ahead = (clocks[0].local - clocks[0].counted).astype(np.int64) + clocks[0].form.base
-    changed = np.flatnonzero(ahead != ahead[0])
-    if not changed.size:
-        offset = show_offset(form.offset)
-        hours = "in UTC" if not form.offset else f"local, with the offset {offset}"
-        return [f"The times are {hours}: so are the hours that the calendar tells."]
-    row = changed[0]
-    evenly = f"evenly, at {show_offset(form.base)}" if clock is clocks[0] else "by the local clock"
-    return [
-        f"The offset of the times changes, in row {row + 2} from {show_offset(ahead[0])} to "
-        f"{show_offset(ahead[row])}. Steps are counted {evenly}; the calendar tells the local "
-        "hours; forecasts have the last offset."
-    ]
+def _of_offsets(
+    ahead: Sequence[Int[np.ndarray, " n"]],
+    sorted_rows: Sequence[Int[np.ndarray, " n"]],
+    clock: Clock,
+    even: Clock,
+) -> str:
+    """What is to be said of times with offsets, those of each series, and the clock that counts."""
+    offsets = list(dict.fromkeys(np.concatenate(ahead).tolist()))
+    if len(offsets) == 1:
+        hours = f"local, with the offset {show_offset(offsets[0])}" if offsets[0] else "in UTC"
+        return f"The times are {hours}: so are the hours that the calendar tells."
+    said = f"The series have different offsets: {some([show_offset(one) for one in offsets])}."
+    for own, rows in zip(ahead, sorted_rows, strict=True):
+        changed = np.flatnonzero(np.diff(own))
+        if changed.size:
+            before, after = own[changed[0] : changed[0] + 2]
+            said = (
+                f"The offset of the times changes, in row {rows[changed[0] + 1] + 2} from "
+                f"{show_offset(before)} to {show_offset(after)}."
+            )
+            break
+    evenly = f"evenly, at {show_offset(even.form.base)}" if clock is even else "by the local clock"
+    return (
+        f"{said} Steps are counted {evenly}; the calendar tells the local hours; forecasts have "
+        "the last offset of their series."
+    )
 
 
 def _name(key: tuple[str, ...]) -> str:
@@ -407,16 +432,15 @@ def extend(series: Series, origins: Int[np.ndarray, " series"], horizon: int) ->
     place = np.concatenate(rows)
     values = np.where(place[:, None] < 0, np.nan, series.values[place])
     own = None if series.rows is None else np.where(place < 0, -1, series.rows[place])
-    shift = None
-    if series.shift is not None:  # the last one goes on
-        last = np.repeat(series.offsets[1:] - 1, list(map(len, rows)))
-        shift = series.shift[np.where(place < 0, last, place)]
+    last = np.repeat(series.offsets[1:] - 1, list(map(len, rows)))
+    going_on = np.where(place < 0, last, place)  # with the last offset
     return replace(
         series,
         offsets=np.cumsum([0, *map(len, rows)]),
         values=values,
         rows=own,
-        shift=shift,
+        shift=None if series.shift is None else series.shift[going_on],
+        ahead=None if series.ahead is None else series.ahead[going_on],
     )
 
 

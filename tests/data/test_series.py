@@ -157,16 +157,17 @@ def test_hours_are_counted_evenly_where_the_clocks_change_and_told_by_the_local_
     np.testing.assert_array_equal(series.shift, [0, 0, 0, 0, 0, 3_600_000_000])
     assert series.notes == (
         "The offset of the times changes, in row 5 from +01:00 to +02:00. Steps are counted "
-        "evenly, at +01:00; the calendar tells the local hours; forecasts have the last offset.",
+        "evenly, at +01:00; the calendar tells the local hours; forecasts have the last offset of "
+        "their series.",
     )
     # What follows goes on with the last offset.
     longer = extend(series, np.array([6]), 2)
     following = local[-1] + np.array([1, 2], "timedelta64[h]")
     np.testing.assert_array_equal(longer.local(step)[6:], following)
-    expected = berlin(longer.local(step)[6:], [2, 2])
-    assert longer.form.write(longer.times(step)[6:]) == expected
-    ahead = longer.shift[6:] + longer.form.base
-    assert longer.form.write(longer.times(step)[6:], ahead) == expected
+    rows = np.array([6, 7])
+    assert longer.written(step, rows, as_text=True) == berlin(following, [2, 2])
+    column = longer.written(step, rows, as_text=False).dt.replace_time_zone(None)
+    np.testing.assert_array_equal(column, following - np.timedelta64(2, "h"))
     # And an hour that is there twice is two hours.
     back = berlin(hours(5, "2021-10-31 01:00")[[0, 1, 1, 2]], [2, 2, 1, 1])
     twice, step = regular(table(time=back, y=range(4)), ROLES)
@@ -190,7 +191,7 @@ def test_days_and_months_are_counted_by_the_local_clock(when, expected):
     # The dates of options are local, too.
     cut, _ = regular(table(time=berlin(when, ahead), y=range(5)), ROLES, until=str(when[3]))
     np.testing.assert_array_equal(cut.values[:, 0], [0, 1, 2])
-    assert series.form.write(series.times(step)[-1:]) == berlin(when[-1:], [2])
+    assert series.written(step, np.array([4]), as_text=True) == berlin(when[-1:], [2])
     # Of a row that is regular on neither clock, the even one tells.
     ahead[-1] = 3
     odd = table(time=[*berlin(when, ahead)[:-1], "2021-07-07 07:07+03:00"], y=range(5))
@@ -231,7 +232,26 @@ def test_series_in_several_zones_have_their_own_hours():
     series, step = regular(table(g=["a"] * 4 + ["b"] * 4, time=cells, y=range(8)), GROUPED)
     assert step == HOUR
     np.testing.assert_array_equal(series.local(step), [*local, *local])
+    assert series.notes == (
+        "The series have different offsets: +02:00, -03:30. Steps are counted evenly, at +02:00; "
+        "the calendar tells the local hours; forecasts have the last offset of their series.",
+    )
     longer = extend(series, np.array([4, 8]), 1)
-    rows = [4, 9]
-    written = longer.form.write(longer.times(step)[rows], longer.shift[rows] + longer.form.base)
+    written = longer.written(step, np.array([4, 9]), as_text=True)
     assert written == [f"{local[-1] + np.timedelta64(1, 'h')}{offset}" for offset in ahead.values()]
+
+
+def test_the_row_in_which_the_offset_changes_is_told_within_a_series():
+    days = np.arange("2021-03-26", "2021-03-31", dtype="datetime64[D]")
+    moscow = [f"{day}T00:00+03:00" for day in days]
+    cells = [*moscow, *berlin(days, [1, 1, 1, 2, 2])]
+    frame = table(g=["a"] * 5 + ["b"] * 5, time=cells, y=range(10))
+    series, step = regular(frame, GROUPED)
+    assert series.notes[0].startswith(
+        "The offset of the times changes, in row 10 from +01:00 to +02:00. Steps are counted by "
+        "the local clock; "
+    )
+    assert series.written(step, np.arange(10), as_text=True) == cells
+    # Rows that are left out do not count.
+    cut, _ = regular(frame, GROUPED, until="2021-03-28")
+    assert cut.notes[-1].startswith("The series have different offsets: +03:00, +01:00. ")

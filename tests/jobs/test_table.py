@@ -430,7 +430,7 @@ def test_a_run_keeps_the_local_time_of_its_rows(tmp_path):
     _, schema, series = preparing.load(folder)
     np.testing.assert_array_equal(series.local(schema.step), local)
     assert schema.form == series.form
-    assert schema.form.write(series.times(schema.step)[-1:]) == cells[-1:]
+    assert schema.form.write(series.local(schema.step)[-1:]) == cells[-1:]
     job = table.build(config, folder)
     about = " ".join(job.about)
     assert "The offset of the times changes, in row 102 from +01:00 to +02:00." in about
@@ -453,6 +453,51 @@ def test_a_run_keeps_the_local_time_of_its_rows(tmp_path):
         schema.validation - np.timedelta64(1, "h"),
         schema.test - np.timedelta64(1, "h"),
     )
+
+
+def cells_of(local, change, before, after):
+    """Local times, with the offset in hours that they have until the clocks change, and then."""
+    ahead = np.where(local < np.datetime64(change), before, after)
+    return [f"{time}:00{h:+03}:00" for time, h in zip(local, ahead, strict=True)]
+
+
+def hours_of_berlin(rows):
+    utc = np.datetime64("2023-03-22T00:00") + np.arange(rows) * np.timedelta64(1, "h")
+    ahead = np.where(utc < np.datetime64("2023-03-26T01"), 1, 2)
+    return cells_of(utc + ahead.astype("timedelta64[h]"), "2023-03-26T02", 1, 2)
+
+
+def midnights(first, rows):
+    return (np.datetime64(first) + np.arange(rows)).astype("datetime64[m]")
+
+
+def days_of_berlin(rows):  # until summer
+    return cells_of(midnights("2023-01-01", rows), "2023-03-26T02", 1, 2)
+
+
+def days_of_new_york(rows):  # until winter
+    return cells_of(midnights("2022-09-15", rows), "2022-11-06T02", -4, -5)
+
+
+@pytest.mark.parametrize(
+    "series", [[hours_of_berlin], [days_of_berlin, days_of_new_york]], ids=["hours", "days"]
+)
+def test_forecasts_have_the_last_offset_of_their_series(tmp_path, series):
+    rows = 150
+    load = frame_of()["load"][:rows]
+    frame = pl.concat(
+        pl.DataFrame({"g": [str(n)] * rows, "time": cells(rows), "load": load})
+        for n, cells in enumerate(series)
+    )
+    config = config_of(target="load", known_future="", group="g")
+    folder = prepared(tmp_path, frame, config)
+    params = table.build(config, folder).init(jax.random.key(0))
+    expected = [cell for cells in series for cell in cells(rows + HORIZON)[rows:]]
+    for kind in ("csv", "parquet"):
+        table.predict(config, folder, params, tmp_path / "t.csv", tmp_path / f"out.{kind}")
+    assert pl.read_csv(tmp_path / "out.csv")["time"].to_list() == expected
+    moments = pl.Series(expected).str.to_datetime(time_zone="UTC", time_unit="us")
+    np.testing.assert_array_equal(pl.read_parquet(tmp_path / "out.parquet")["time"], moments)
 
 
 def test_the_price_to_come_moves_the_forecast(run, tmp_path):

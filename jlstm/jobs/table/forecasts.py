@@ -98,7 +98,7 @@ def predict(
         parts.append(rounded(raw, std[:, None, None]))
     forecasts = np.concatenate(parts)
     ahead = (places.origins[:, None] + np.arange(schema.horizon)).ravel()
-    columns[roles.time] = _times(whole, schema, ahead, out)
+    columns[roles.time] = whole.written(schema.step, ahead, as_text=out.suffix == ".csv")
     members = whole.member
     for values, origin, target in zip(forecasts, *places, strict=True):
         for name, key in zip(roles.group, whole.groups[members[origin]], strict=True):
@@ -112,14 +112,6 @@ def predict(
         f"{counted(len(forecasts) * schema.horizon, 'row')}, {counted(schema.horizon, 'step')} of "
         f"{schema.step} for each of {len(forecasts):,} series and targets, are in {out}.",
     ]
-
-
-def _times(whole: Series, schema: Schema, rows: Int[np.ndarray, " n"], out: Path) -> Any:
-    """The times of some rows, as a column of the file to write."""
-    when, form = whole.times(schema.step)[rows], whole.form
-    if out.suffix != ".csv":
-        return form.column(when)
-    return form.write(when, None if whole.shift is None else whole.shift[rows] + form.base)
 
 
 def _quantile(q: float) -> str:
@@ -158,7 +150,7 @@ def _check_future(whole: Series, schema: Schema, out: Path) -> None:
         name: [whole.groups[n][place] for n in member] for place, name in enumerate(roles.group)
     }
     template = out.with_name(f"{out.stem}-needed.csv")
-    needed[roles.time] = times = _times(whole, schema, rows, template)
+    needed[roles.time] = times = whole.written(schema.step, rows, as_text=True)
     for name in (*roles.target, *roles.past):
         needed[name] = [None] * len(rows)
     for place, name in enumerate(roles.known):
