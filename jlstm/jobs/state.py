@@ -72,12 +72,12 @@ def check_memory(config: Training, job: Job) -> None:
     if state + kept > limit:
         names = [n for n in ("hidden", "layers", "streams", "batch") if hasattr(config, n)]
         on = f" on each of {copies} devices" if copies > 1 else ""
+        back = f", and {_gigabytes(kept)} for the backward pass" if kept else ""
         raise ValueError(
             f"{', '.join(names)}: expected a training that fits into {_gigabytes(limit)} of "
             f"memory, got {numbers:,} parameters: {_gigabytes(parameters)} for them, as much for "
             f"their gradient and for the best so far, {_gigabytes(moments)} for the "
-            f"optimiser{on}, and {_gigabytes(kept)} for the backward pass: "
-            f"{_gigabytes(state + kept)}"
+            f"optimiser{on}{back}: {_gigabytes(state + kept)}"
         )
 
 
