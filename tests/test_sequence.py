@@ -137,7 +137,10 @@ def test_any_shape_with_any_options_in_any_dtype(drawn):
         if fields[name] is not None:
             rounded = jax.tree.map(lambda a: np.asarray(jnp.asarray(a, dtype), "f8"), fields[name])
             fields[name] = rounded
-    assert_agree(answer, run_oracle(Problem(**fields)), TOLERANCE[jnp.dtype(dtype).name])
+    expected = run_oracle(Problem(**fields))
+    # A memory of one number that happens to be nearly 0, as a difference, has few right digits.
+    hypothesis.assume(not expected["c"].size or np.abs(expected["c"]).max() > 1e-2)
+    assert_agree(answer, expected, TOLERANCE[jnp.dtype(dtype).name])
 
 
 @pytest.mark.parametrize("derivative", DERIVATIVES)
