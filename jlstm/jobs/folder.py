@@ -290,7 +290,7 @@ def _resumed_from(checkpoints: Path) -> int:
         ValueError: no checkpoint is as it was written.
     """
     step = newest_checkpoint(checkpoints)
-    if step is None and any(checkpoints.glob("[0-9]*")):
+    if step is None and any(checkpoints.glob("*.json")):  # the first may have been cut off
         raise ValueError(f"{checkpoints}: expected one that is as it was written, got none")
     return step or 0
 
