@@ -6,6 +6,7 @@ names them so; ``activation`` makes one of any elementwise function, its slope f
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,13 +29,14 @@ class Activation(NamedTuple):
     constants: tuple[float, ...] = ()
 
     def __call__(self, a: Array) -> Array:
-        """The value at a."""
-        return self.function(a, *self.constants)
+        """The value at a; its derivative is ``slope``."""
+        return _value(self, a)
 
     def slope(self, a: Array, v: Array) -> Array:
         """dv/da at a, where the value is v."""
         if self.derivative is None:
-            tangent: Array = jax.jvp(self.__call__, (a,), (jnp.ones_like(a),))[1]
+            one = jnp.ones_like(a)
+            tangent: Array = jax.jvp(lambda a: self.function(a, *self.constants), (a,), (one,))[1]
             return tangent
         return self.derivative(a, v, *self.constants)
 
@@ -46,6 +48,18 @@ class Activation(NamedTuple):
 
     def __deepcopy__(self, memo: Any) -> "Activation":
         return self  # nothing in it changes; and a copy of a function that JAX compiled is another
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _value(activation: Activation, a: Array) -> Array:
+    return activation.function(a, *activation.constants)
+
+
+@_value.defjvp
+def _value_jvp(activation: Activation, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (a,), (da,) = primals, tangents
+    v = _value(activation, a)
+    return v, activation.slope(a, v) * da
 
 
 def _step(condition: Array, a: Array, inside: Any = 1.0, outside: Any = 0.0) -> Array:

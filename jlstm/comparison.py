@@ -31,8 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike
 
-from jlstm.cell import init_params
 from jlstm.checks import check_number, check_size
+from jlstm.initializers import init_params
 from jlstm.sequence import lstm
 from jlstm.types import Carry, LSTMParams, check_float
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jlstm.checks import check_function
-from jlstm.gates import sequence_keys
+from jlstm.dropout import sequence_keys
 from jlstm.sequence import lstm
 from jlstm.types import Carry, LSTMParams, check_array
 

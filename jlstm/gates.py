@@ -1,166 +1,170 @@
-"""What the engine asks of a cell: the interface between ``sequence.py`` and gate arithmetics.
+"""What a cell is: its weights, its first carry and its equations.
 
 A gated cell is a linear map, x·W and h'·U, followed by gate arithmetic. The engine owns the linear
-map and time; a value of ``Gates`` is the rest. There are two: the plain cell in ``cell.py``, and
-``Variant`` in ``variants.py``.
+map, time and every derivative; a cell is the rest, and three functions are enough::
+
+    init(key, input_size, hidden_size)              fresh weights
+    start(params, batch_shape)                      the carry before the first step
+    step(own, x·W, h'·U, carry', noise) -> carry    one step
+
+The carry is any pytree with a field ``h``: what the cell puts out, and what U multiplies. What a
+cell may hand over besides is in ``Extras``.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from jlstm.linear import Into
-from jlstm.types import Carry, check_key, format_shape
+from jlstm.types import check_array, check_float
 
-Flat = Float[Array, "*batch 4*hidden"]
-"""The four gates' values side by side: faster than a gate axis inside the loop over time."""
-State = Float[Array, "*batch hidden"]
+Columns = Float[Array, "*batch columns"]
+"""One number for each gate and unit, the gates one after another: ``columns`` is gates·hidden. One
+axis, as a separate one for the gates is slower inside the loop over time."""
+
+State = Any
+"""The carry of a cell: a NamedTuple or dataclass of arrays ``[*batch, ·]``, with a field ``h``."""
 
 
 class Gates(Protocol):
-    """A gate arithmetic: all that tells one gated cell from another, and nothing of time.
+    """A cell. A value of it is hashable, as it is part of what a program is compiled for.
 
-    ``sequence.py`` knows the products x·W and h'·U, time, chunks, masks and transforms, and asks
-    this for the rest. A value of it is hashable, as it is part of what a program is compiled for.
-    ``rest`` is always the weights without w_ih and w_hh; ``noise`` what ``noise`` gave for the
-    step, or None. Any leading axes: what is said to be for one step is also asked for many.
+    Besides these, a cell may have ``check(params)``, which raises where weights do not fit and
+    returns them as JAX arrays; ``extras``, a value of ``Extras``; and ``without_noise()``, the same
+    cell for evaluation, which a stack asks for.
     """
+
+    def init(self, key: PRNGKeyArray, input_size: int, hidden_size: int, **options: Any) -> Any:
+        """Fresh weights: a NamedTuple or dataclass of arrays, or None.
+
+        Two fields are the engine's: ``w_ih``, W ``[input, gates, hidden]``, and ``w_hh``, U
+        ``[output, gates, hidden]``, or by heads ``[heads, output/heads, gates, hidden/heads]``. All
+        others are the cell's own. ``options`` are what the cell likes: a stack hands on
+        ``output_size`` where it is asked for one.
+        """
+        ...
+
+    def start(self, params: Any, batch_shape: Sequence[int]) -> State:
+        """The carry before the first step, usually zeros ``[*batch_shape, ·]``."""
+        ...
+
+    def step(self, own: Any, x_part: Columns, h_part: Columns, carry: State, noise: Any) -> State:
+        """The equations: (x·W, h'·U, carry') to the carry.
+
+        A pure function, of arrays with any leading axes: one step, or many. ``own`` is the weights
+        without w_ih and w_hh (None); ``noise`` what ``Extras.noise`` drew for the step, or None.
+        """
+        ...
+
+
+class Derivative(Protocol):
+    """The derivative of a step, by hand, for a cell whose only own weight is the bias.
+
+    z is x·W + h'·U + b. The local Jacobian is found for many steps at once; then one step of back-
+    propagation (or of its transpose) is all that the walk through time has to do.
+    """
+
+    def forward(self, z: Columns, prev: State) -> tuple[State, Any]:
+        """One step: the carry, and what ``jacobian`` needs to know of it."""
+        ...
+
+    def jacobian(self, saved: Any, before: State, after: State) -> Any:
+        """The local Jacobian at given forward values, for many steps at once."""
+        ...
+
+    def pullback(self, jac: Any, d: State) -> tuple[Columns, State]:
+        """Cotangents of the carry to those of z and of carry' (but for what comes through h'·U)."""
+        ...
+
+    def pushforward(self, jac: Any, dz: Columns, d_prev: State) -> State:
+        """Tangents of z and carry' to those of the carry: the transpose of ``pullback``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a cell may hand over besides its equations; what is None is not there."""
+
+    summed: bool = False
+    """Whether the step sees x·W, h'·U and a bias ``b`` only as their sum. The engine then calls it
+    as ``step(own, 0, x·W + h'·U + b, …)``, b being None in ``own``; it keeps one array instead of
+    two, and finds dW and dU as one product."""
+    derivative: Derivative | None = None
+    """The derivative by hand, for a cell that is ``summed``; from the equations if None."""
+    noise: Callable[[PRNGKeyArray, Array, State], Any] | None = None
+    """(keys ``[*batch]``, number of the step, carry') to the random masks of one step. It is called
+    again wherever they are needed."""
+    mask: Callable[[PRNGKeyArray, Array], Array] | None = None
+    """(keys ``[*batch]``, h') to what h' is multiplied with before h'·U, the same at every step."""
+    rounded: Callable[[Any], Gates] | None = None
+    """(dtype) to the same cell with the factors of products in its step rounded to it, for
+    ``compute_dtype``; for a cell that has such products."""
 
     @property
     def random(self) -> bool:
-        """Whether it needs a key."""
-        ...
+        """Whether the cell needs a key."""
+        return self.noise is not None or self.mask is not None
 
-    def check(self, params: Any) -> Any:
-        """The weights as JAX arrays; raise where they are of another kind or do not fit."""
-        ...
 
-    def flatten(self, params: Any) -> Any:
-        """The weights with the gate axis and the axis ``hidden`` as one."""
-        ...
-
-    def mask(self, keys: Array, output: int, dtype: Any) -> Array | None:
-        """What h' is multiplied with before h'·U, one for each sequence; None for nothing."""
-        ...
-
-    def noise(self, keys: Array, t: Array, hidden: int, output: int, dtype: Any) -> Any:
-        """The random masks of one step, made again wherever they are needed; None for none."""
-        ...
-
-    def inputs(self, rest: Any, x_part: Flat) -> Flat:
-        """What is known of z before h': x·W + b."""
-        ...
-
-    def equations(
-        self, rest: Any, z: Flat, h_part: Flat, prev: Carry, noise: Any, into: Into
-    ) -> Carry:
-        """(z, h'·U, carry') to the carry, as plain as its paper: what autodiff is given."""
-        ...
-
-    def forward(
-        self, rest: Any, z: Flat, h_part: Flat, prev: Carry, noise: Any, into: Into
-    ) -> tuple[Carry, Any]:
-        """The same the quick way, and what ``jacobian`` needs to know."""
-        ...
-
-    def jacobian(
-        self, rest: Any, saved: Any, before: Carry, after: Carry, noise: Any, into: Into
-    ) -> Any:
-        """The local derivative at given forward values."""
-        ...
-
-    def pullback(
-        self, rest: Any, jac: Any, d: Carry, into: Into
-    ) -> tuple[Any, Flat, tuple[State | None, State]]:
-        """Cotangents of the carry to (what ``gradient`` needs, that of h'·U, those of h' and c').
-
-        Here matrices in ``rest`` come transposed. The cotangent of h' is without what comes through
-        h'·U; None for zero.
-        """
-        ...
-
-    def pushforward(
-        self, rest: Any, jac: Any, known: Any, h_part: Flat, d_prev: Carry, into: Into
-    ) -> Carry:
-        """Tangents of (all that is known beforehand, h'·U, carry') to those of the carry."""
-        ...
-
-    def gradient(
-        self, rest: Any, jac: Any, before: Carry, out: Any, x_part: Callable[[], Flat], into: Into
-    ) -> tuple[Flat, Flat, Any]:
-        """What the pullback left, to cotangents of x·W, h'·U and ``rest``: all steps at once.
-
-        ``x_part()`` is x·W, for those who want it.
-        """
-        ...
-
-    def tangent(
-        self,
-        rest: Any,
-        d_rest: Any,
-        jac: Any,
-        before: Carry,
-        x_part: Callable[[], Flat],
-        dx_part: Flat,
-        dh_part: Flat,
-        into: Into,
-    ) -> Any:
-        """The transpose of ``gradient``: what is known of the tangent beforehand.
-
-        ``dh_part`` is h'·U̇ alone. What is None in ``d_rest`` does not move.
-        """
-        ...
+def extras_of(gates: Gates) -> Extras:
+    """What the cell hands over besides its equations."""
+    extras: Extras = getattr(gates, "extras", Extras())
+    return extras
 
 
 def check_gates(gates: Any) -> Gates:
-    """``gates``; raise TypeError unless it is a gate arithmetic."""
-    if isinstance(gates, type) or not hasattr(gates, "pullback"):
-        wanted = "a gate arithmetic, such as Variant()"
-        raise TypeError(f"gates: expected {wanted}, got {type(gates).__name__} {gates!r}")
+    """``gates``; raise TypeError unless it is a cell."""
+    missing = [n for n in ("init", "start", "step") if not callable(getattr(gates, n, None))]
+    if isinstance(gates, type) or missing:
+        raise TypeError(
+            "gates: expected a cell, such as Variant(), with the functions init, start and step, "
+            f"got {type(gates).__name__} {gates!r}"
+        )
     known: Gates = gates
     return known
 
 
-def sequence_keys(key: PRNGKeyArray | None, batch: Sequence[int]) -> PRNGKeyArray:
-    """One key for each sequence, ``[*batch]``, from one key for all; or those given, checked.
-
-    What a sequence draws depends on its own key alone, so however the batch is cut, it stays. That
-    holds for threefry, JAX's default. Under JAX's rbg and unsafe_rbg a batch draws from the key of
-    its first sequence, so what a sequence draws depends on the batch around it. A key for a
-    sequence without batch axes is that sequence's own. (Raw keys, as ``jax.random.PRNGKey`` makes
-    them, have one axis more.)
+def check_weights(gates: Gates, params: Any) -> Any:
+    """The weights of a cell as JAX arrays; raise where they do not fit.
 
     Raises:
-        TypeError: no key of ``jax.random``.
-        ValueError: none came, or not one for each sequence.
+        TypeError: weights without w_ih and w_hh, or not of one floating-point dtype.
+        ValueError: a shape that does not fit.
     """
-    if key is None:
-        raise ValueError(
-            "key: expected a key of jax.random, for what is random here, got None; "
-            "for evaluation, take without_noise() of the gates or the stack"
-        )
-    keys = check_key("key", key)
-    if keys.shape == () and batch:
-        return jax.random.split(keys, tuple(batch))
-    if keys.shape != tuple(batch):
-        raise ValueError(
-            f"key: expected one key, or one for each sequence, {format_shape(batch)}, "
-            f"got {format_shape(keys.shape)}"
-        )
-    return keys
+    check = getattr(gates, "check", None)
+    if check is not None:
+        return check(params)
+    for name in ("w_ih", "w_hh"):
+        if not hasattr(params, name):
+            raise TypeError(
+                f"params: expected weights with the fields w_ih and w_hh, got "
+                f"{type(params).__name__}"
+            )
+    blocks = ("heads",) if getattr(params.w_hh, "ndim", 3) == 4 else ()
+    w_hh = check_array("params.w_hh", params.w_hh, (*blocks, "output", "gates", "hidden"))
+    heads = w_hh.shape[0] if blocks else 1
+    columns = w_hh.shape[-2], heads * w_hh.shape[-1]
+    dtype = check_float("params.w_hh", w_hh.dtype)
+    check_array("params.w_ih", params.w_ih, ("input", *columns), dtype)
+    return jax.tree.map(jnp.asarray, params)
 
 
-def draw_steps(
-    draw: Callable[[PRNGKeyArray, Array], Any], keys: PRNGKeyArray, numbers: Int[Array, " time"]
-) -> Any:
-    """``draw(keys, number)`` for many numbers, stacked: for each step what it draws alone.
+def check_state(name: str, gates: Gates, params: Any, carry: Any, batch: Sequence[int]) -> State:
+    """``carry`` as JAX arrays; raise unless it is one of this cell, ``[*batch, ·]``.
 
-    For threefry ``vmap`` does that; a gradient is up to a fifth faster than with a loop. Under
-    JAX's other implementations many steps at once draw otherwise than each of them alone.
+    Raises:
+        TypeError: a carry of another kind, or of another dtype.
+        ValueError: a shape that does not fit.
     """
-    if jax.random.key_impl(keys) == "threefry2x32":
-        return jax.vmap(draw, (None, 0))(keys, numbers)
-    return jax.lax.map(partial(draw, keys), numbers)
+    wanted = jax.eval_shape(lambda: gates.start(params, tuple(batch)))
+    if type(carry) is not type(wanted):
+        raise TypeError(f"{name}: expected {type(wanted).__name__}, got {type(carry).__name__}")
+    leaves, tree = jax.tree_util.tree_flatten_with_path(wanted)
+    fields = tree.flatten_up_to(carry)
+    return tree.unflatten(
+        check_array(name + jax.tree_util.keystr(path), value, one.shape, one.dtype)
+        for (path, one), value in zip(leaves, fields, strict=True)
+    )

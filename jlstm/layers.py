@@ -13,6 +13,7 @@ et al. 2016; skip: Graves 2013.) In a layer of two directions, what the LSTM giv
 side, forward first (Schuster & Paliwal 1997).
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -21,13 +22,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import PLAIN, init_carry, init_params
 from jlstm.checks import check_choice, check_flag, check_function, check_number, check_size
-from jlstm.gates import Gates, check_gates, draw_steps, sequence_keys
+from jlstm.dropout import draw_steps, dropout_mask, fold_keys, sequence_keys, step_numbers
+from jlstm.equations import PLAIN
+from jlstm.gates import Gates, State, check_gates, extras_of
+from jlstm.initializers import check_batch_shape
 from jlstm.linear import along, batch_sharding
-from jlstm.sequence import lstm, step_numbers, valid_steps
-from jlstm.types import Carry, at_least_32_bits, check_array, check_key, check_step, exportable
-from jlstm.variants import Variant, dropout_mask, fold_keys
+from jlstm.sequence import lstm, valid_steps
+from jlstm.types import at_least_32_bits, check_array, check_key, check_step, exportable
 
 Connections = Literal["chain", "residual", "skip"]
 
@@ -66,7 +68,7 @@ def _is_pair(gates: Any) -> bool:
 
 
 def _quiet(cell: Cell) -> Cell:
-    ways = (g.without_noise() if isinstance(g, Variant) else g for g in cell.ways)
+    ways = (g.without_noise() if hasattr(g, "without_noise") else g for g in cell.ways)
     return cell._replace(gates=tuple(ways))
 
 
@@ -76,7 +78,7 @@ class Stack:
 
     Args:
         sizes: the units of c of each layer, from the first; one int for a single layer.
-        output_sizes: the units of h of each layer, where it has a projection (which only a
+        output_sizes: the units of h of each layer, where it has a projection (as a
             ``Variant`` has); one for all layers, or one for each; None for none.
         gates: the cell of all layers, or one for each; for a layer of two directions it may be a
             pair, forward and backward.
@@ -95,7 +97,7 @@ class Stack:
     Raises:
         TypeError: an option of another type.
         ValueError: a size below 1 or a rate outside 0 … 1; as many sizes, output sizes or gates as
-            there are not layers; a pair of gates for one direction; a projection of plain gates;
+            there are not layers; a pair of gates for one direction; a projection of a cell that has none;
             residual connections between layers of different outputs.
     """
 
@@ -142,11 +144,12 @@ class Stack:
             ways = [check_gates(g) for g in (some if _is_pair(some) else (some,))]
             if n is not None:
                 check_size("output_sizes", n)
-                if not all(isinstance(g, Variant) for g in ways):
-                    raise ValueError(
-                        "output_sizes: expected None for plain gates, which have no projection; "
-                        f"take gates=Variant(); got {n}"
-                    )
+                for g in ways:
+                    if "output_size" not in inspect.signature(g.init).parameters:
+                        raise ValueError(
+                            f"output_sizes: expected None, as {g!r} has no projection; "
+                            f"take gates=Variant(); got {n}"
+                        )
         for name in ("input_dropout", "dropout", "output_dropout"):
             check_number(name, getattr(self, name), least=0, below=1)
             object.__setattr__(self, name, float(getattr(self, name)))  # NumPy's have a dtype
@@ -180,7 +183,7 @@ class Stack:
         """Whether it needs a key."""
         between = self.dropout if len(self.cells) > 1 else 0.0
         rates = (self.input_dropout, between, self.output_dropout)
-        random = any(rates) or any(g.random for cell in self.cells for g in cell.ways)
+        random = any(rates) or any(extras_of(g).random for c in self.cells for g in c.ways)
         return random and not self.deterministic
 
     def without_noise(self) -> "Stack":
@@ -193,19 +196,19 @@ def init_stack(
     input_size: int,
     config: Stack,
     *,
-    forget_bias: float = 1.0,
-    bias: bool = True,
     dtype: DTypeLike = jnp.float32,
+    **options: Any,
 ) -> tuple[LayerParams, ...]:
-    """Fresh weights for a stack, each layer and direction drawn on its own; learned carries at 0.
+    """Fresh weights for a stack, each layer and direction drawn on its own.
+
+    Learned carries start as those of the cell do.
 
     Args:
         key: a key of ``jax.random``.
         input_size: features of xs, at least 1.
         config: the stack.
-        forget_bias: as for ``init_params``, and so the rest.
-        bias: False for none.
         dtype: of all weights.
+        options: of the cells' ``init``, such as ``forget_bias`` and ``bias``.
 
     Raises:
         TypeError: an argument of another type, or a dtype that is not floating-point.
@@ -214,21 +217,18 @@ def init_stack(
     check_key("key", key, single=True)
     check_size("input_size", input_size)
     _check_config(config)
-    options: dict[str, Any] = {"forget_bias": forget_bias, "bias": bias, "dtype": dtype}
-
-    def init(key: PRNGKeyArray, gates: Gates, cell: Cell, width: int) -> Any:
-        if isinstance(gates, Variant):
-            return gates.init(key, width, cell.size, output_size=cell.output, **options)
-        return init_params(key, width, cell.size, **options)
-
     layers, width, directions = [], input_size, 2 if config.bidirectional else 1
     for n, cell in enumerate(config.cells):
         keys = jax.random.split(jax.random.fold_in(key, n), directions)
-        ways = [init(k, g, cell, width) for k, g in zip(keys, cell.ways, strict=False)]
-        zeros = init_carry((), cell.size, dtype, output_size=cell.output)
-        backward = ways[1] if config.bidirectional else None
-        start = (zeros,) * directions if config.learned_carry else None
-        layers.append(LayerParams(ways[0], backward, start))
+        own = options if cell.output is None else options | {"output_size": cell.output}
+        weights = [
+            g.init(k, width, cell.size, dtype=dtype, **own)
+            for k, g in zip(keys, cell.ways, strict=False)
+        ]
+        start = None
+        if config.learned_carry:
+            start = tuple(g.start(w, ()) for g, w in zip(cell.ways, weights, strict=False))
+        layers.append(LayerParams(*weights, *[None] * (2 - directions), start))
         width = config.outputs[n] + (input_size if config.connections == "skip" else 0)
     return tuple(layers)
 
@@ -243,7 +243,7 @@ def stack(
     resets: Bool[Array, "time *batch"] | None = None,
     key: PRNGKeyArray | None = None,
     t: int | Int[Array, ""] = 0,
-    layer: Callable[..., tuple[Carry, Array]] = lstm,
+    layer: Callable[..., tuple[State, Array]] = lstm,
     **options: Any,
 ) -> tuple[Any, Float[Array, "time *batch output"]]:
     """Layer upon layer. ``partial(stack, config)`` goes wherever ``lstm`` goes.
@@ -252,7 +252,7 @@ def stack(
         config: the stack.
         params: its weights, from ``init_stack``.
         carry: what a call before returned, so that a sequence may come in pieces; None for the
-            start. A tuple with a ``Carry`` for each layer; with a pair of them, forward and
+            start. A tuple with the carry of each layer; with a pair of them, forward and
             backward, where it is bidirectional. (Pieces are for one direction: the backward one
             of a pair is where that walk begins, and nobody knows it before what follows.)
         xs: the inputs, ``[time, *batch, input]``.
@@ -283,7 +283,7 @@ def stack(
     for n, one in enumerate(params):
         _check_layer(n, one, config)
     if carry is not None:
-        _check_layers("carry", carry, depth, tuple if config.bidirectional else Carry)
+        _check_carries(carry, config)
     xs = check_array("xs", xs, ("time", "...", "input"))
     time, *batch = xs.shape[:-1]
     if key is not None:
@@ -307,13 +307,10 @@ def stack(
     def walk(n: int, back: bool, weights: Any, carry: Any, start: Any, xs: Array) -> Any:
         cell = config.cells[n].ways[back]
         own: dict[str, Any] = {"resets": resets_back if back else resets, "reverse": back}
-        if cell.random and keys is not None:
+        if extras_of(cell).random and keys is not None:
             own |= {"key": fold_keys(keys, 3 * n + back), "t": t}
         if start:
-            sharding = batch_sharding(xs, 1, -1)
-            start = Carry(
-                *(jnp.broadcast_to(a, (*batch, *a.shape), out_sharding=sharding) for a in start)
-            )
+            start = _for_batch(start, batch, batch_sharding(xs, 1, -1))
             own["reset_to"], carry = start, start if carry is None else carry
         try:
             return layer(weights, carry, xs, gates=cell, lengths=lengths, **own, **options)
@@ -380,8 +377,7 @@ def drop_weights(key: PRNGKeyArray, params: Any, rate: float) -> Any:
     def dropped(n: int, path: Any, w: Array) -> Array:
         if not is_recurrent(path) or not rate:
             return w
-        kept = jax.random.bernoulli(jax.random.fold_in(key, n), jnp.float32(1 - rate), w.shape)
-        return jnp.where(kept, w / (1 - rate), jnp.zeros_like(w))
+        return w * dropout_mask(jax.random.fold_in(key, n), rate, w.shape, w.dtype)
 
     return jax.tree.unflatten(tree, [dropped(n, *leaf) for n, leaf in enumerate(leaves)])
 
@@ -428,19 +424,17 @@ def init_stack_carry(
     _check_config(config)
     _check_layers("params", params, len(config.cells), LayerParams)
 
-    def start(weights: Any, learned: Carry | None) -> Carry:
-        output, _, hidden = weights.w_hh.shape
-        zeros = init_carry(batch_shape, hidden, weights.w_hh.dtype, output_size=output)
-        learned = zeros if learned is None else learned
-        return Carry(*(jnp.broadcast_to(a, z.shape) for a, z in zip(learned, zeros, strict=True)))
+    batch = check_batch_shape(batch_shape)
 
-    def layer(one: LayerParams) -> Any:
+    def start(gates: Gates, weights: Any, learned: State | None) -> State:
+        return gates.start(weights, batch) if learned is None else _for_batch(learned, batch)
+
+    def layer(cell: Cell, one: LayerParams) -> Any:
         ways = [one.forward] if one.backward is None else [one.forward, one.backward]
-        learned = one.start or [None] * len(ways)
-        carries = tuple(map(start, ways, learned))
+        carries = tuple(map(start, cell.ways, ways, one.start or [None] * len(ways)))
         return carries if len(ways) == 2 else carries[0]
 
-    return tuple(layer(one) for one in params)
+    return tuple(map(layer, config.cells, params))
 
 
 def last(
@@ -501,6 +495,13 @@ def maximum(
 # Small parts
 
 
+def _for_batch(start: State, batch: Sequence[int], sharding: Any = None) -> State:
+    """The same carry for every sequence, ``[*batch, ·]``."""
+    return jax.tree.map(
+        lambda a: jnp.broadcast_to(a, (*batch, *a.shape), out_sharding=sharding), start
+    )
+
+
 def _steps(hs: Any, lengths: Any) -> tuple[Array, Array]:
     """hs, and a mask of the steps that count, ``[time, *batch, 1]``."""
     hs = check_array("hs", hs, ("time", "...", "output"))
@@ -534,17 +535,28 @@ def _check_config(config: Any) -> None:
         raise TypeError(f"config: expected Stack, got {type(config).__name__}")
 
 
-def _check_layers(name: str, value: Any, depth: int, kind: type) -> None:
-    if not isinstance(value, tuple | list) or isinstance(value, Carry | LayerParams):
+def _is_list(value: Any) -> bool:
+    return isinstance(value, tuple | list) and not hasattr(value, "_fields")  # nor a NamedTuple
+
+
+def _check_layers(name: str, value: Any, depth: int, kind: type | None = None) -> None:
+    if not _is_list(value):
         raise TypeError(f"{name}: expected a tuple of {depth} layers, got {type(value).__name__}")
     if len(value) != depth:
         raise ValueError(f"{name}: expected one for each of {depth} layers, got {len(value)}")
     for n, one in enumerate(value):
-        if not isinstance(one, kind) or (kind is tuple and isinstance(one, Carry)):
-            wanted = "a pair of Carry" if kind is tuple else kind.__name__
-            raise TypeError(f"{name}[{n}]: expected {wanted}, got {type(one).__name__}")
-        if kind is tuple and len(value[n]) != 2:
-            raise ValueError(f"{name}[{n}]: expected a pair of Carry, got {len(value[n])} of them")
+        if kind is not None and not isinstance(one, kind):
+            raise TypeError(f"{name}[{n}]: expected {kind.__name__}, got {type(one).__name__}")
+
+
+def _check_carries(carry: Any, config: Stack) -> None:
+    _check_layers("carry", carry, len(config.cells))
+    for n, one in enumerate(carry):
+        if _is_list(one) != config.bidirectional:
+            wanted = "a pair of carries" if config.bidirectional else "the carry of one direction"
+            raise TypeError(f"carry[{n}]: expected {wanted}, got {type(one).__name__}")
+        if config.bidirectional and len(one) != 2:
+            raise ValueError(f"carry[{n}]: expected a pair of carries, got {len(one)} of them")
 
 
 def _check_layer(n: int, one: LayerParams, config: Stack) -> None:
@@ -560,4 +572,8 @@ def _check_layer(n: int, one: LayerParams, config: Stack) -> None:
         w_hh = getattr(getattr(one, field), "w_hh", None)
         if w_hh is not None:
             output = cell.size if cell.output is None else cell.output
-            check_array(f"params[{n}].{field}.w_hh", w_hh, (output, "gates", cell.size))
+            wanted: tuple[Any, ...] = (output, "gates", cell.size)
+            if getattr(w_hh, "ndim", 3) == 4:
+                heads = w_hh.shape[0]
+                wanted = (heads, output // heads, "gates", cell.size // heads)
+            check_array(f"params[{n}].{field}.w_hh", w_hh, wanted)

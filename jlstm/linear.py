@@ -1,13 +1,17 @@
-"""The linear map that all gated cells share: products, their sums over steps, and how they are cut.
+"""The linear map that all gated cells share: x·W and h'·U, their derivatives, how they are cut.
 
-With W and U the weights, x·W and h'·U are nearly all of the arithmetic of a cell, and so are their
-transposes of the backward pass. Here they are done for any batch axes, for factors rounded to a
-shorter dtype, and for batches that are cut over the devices of a mesh.
+These products are nearly all of the arithmetic of a cell, and so are their transposes of the
+backward pass. They are computed here for any batch axes, for factors rounded to a shorter dtype,
+and for batches that are cut over the devices of a mesh. With z the sum x·W + h'·U and d<name> the
+cotangent of <name>::
+
+    dx = dz·Wᵀ    dh' = dz·Uᵀ    dW = Σ xᵀ·dz    dU = Σ h'ᵀ·dz    db = Σ dz
+
+U may be block-diagonal: heads of units that do not see each other.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +19,44 @@ from jax.sharding import AxisType, NamedSharding, reshard
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, DTypeLike, Float
 
-Into = Callable[[Array, Array], Array]
-"""``product`` with the dtype of its factors settled: (rows, matrix) -> rows."""
+from jlstm.types import replace
+
+Matrix = Float[Array, "output columns"] | Float[Array, "heads rows gates units"]
+"""U as a matrix, ``columns`` being gates·hidden; or its blocks, one for each head."""
+
+
+class Weights(NamedTuple):
+    """The weights of a cell, as the products take them."""
+
+    w_ih: Float[Array, "input columns"]
+    """W."""
+    w_hh: Matrix
+    """U."""
+    b: Float[Array, " columns"] | None
+    """What is added to x·W: the bias of a cell that sees only the sum of both products."""
+    own: Any
+    """All other weights, in the form of the cell's parameters, w_ih and w_hh being None."""
+
+
+def flatten(params: Any, summed: bool) -> Weights:
+    """The weights of a cell, (gates, hidden) becoming one axis: no data moves.
+
+    Args:
+        params: weights with the fields w_ih and w_hh.
+        summed: whether the cell sees x·W + h'·U + b only as a sum, so that b belongs to it.
+    """
+
+    def columns(w: Array) -> Array:
+        *rows, gates, hidden = w.shape
+        return w.reshape(*rows, gates * hidden)
+
+    b = getattr(params, "b", None) if summed else None
+    own = replace(params, w_ih=None, w_hh=None, **({} if b is None else {"b": None}))
+    w_hh = params.w_hh if params.w_hh.ndim == 4 else columns(params.w_hh)
+    return Weights(columns(params.w_ih), w_hh, None if b is None else columns(b), own)
+
+
+# Products
 
 
 def product(
@@ -41,12 +81,107 @@ def product(
     return out.reshape(shape)
 
 
-def outer(a: Float[Array, "*rows n"], b: Float[Array, "*rows m"], into: Into) -> Array:
-    """Σ aᵀ·b over all rows: one product, for the gradient of a matrix."""
-    # The barrier makes XLA write the transposed matrix down: on CPU a product with a matrix that is
-    # only read as transposed takes up to three times as long.
-    a_t = jax.lax.optimization_barrier(jnp.moveaxis(a, -1, 0))  # type: ignore[no-untyped-call]
-    return into(a_t, b)
+def input_part(
+    weights: Weights, x: Float[Array, "*batch input"], dtype: DTypeLike | None = None
+) -> Float[Array, "*batch columns"]:
+    """x·W, plus b where b belongs to it; for one step or for many."""
+    part = product(x, weights.w_ih, dtype)
+    return part if weights.b is None else part + along(weights.b, part)
+
+
+def recurrent(
+    h: Float[Array, "*batch output"], u: Matrix, dtype: DTypeLike | None = None
+) -> Float[Array, "*batch columns"]:
+    """h·U, for one step or for many."""
+    if u.ndim == 2:
+        return product(h, u, dtype)
+    heads, rows, gates, units = u.shape
+    out = _blocks(h.reshape(*h.shape[:-1], heads, rows), u, 1, dtype)
+    return out.reshape(*h.shape[:-1], gates * heads * units)
+
+
+def transposed(u: Matrix) -> Matrix:
+    """Uᵀ, for ``recurrent_back``, as an array of its own.
+
+    To be made before the walk: on CPU a product with a matrix that is only read as transposed takes
+    up to three times as long.
+    """
+    return u.T if u.ndim == 2 else jnp.transpose(u, (0, 2, 3, 1))
+
+
+def recurrent_back(
+    dz: Float[Array, "*batch columns"], u_t: Matrix, dtype: DTypeLike | None = None
+) -> Float[Array, "*batch output"]:
+    """dz·Uᵀ, for one step or for many."""
+    if u_t.ndim == 2:
+        return product(dz, u_t, dtype)
+    heads, gates, units, rows = u_t.shape
+    by_head = jnp.moveaxis(dz.reshape(*dz.shape[:-1], gates, heads, units), -2, -3)
+    return _blocks(by_head, u_t, 2, dtype).reshape(*dz.shape[:-1], heads * rows)
+
+
+def _blocks(x: Array, w: Array, inner: int, dtype: DTypeLike | None) -> Array:
+    """X ``[*batch, heads, *inner]`` times w ``[heads, *inner, *outer]``, the heads before the last
+    axis of the result.
+    """
+    batch = x.ndim - 1 - inner
+    summed = tuple(range(batch + 1, x.ndim)), tuple(range(1, 1 + inner))
+    factors = (x, w) if dtype is None else (x.astype(dtype), w.astype(dtype))
+    spec = jax.typeof(x).sharding.spec[:batch]
+    out = jax.lax.dot_general(
+        *factors,
+        (summed, ((batch,), (0,))),
+        preferred_element_type=x.dtype,
+        out_sharding=NamedSharding(
+            jax.typeof(x).sharding.mesh, _spec(None, *spec, *[None] * (w.ndim - 1 - inner))
+        ),
+    )
+    return jnp.moveaxis(out, 0, -2)
+
+
+# Sums over all steps, for the gradients of weights
+
+
+def outer(
+    a: Float[Array, "*rows n"],
+    b: Float[Array, "*rows m"],
+    dtype: DTypeLike | None = None,
+    *,
+    copy: bool = False,
+) -> Float[Array, "n m"]:
+    """Σ aᵀ·b over all rows: one product, for the gradient of a matrix.
+
+    ``copy`` makes XLA write the transposed matrix down before the product, see ``transposed``.
+    """
+    a_t = jnp.moveaxis(a, -1, 0)
+    if copy:
+        a_t = jax.lax.optimization_barrier(a_t)  # type: ignore[no-untyped-call]
+    return product(a_t, b, dtype)
+
+
+def recurrent_outer(
+    hs: Float[Array, "*rows output"],
+    dz: Float[Array, "*rows columns"],
+    u: Matrix,
+    dtype: DTypeLike | None = None,
+    *,
+    copy: bool = False,
+) -> Matrix:
+    """dU, in the form of U: the same for h'·U."""
+    if u.ndim == 2:
+        return outer(hs, dz, dtype, copy=copy)
+    heads, rows, gates, units = u.shape
+    left = hs.reshape(*hs.shape[:-1], heads, rows)
+    right = dz.reshape(*dz.shape[:-1], gates, heads, units)
+    factors = (left, right) if dtype is None else (left.astype(dtype), right.astype(dtype))
+    lead = tuple(range(hs.ndim - 1))
+    mesh = jax.typeof(hs).sharding.mesh
+    return jax.lax.dot_general(
+        *factors,
+        ((lead, lead), ((left.ndim - 2,), (right.ndim - 2,))),
+        preferred_element_type=hs.dtype,
+        out_sharding=NamedSharding(mesh, _spec(None, None, None, None)),
+    )
 
 
 def total(a: Float[Array, "*rows n"]) -> Float[Array, " n"]:

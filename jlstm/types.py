@@ -15,6 +15,7 @@ Plural names (``xs``, ``hs``) have a time axis, singular ones (``x``, ``h``) hav
 ``d<name>`` is the cotangent of ``<name>``: the derivative of the loss with respect to it.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
@@ -64,6 +65,19 @@ class Carry(NamedTuple):
     """The output h_t."""
     c: Float[Array, "*batch hidden"]
     """The memory cell c_t."""
+
+
+Tree = TypeVar("Tree")
+
+
+def replace(tree: Tree, **fields: Any) -> Tree:
+    """The same NamedTuple or dataclass with other values in some fields."""
+    changed: Tree
+    if hasattr(tree, "_replace"):
+        changed = tree._replace(**fields)
+    else:
+        changed = dataclasses.replace(tree, **fields)  # type: ignore[type-var]
+    return changed
 
 
 def check_array(name: str, value: Any, shape: Sequence[int | str], dtype: Any = None) -> Array:

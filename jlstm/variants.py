@@ -1,7 +1,7 @@
-"""Every LSTM that a paper or a framework names: one gate arithmetic with options.
+"""Every LSTM that a paper or a framework names: one cell with options.
 
-In the notation of ``cell.py``, with h', c' those of the step before; what is not asked for falls
-away, and what is left with no option at all is equations (1) to (6)::
+In the notation of ``equations.py``, with h', c' those of the step before; what is not asked for
+falls away, and what is left with no option at all is equations (1) to (6)::
 
     z   = N(x·W) + N((s ⊙ h')·U) + b             N: layer normalisation, s: state dropout
     i   = σ(κ(z_i + p_i ⊙ c'))                   p: peepholes, κ: clipping
@@ -15,18 +15,8 @@ away, and what is left with no option at all is equations (1) to (6)::
     h   = ζ_h ⊙ h' + (1 − ζ_h) ⊙ r
 
 σ, φ and ψ are any activations, the first for the gates. N takes a vector to mean 0 and variance 1,
-times a gain, and N(v) has a shift as well. The hand-derived backward pass is that of the plain
-cell, the local Jacobian holding what each option puts into it. Slopes being 0 where something is
-clipped::
-
-    ∂v/∂z_i = σ'·g = A_i    ∂v/∂z_f = σ'·c' = A_f    ∂v/∂z_g = d·φ'·i    ∂m/∂z_o = σ'·ψ = A_o
-    ∂v/∂c' = f + A_i·p_i + A_f·p_f               ∂m/∂v = o·ψ' + A_o·p_o
-
-with A_i = σ'·(g − c') for coupled gates. Projection and zoneout are linear maps around that, and so
-is the derivative of N, which stands between v and o·ψ'. The weights' own gradients are sums over
-all steps, found after the walk::
-
-    dp_i = Σ dz_i ⊙ c'    dp_f = Σ dz_f ⊙ c'    dp_o = Σ dz_o ⊙ v    dP = Σ mᵀ·dr
+times a gain, and N(v) has a shift as well. The derivative comes from these equations, but for the
+slopes of activations, clippings and N, which are given by hand where that is quicker.
 
 Sources: peepholes, Gers & Schmidhuber 2000, "Recurrent nets that time and count"; coupled gates,
 Greff et al. 2017, "LSTM: a search space odyssey"; layer normalisation, Ba et al. 2016, equations
@@ -36,7 +26,7 @@ zoneout, Krueger et al. 2017; recurrent dropout without memory loss, Semeniuta e
 per sequence on the state, which a reset leaves as it is, Gal & Ghahramani 2016.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -47,11 +37,14 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from jlstm.activations import Activation, sigmoid, tanh
-from jlstm.cell import check_init, glorot_per_gate, orthogonal_per_gate
 from jlstm.checks import check_flag, check_number, check_size
-from jlstm.gates import Flat, State
-from jlstm.linear import Into, along, outer, total
+from jlstm.dropout import bernoulli, dropout_mask, fold_keys
+from jlstm.gates import Columns, Extras
+from jlstm.initializers import check_init, glorot_per_gate, init_carry, orthogonal_per_gate
+from jlstm.linear import along, product
 from jlstm.types import GATES, Carry, at_least_32_bits, check_array, check_float, exportable
+
+State = Float[Array, "*batch hidden"]
 
 
 @exportable
@@ -83,11 +76,6 @@ class VariantParams(NamedTuple):
     """What is added to that."""
 
 
-Rest = Any
-"""``VariantParams``, flat, without w_ih and w_hh. Here and below, fields that may be None are Any:
-what an option needs is there where the option is."""
-
-
 class Noise(NamedTuple):
     """The random masks of one step, ``[batch, ·]``."""
 
@@ -99,95 +87,31 @@ class Noise(NamedTuple):
     """0 where the candidate is dropped, else 1/(1 − rate)."""
 
 
-class Normed(NamedTuple):
-    """A vector taken to mean 0 and variance 1."""
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def normalise(a: Float[Array, "*batch n"], epsilon: float) -> Float[Array, "*batch n"]:
+    """Layer normalisation over the last axis (Ba et al. 2016): (a − mean)/√(variance + ε).
 
-    n: Array
-    """(a − mean)·rate."""
-    rate: Array
-    """1/√(variance + ε), the last axis 1; in at least 32 bits."""
-
-    def linear(self, d: Array) -> Array:
-        """The derivative of n with respect to a, applied to d; symmetric, so both ways the same."""
-        mean, n = partial(jnp.mean, axis=-1, keepdims=True), self.n.astype(self.rate.dtype)
-        wide = d.astype(n.dtype)
-        return (self.rate * (wide - mean(wide) - n * mean(n * wide))).astype(d.dtype)
+    In at least 32 bits, as squares of 16 bits overflow.
+    """
+    return _normal(a, epsilon)[0].astype(a.dtype)
 
 
-def normalise(a: Array, epsilon: float) -> Normed:
-    """Layer normalisation over the last axis (Ba et al. 2016); squares of 16 bits overflow."""
+def _normal(a: Array, epsilon: float) -> tuple[Array, Array]:
+    """The normalised vector and 1/√(variance + ε)."""
     wide = a.astype(at_least_32_bits(a.dtype))
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     rate = jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
-    return Normed((centred * rate).astype(a.dtype), rate)
+    return centred * rate, rate
 
 
-class Saved(NamedTuple):
-    """What the forward pass keeps: all else is elementwise, and found again from it."""
-
-    z: Flat
-    h_part: Any
-    """h'·U, which layer normalisation has to see again."""
-
-
-class Values(NamedTuple):
-    """Everything that the arithmetic finds on its way."""
-
-    preacts: tuple[State, ...]
-    """What the activations are given, before it is clipped: one for each gate."""
-    i: State
-    f: State
-    g: State
-    """Before the dropout."""
-    u: State
-    """The cell before clipping."""
-    v: State
-    o: State
-    n: Any
-    """``Normed`` v, or None."""
-    y_in: State
-    y: State
-    m: State
-
-
-class Local(NamedTuple):
-    """The local derivative, in the terms of the module's equations; ∂v/∂z_i is v_zi."""
-
-    v_zi: State
-    v_zf: Any
-    """None for coupled gates."""
-    v_zg: State
-    m_zo: State
-    m_v: State
-    """Without the part that goes through N(v)."""
-    v_c: State
-    """∂v/∂c'."""
-    v: Any
-    """The cell, for the peepholes' gradient."""
-    m: Any
-    """What is projected, for the projection's gradient."""
-    open: Any
-    """1 where the projection is not clipped, else 0."""
-    keep_h: Any
-    """ζ_h where it is random."""
-    keep_c: Any
-    """ζ_c where it is random."""
-    norm_h: Any
-    """``Normed`` of h'·U."""
-    norm_c: Any
-    """``Normed`` of v."""
-    m_n: Any
-    """∂m/∂N(v), that is, o·ψ'."""
-
-
-class Left(NamedTuple):
-    """What the pullback of one step leaves for the gradients of the weights; and their tangents."""
-
-    z: Flat
-    r: Any
-    """Of the projection's result."""
-    n: Any
-    """Of the normalised cell."""
+@normalise.defjvp
+def _normalise_jvp(epsilon: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """With n the normalised vector: ṅ = rate·(ȧ − mean(ȧ) − n·mean(n ⊙ ȧ))."""
+    (a,), (da,) = primals, tangents
+    n, rate = _normal(a, epsilon)
+    mean, wide = partial(jnp.mean, axis=-1, keepdims=True), da.astype(n.dtype)
+    tangent = rate * (wide - mean(wide) - n * mean(n * wide))
+    return n.astype(a.dtype), tangent.astype(a.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +138,8 @@ class Variant:
         recurrent_dropout: the part of the candidate that is dropped, anew at every step.
         state_dropout: the part of h' that is hidden from the gates, one mask for each sequence.
         deterministic: True for evaluation, see ``without_noise``.
+        product_dtype: the dtype to which the factors of m·P are rounded; ``lstm`` sets it to its
+            ``compute_dtype``.
 
     Raises:
         TypeError: an option of another type.
@@ -238,6 +164,7 @@ class Variant:
     recurrent_dropout: float = 0.0
     state_dropout: float = 0.0
     deterministic: bool = False
+    product_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         for name in ("peepholes", "coupled", "layer_norm", "deterministic"):
@@ -282,10 +209,16 @@ class Variant:
         return len(self.gate_names)
 
     @property
-    def random(self) -> bool:
-        """Whether it needs a key."""
-        rates = (self.zoneout_h, self.zoneout_c, self.recurrent_dropout, self.state_dropout)
-        return any(rates) and not self.deterministic
+    def extras(self) -> Extras:
+        """What the engine may know besides the equations."""
+        noise = any((self.zoneout_h, self.zoneout_c, self.recurrent_dropout))
+        random = not self.deterministic
+        return Extras(
+            summed=not self.layer_norm,
+            noise=self._noise if noise and random else None,
+            mask=self._mask if self.state_dropout and random else None,
+            rounded=lambda dtype: replace(self, product_dtype=dtype),
+        )
 
     # The weights
 
@@ -384,340 +317,90 @@ class Variant:
                 )
         return VariantParams(**checked)
 
-    def flatten(self, params: VariantParams) -> VariantParams:
-        """The weights with the gate axis and the axis ``hidden`` as one."""
-        fields = ("w_ih", "w_hh", "b", "peepholes", "gain_x", "gain_h")
-        present = {f: getattr(params, f) for f in fields if getattr(params, f) is not None}
-        return params._replace(**{f: w.reshape(*w.shape[:-2], -1) for f, w in present.items()})
+    def start(self, params: VariantParams, batch_shape: int | Sequence[int] = ()) -> Carry:
+        """The carry before the first step: zeros."""
+        output, _, hidden = params.w_hh.shape
+        return init_carry(batch_shape, hidden, params.w_hh.dtype, output_size=output)
 
     # Randomness: a sequence's masks come from its own key, a step's also from its number.
 
-    def mask(self, keys: Array, output: int, dtype: Any) -> State | None:
+    def _mask(self, keys: PRNGKeyArray, h: Array) -> State:
         """What h' is multiplied with before h'·U, one for each sequence."""
-        if not self.state_dropout:
-            return None
-        return dropout_mask(fold_keys(keys, 2**32 - 1), self.state_dropout, output, dtype)
+        keys = fold_keys(keys, 2**32 - 1)
+        return dropout_mask(keys, self.state_dropout, h.shape[-1], h.dtype)
 
-    def noise(self, keys: Array, t: Array, hidden: int, output: int, dtype: Any) -> Noise:
+    def _noise(self, keys: PRNGKeyArray, t: Array, carry: Carry) -> Noise:
         """The random masks of step t."""
-        keys = fold_keys(keys, t)
+        keys, (h, c) = fold_keys(keys, t), carry
 
-        def keep(n: int, rate: float, size: int) -> State | None:
-            return _kept(fold_keys(keys, n), rate, size).astype(dtype) if rate else None
+        def kept(n: int, rate: float, like: Array) -> Array | None:
+            if not rate:
+                return None
+            return bernoulli(fold_keys(keys, n), rate, like.shape[-1]).astype(like.dtype)
 
         rate = self.recurrent_dropout
         return Noise(
-            h=keep(0, self.zoneout_h, output),
-            c=keep(1, self.zoneout_c, hidden),
-            g=dropout_mask(fold_keys(keys, 2), rate, hidden, dtype) if rate else None,
+            h=kept(0, self.zoneout_h, h),
+            c=kept(1, self.zoneout_c, c),
+            g=dropout_mask(fold_keys(keys, 2), rate, c.shape[-1], c.dtype) if rate else None,
         )
 
-    # Forward
+    # The equations
 
-    def inputs(self, rest: Rest, x_part: Flat) -> Flat:
-        """What is known of z before h'."""
-        z, rest = x_part, _along(rest, x_part)
-        if self.layer_norm:
-            z = rest.gain_x * normalise(x_part, self.epsilon).n
-        if rest.b is not None:
-            z = z + rest.b
-        if self.forget_offset:
-            z_i, z_f, *others = self._split(z)
-            z = jnp.concatenate([z_i, z_f + self.forget_offset, *others], axis=-1)
-        return z
-
-    def equations(
+    def step(
         self,
-        rest: Rest,
-        z: Flat,
-        h_part: Flat,
-        prev: Carry,
+        own: VariantParams,
+        x_part: Columns,
+        h_part: Columns,
+        carry: Carry,
         noise: Noise | None,
-        into: Into,
     ) -> Carry:
-        """(z, h'·U, carry') to the carry: the module's equations, one by one."""
-        sigma, phi, psi = self.gate, self.candidate, self.output
-        rest = _along(rest, z)
+        """The module's equations; σ of several gates at once, which on CPU is faster."""
+        (h_prev, c_prev), count = carry, self.gates
+        split = partial(jnp.split, axis=-1)
+        zeta_h, zeta_c, drop = noise or Noise(self.zoneout_h or None, self.zoneout_c or None, None)
 
-        def peep(n: int, c: State) -> State | float:
-            return 0.0 if rest.peepholes is None else self._peepholes(rest)[n] * c
+        def sigma(z: Array) -> Array:
+            return self.gate(clip(z, self.preact_clip))
 
-        def norm(a: Array) -> Array:
-            wide = a.astype(at_least_32_bits(a.dtype))
-            mean, variance = jnp.mean(wide, -1, keepdims=True), jnp.var(wide, -1, keepdims=True)
-            return ((wide - mean) / jnp.sqrt(variance + self.epsilon)).astype(a.dtype)
+        def vector(w: Array) -> Array:
+            return along(w.reshape(-1), c_prev)
 
         if self.layer_norm:
-            h_part = rest.gain_h * norm(h_part)
-        blocks = jnp.split(z + h_part, self.gates, axis=-1)
-        z_i, z_g, z_o = blocks[0], blocks[-2], blocks[-1]
-        i = sigma(clip(z_i + peep(0, prev.c), self.preact_clip))
-        f = 1 - i if self.coupled else sigma(clip(blocks[1] + peep(1, prev.c), self.preact_clip))
-        g = phi(clip(z_g, self.preact_clip))
-        if noise is not None and noise.g is not None:
-            g = g * noise.g
-        v = clip(f * prev.c + i * g, self.cell_clip)
-        o = sigma(clip(z_o + peep(-1, v), self.preact_clip))
+            x_part = vector(own.gain_x) * normalise(x_part, self.epsilon)
+            h_part = vector(own.gain_h) * normalise(h_part, self.epsilon)
+        z = x_part + h_part
+        if own.b is not None:
+            z = z + vector(own.b)
+        if self.forget_offset:
+            offset = np.repeat([0, self.forget_offset, 0, 0], z.shape[-1] // 4)
+            z = z + vector(jnp.asarray(offset, z.dtype))
+
+        *early, z_g, z_o = split(z, count)
+        if own.peepholes is None:
+            i, *f, _, o = split(sigma(z), count)
+        else:
+            *p_early, p_o = split(vector(own.peepholes), count - 1)
+            seen = [a + p * c_prev for a, p in zip(early, p_early, strict=True)]
+            i, *f = split(sigma(jnp.concatenate(seen, axis=-1)), count - 2)
+        g = self.candidate(clip(z_g, self.preact_clip))
+        g = g if drop is None else drop * g
+        v = clip((1 - i if self.coupled else f[0]) * c_prev + i * g, self.cell_clip)
+        if own.peepholes is not None:
+            o = sigma(z_o + p_o * v)
+
         n = v
         if self.layer_norm:
-            n = rest.gain_c * norm(v) + rest.shift_c
-        r = o * psi(n)
-        if rest.w_hr is not None:
-            r = clip(into(r, rest.w_hr), self.projection_clip)
-        zeta_h, zeta_c = self._zeta(noise)
-        return Carry(_mix(zeta_h, prev.h, r), _mix(zeta_c, prev.c, v))
-
-    def forward(
-        self,
-        rest: Rest,
-        z: Flat,
-        h_part: Flat,
-        prev: Carry,
-        noise: Noise | None,
-        into: Into,
-    ) -> tuple[Carry, Saved]:
-        """``equations``, and what ``jacobian`` needs to know."""
-        rest = _along(rest, z)
-        z = z + (rest.gain_h * normalise(h_part, self.epsilon).n if self.layer_norm else h_part)
-        values = self._values(rest, z, prev, noise)
-        r = values.m
-        if rest.w_hr is not None:
-            r = clip(into(r, rest.w_hr), self.projection_clip)
-        zeta_h, zeta_c = self._zeta(noise)
-        carry = Carry(_mix(zeta_h, prev.h, r), _mix(zeta_c, prev.c, values.v))
-        return carry, Saved(z, h_part if self.layer_norm else None)
-
-    def _values(self, rest: Rest, z: Flat, prev: Carry, noise: Noise | None) -> Values:
-        """The elementwise part, from z to m."""
-        z_i, *z_f, z_g, z_o = self._split(z)
-        c_prev = prev.c
-        # As in cell.forward: one wide pass of σ, over all of z unless peepholes come in between.
-        if rest.peepholes is None:
-            i, *forget, _, o = self._split(self.gate(self._clip(z)))
-        else:
-            p_i, *p_f, p_o = self._peepholes(rest)
-            seen = [a + p * c_prev for a, p in zip((z_i, *z_f), (p_i, *p_f), strict=True)]
-            early = jnp.concatenate(seen, axis=-1)
-            z_i, *z_f = jnp.split(early, len(seen), axis=-1)
-            i, *forget = jnp.split(self.gate(self._clip(early)), len(seen), axis=-1)
-        f = 1 - i if self.coupled else forget[0]
-        g = self.candidate(self._clip(z_g))
-        u = f * c_prev + i * _times(noise.g if noise else None, g)
-        v = clip(u, self.cell_clip)
-        if rest.peepholes is not None:
-            z_o = z_o + p_o * v
-            o = self.gate(self._clip(z_o))
-        n = normalise(v, self.epsilon) if self.layer_norm else None
-        y_in = v if n is None else rest.gain_c * n.n + rest.shift_c
-        y = self.output(y_in)
-        return Values((z_i, *z_f, z_g, z_o), i, f, g, u, v, o, n, y_in, y, o * y)
-
-    # Its derivative
-
-    def jacobian(
-        self,
-        rest: Rest,
-        saved: Saved,
-        before: Carry,
-        after: Carry,
-        noise: Noise | None,
-        into: Into,
-    ) -> Local:
-        """The local derivative, every value found again from z and the carry before."""
-        rest = _along(rest, saved.z)
-        value = self._values(rest, saved.z, before, noise)
-        a_i, *a_f, a_g, a_o = value.preacts
-        c_prev = before.c
-
-        def slope(activation: Activation, a: State, v: State) -> State:
-            return _inside(a, self.preact_clip, activation.slope(self._clip(a), v))
-
-        drop = noise.g if noise else None
-        candidate = _times(drop, value.g)
-        di = slope(self.gate, a_i, value.i)
-        v_zi = di * (candidate - c_prev if self.coupled else candidate)
-        v_zf = None if self.coupled else slope(self.gate, a_f[0], value.f) * c_prev
-        v_zg = _times(drop, slope(self.candidate, a_g, value.g) * value.i)
-        v_zi, v_zg, v_c = (_inside(value.u, self.cell_clip, a) for a in (v_zi, v_zg, value.f))
-        v_zf = None if v_zf is None else _inside(value.u, self.cell_clip, v_zf)
-        m_zo = slope(self.gate, a_o, value.o) * value.y
-        m_y = value.o * self.output.slope(value.y_in, value.y)
-        m_v = jnp.zeros_like(m_y) if self.layer_norm else m_y
-        if rest.peepholes is not None:
-            p_i, *p_f, p_o = self._peepholes(rest)
-            v_c = v_c + v_zi * p_i
-            if v_zf is not None:
-                v_c = v_c + v_zf * p_f[0]
-            m_v = m_v + m_zo * p_o
-        within = None
-        if self.projection_clip is not None:
-            r = into(value.m, rest.w_hr)
-            within = _inside(r, self.projection_clip, jnp.ones_like(r))
-        return Local(
-            v_zi=v_zi,
-            v_zf=v_zf,
-            v_zg=v_zg,
-            m_zo=m_zo,
-            m_v=m_v,
-            v_c=v_c,
-            v=None if rest.peepholes is None else value.v,
-            m=None if rest.w_hr is None else value.m,
-            open=within,
-            keep_h=noise.h if noise else None,
-            keep_c=noise.c if noise else None,
-            norm_h=None if saved.h_part is None else normalise(saved.h_part, self.epsilon),
-            norm_c=value.n,
-            m_n=m_y if self.layer_norm else None,
-        )
-
-    def pullback(
-        self, rest: Rest, jac: Local, d: Carry, into: Into
-    ) -> tuple[Left, Flat, tuple[State | None, State]]:
-        """One step of back-propagation through time; ``rest.w_hr`` is Pᵀ here."""
-        rest, (zeta_h, zeta_c) = _along(rest, d.c), self._zeta(jac)
-        dr = _times(jac.open, _scaled(zeta_h, d.h))
-        dm = dr if rest.w_hr is None else into(dr, rest.w_hr)
-        dn = None if jac.m_n is None else dm * jac.m_n
-        dv = _scaled(zeta_c, d.c) + dm * jac.m_v
-        if dn is not None:
-            dv = dv + jac.norm_c.linear(rest.gain_c * dn)
-        slopes = [jac.v_zi, *([] if jac.v_zf is None else [jac.v_zf]), jac.v_zg]
-        dz = jnp.concatenate([*(dv * a for a in slopes), dm * jac.m_zo], axis=-1)
-        dc_prev = dv * jac.v_c
-        if self.zoneout_c:
-            dc_prev = dc_prev + zeta_c * d.c
-        dh_prev = zeta_h * d.h if self.zoneout_h else None
-        left = Left(dz, None if rest.w_hr is None else dr, dn)
-        return left, self._through_norm(rest, jac, dz), (dh_prev, dc_prev)
-
-    def pushforward(
-        self, rest: Rest, jac: Local, known: Left, h_part: Flat, d_prev: Carry, into: Into
-    ) -> Carry:
-        """Tangents of (all that is known beforehand, h'·U, carry') to those of the carry."""
-        rest, (zeta_h, zeta_c) = _along(rest, d_prev.c), self._zeta(jac)
-        if self.layer_norm:
-            h_part = rest.gain_h * jac.norm_h.linear(h_part)
-        dz_i, *dz_f, dz_g, dz_o = self._split(known.z + h_part)
-        dv = d_prev.c * jac.v_c + dz_i * jac.v_zi + dz_g * jac.v_zg
-        if dz_f:
-            dv = dv + dz_f[0] * jac.v_zf
-        dm = dz_o * jac.m_zo + dv * jac.m_v
-        if jac.m_n is not None:
-            dm = dm + jac.m_n * (rest.gain_c * jac.norm_c.linear(dv) + known.n)
-        dr = dm if rest.w_hr is None else _times(jac.open, into(dm, rest.w_hr) + known.r)
-        return Carry(_mix(zeta_h, d_prev.h, dr), _mix(zeta_c, d_prev.c, dv))
-
-    def gradient(
-        self,
-        rest: Rest,
-        jac: Local,
-        before: Carry,
-        out: Left,
-        x_part: Callable[[], Flat],
-        into: Into,
-    ) -> tuple[Flat, Flat, VariantParams]:
-        """What the pullback left, to cotangents of x·W, h'·U and ``rest``: all steps at once."""
-        dz, rest = out.z, _along(rest, out.z)
-        dx_part, dh_part = dz, self._through_norm(rest, jac, dz)
-        d: dict[str, Any] = dict.fromkeys(VariantParams._fields)
-
-        if rest.b is not None:
-            d["b"] = total(dz)
-        if rest.peepholes is not None:
-            dz_i, *dz_f, _, dz_o = self._split(dz)
-            seen = [a * before.c for a in (dz_i, *dz_f)]
-            d["peepholes"] = total(jnp.concatenate([*seen, dz_o * jac.v], axis=-1))
-        if rest.w_hr is not None:
-            d["w_hr"] = outer(jac.m, out.r, into)
-        if self.layer_norm:
-            norm_x = normalise(x_part(), self.epsilon)
-            dx_part = norm_x.linear(rest.gain_x * dz)
-            d["gain_x"], d["gain_h"] = total(dz * norm_x.n), total(dz * jac.norm_h.n)
-            d["gain_c"], d["shift_c"] = total(out.n * jac.norm_c.n), total(out.n)
-        return dx_part, dh_part, VariantParams(**d)
-
-    def tangent(
-        self,
-        rest: Rest,
-        d_rest: Rest,
-        jac: Local,
-        before: Carry,
-        x_part: Callable[[], Flat],
-        dx_part: Flat,
-        dh_part: Flat,
-        into: Into,
-    ) -> Left:
-        """The transpose of ``gradient``; what is None in ``d_rest`` does not move."""
-        rest, d_rest = (_along(some, dx_part) for some in (rest, d_rest))
-        dn = None
-        if self.layer_norm:
-            norm_x = normalise(x_part(), self.epsilon)
-            dx_part = rest.gain_x * norm_x.linear(dx_part)
-            dh_part = rest.gain_h * jac.norm_h.linear(dh_part)
-            if d_rest.gain_x is not None:
-                dx_part = dx_part + d_rest.gain_x * norm_x.n
-            if d_rest.gain_h is not None:
-                dh_part = dh_part + d_rest.gain_h * jac.norm_h.n
-            dn = jnp.zeros_like(jac.m_n)
-            if d_rest.gain_c is not None:
-                dn = dn + d_rest.gain_c * jac.norm_c.n
-            if d_rest.shift_c is not None:
-                dn = dn + d_rest.shift_c
-        dz = dx_part + dh_part
-        if d_rest.b is not None:
-            dz = dz + d_rest.b
-        if d_rest.peepholes is not None:
-            *early, p_o = self._peepholes(d_rest)
-            seen = [p * before.c for p in early]
-            dz = dz + jnp.concatenate([*seen, jnp.zeros_like(before.c), p_o * jac.v], axis=-1)
-        dr = None
-        if rest.w_hr is not None:
-            dr = jnp.zeros_like(before.h) if d_rest.w_hr is None else into(jac.m, d_rest.w_hr)
-        return Left(dz, dr, dn)
-
-    # Small parts
-
-    def _split(self, z: Flat) -> list[State]:
-        return jnp.split(z, self.gates, axis=-1)
-
-    def _peepholes(self, rest: Rest) -> list[State]:
-        return jnp.split(rest.peepholes, self.gates - 1, axis=-1)
-
-    def _clip(self, a: State) -> State:
-        return clip(a, self.preact_clip)
-
-    def _zeta(self, source: Any) -> tuple[Any, Any]:
-        """ζ_h and ζ_c: the masks that were drawn, or the rates, which are their means."""
-        if not self.random:
-            return self.zoneout_h, self.zoneout_c
-        if isinstance(source, Local):
-            source = Noise(source.keep_h, source.keep_c, None)
-        return (
-            source.h if self.zoneout_h else 0.0,
-            source.c if self.zoneout_c else 0.0,
-        )
-
-    def _through_norm(self, rest: Rest, jac: Local, dz: Flat) -> Flat:
-        """The cotangent of h'·U from that of z."""
-        return jac.norm_h.linear(rest.gain_h * dz) if self.layer_norm else dz
+            n = vector(own.gain_c) * normalise(v, self.epsilon) + vector(own.shift_c)
+        r = o * self.output(n)
+        if own.w_hr is not None:
+            r = clip(product(r, own.w_hr, self.product_dtype), self.projection_clip)
+        return Carry(_mix(zeta_h, h_prev, r), _mix(zeta_c, c_prev, v))
 
 
-def _along(rest: Rest, a: Array) -> Rest:
-    """The weights, all vectors among them with as many axes as a."""
-    return jax.tree.map(lambda w: along(w, a) if w.ndim == 1 else w, rest)
-
-
-def _mix(zeta: Any, old: State, new: State) -> State:
-    """ζ ⊙ old + (1 − ζ) ⊙ new; ``new`` itself where ζ is the number 0."""
-    return new if isinstance(zeta, float) and not zeta else zeta * old + (1 - zeta) * new
-
-
-def _scaled(zeta: Any, d: State) -> State:
-    return d if isinstance(zeta, float) and not zeta else (1 - zeta) * d
-
-
-def _times(mask: Array | None, a: Array) -> Array:
-    return a if mask is None else mask * a
+def _mix(zeta: Array | float | None, old: Array, new: Array) -> Array:
+    """ζ ⊙ old + (1 − ζ) ⊙ new."""
+    return new if zeta is None else zeta * old + (1 - zeta) * new
 
 
 def clip(a: Array, limit: float | None) -> Array:
@@ -726,31 +409,3 @@ def clip(a: Array, limit: float | None) -> Array:
         return a
     over, under = jnp.full_like(a, limit), jnp.full_like(a, -limit)
     return jnp.where(a > limit, over, jnp.where(a < -limit, under, a))
-
-
-def _inside(a: Array, limit: float | None, value: Array) -> Array:
-    """``value`` where a is within ±limit, else 0: the derivative through a clipping."""
-    return value if limit is None else jnp.where(jnp.abs(a) <= limit, value, jnp.zeros_like(value))
-
-
-def fold_keys(keys: PRNGKeyArray, number: Any) -> PRNGKeyArray:
-    """Another key for each sequence, ``[*batch]``."""
-    return _each(lambda key: jax.random.fold_in(key, number), keys)
-
-
-def _kept(keys: PRNGKeyArray, rate: float, size: int) -> Array:
-    """True with probability ``rate``, ``[*batch, size]``; in float32, whatever is switched on."""
-    return _each(partial(jax.random.bernoulli, p=jnp.float32(rate), shape=(size,)), keys)
-
-
-def _each(draw: Callable[[PRNGKeyArray], Array], keys: PRNGKeyArray) -> Array:
-    """``draw`` for the key of each sequence."""
-    for _ in range(keys.ndim):
-        draw = jax.vmap(draw)
-    return draw(keys)
-
-
-def dropout_mask(keys: PRNGKeyArray, rate: float, size: int, dtype: Any) -> Array:
-    """0 with probability ``rate``, else what makes the mean 1; ``[*batch, size]``."""
-    dropped = _kept(keys, rate, size)
-    return jnp.where(dropped, jnp.zeros((), dtype), jnp.asarray(1 / (1 - rate), dtype))

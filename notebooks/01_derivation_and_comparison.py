@@ -40,7 +40,7 @@ from matplotlib.ticker import LogLocator
 
 import jlstm
 from jlstm import GATES, Carry, LSTMParams
-from jlstm.cell import Activated, flatten, forward, jacobian, pullback, pushforward
+from jlstm.equations import Activated, forward, jacobian, pullback, pushforward
 from jlstm.plots import BLUE, GREY, RED, new_figure, plot_comparison
 
 # Derivatives are compared at the level of rounding: that takes float64, and products that an

@@ -315,8 +315,8 @@ def test_equal_constants_are_compiled_once():
     run = partial(problem, 1)
     gates, params, xs = run(gate=activations.hard_sigmoid(0.3, 0.5))
     jlstm.lstm(params, None, xs, gates=gates)
-    compiled = sequence._scan._cache_size()
+    compiled = sequence._run._cache_size()
     jlstm.lstm(params, None, xs, gates=Variant(gate=activations.hard_sigmoid(0.3)))
-    assert sequence._scan._cache_size() == compiled
+    assert sequence._run._cache_size() == compiled
     jlstm.lstm(params, None, xs, gates=Variant(gate=activations.hard_sigmoid(0.31)))
-    assert sequence._scan._cache_size() == compiled + 1
+    assert sequence._run._cache_size() == compiled + 1

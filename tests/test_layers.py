@@ -20,7 +20,7 @@ from witness import equations_of
 
 import jlstm
 from jlstm import Carry, LSTMParams, Stack, Variant, VariantParams, activations, init_stack, stack
-from jlstm.cell import PLAIN
+from jlstm.equations import PLAIN
 from jlstm.layers import (
     LayerParams,
     batch_major,
@@ -30,7 +30,7 @@ from jlstm.layers import (
     maximum,
     mean,
 )
-from jlstm.variants import dropout_mask
+from jlstm.dropout import dropout_mask
 
 # float64 rounds at 1.1e-16; a gradient here is a sum of some hundred terms through a few layers.
 ROUNDING = 1e-12

@@ -526,11 +526,11 @@ def test_calls_outside_jit_compile_once():
     problem = random_problem(time=6)
     point = arguments(problem)[:3]
     jlstm.lstm(*point)
-    compiled = sequence._scan._cache_size()
+    compiled = sequence._run._cache_size()
     jlstm.lstm(*jax.tree.map(lambda a: a + 1, point))
-    assert sequence._scan._cache_size() == compiled
+    assert sequence._run._cache_size() == compiled
     jlstm.lstm(*point, chunk=2)
-    assert sequence._scan._cache_size() == compiled + 1
+    assert sequence._run._cache_size() == compiled + 1
 
 
 @pytest.mark.grid(4)

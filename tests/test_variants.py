@@ -43,7 +43,7 @@ from witness import assert_trees_agree, equations_of, random_problem, relative_e
 
 import jlstm
 from jlstm import activations, sequence
-from jlstm.cell import PLAIN
+from jlstm.equations import PLAIN
 from jlstm.linear import product
 from jlstm.variants import Variant
 
@@ -484,14 +484,14 @@ def test_numbers_of_numpy_do_not_mix_in_their_dtype(option):
 def test_equal_variants_compile_once():
     problem = problem_of(NAMES | {"cell_clip": 0.77}, time=3)
     problem.lstm(*problem.point)
-    compiled = sequence._scan._cache_size()
+    compiled = sequence._run._cache_size()
     again = variant_of(problem.options)
     assert again is not problem.gates
     assert hash(again) == hash(problem.gates)
     problem._replace(gates=again).lstm(*problem.point)
-    assert sequence._scan._cache_size() == compiled
+    assert sequence._run._cache_size() == compiled
     problem._replace(gates=variant_of(NAMES | {"cell_clip": 0.78})).lstm(*problem.point)
-    assert sequence._scan._cache_size() == compiled + 1
+    assert sequence._run._cache_size() == compiled + 1
 
 
 @pytest.mark.parametrize("gates", [PLAIN, Variant(), variant_of(TOGETHER)])
@@ -507,10 +507,10 @@ def test_a_copy_of_a_cell_is_the_same_cell(gates, copied):
 def test_a_copy_of_a_cell_compiles_nothing():
     problem = problem_of(NAMES | {"cell_clip": 0.79}, time=3)
     problem.lstm(*problem.point)
-    compiled = sequence._scan._cache_size()
+    compiled = sequence._run._cache_size()
     for copy in (deepcopy(problem.gates), pickle.loads(pickle.dumps(problem.gates))):
         problem._replace(gates=copy).lstm(*problem.point)
-    assert sequence._scan._cache_size() == compiled
+    assert sequence._run._cache_size() == compiled
 
 
 # The weights

@@ -10,7 +10,7 @@ import numpy as np
 
 import jlstm
 from jlstm import activations
-from jlstm.cell import sequence_keys
+from jlstm.dropout import sequence_keys
 from jlstm.variants import Variant
 
 # The witness: one step for one sequence, and a loop over both. Nothing but NumPy.
@@ -233,7 +233,7 @@ def problem_of(
     return Problem(
         options=options,
         gates=gates,
-        key=jax.random.key(seed + 1) if gates.random else None,
+        key=jax.random.key(seed + 1) if gates.extras.random else None,
         point=(params, carry(), normal(time, *batch, inputs), carry()),
         cotangents=(carry(), normal(time, *state[0])),
         masks={"reverse": reverse} | ({"lengths": lengths, "resets": resets} if masks else {}),
@@ -242,16 +242,18 @@ def problem_of(
 
 def drawn_by(problem):
     """What the library draws for a step of a sequence, in the words of ``step_of``."""
-    gates, w = problem.gates, problem.point[0].w_hh
-    if not gates.random:
+    extras, carry = problem.gates.extras, problem.point[1]
+    if not extras.random:
         return None
     time, batch = problem.point[2].shape[:2]
-    keys, sizes = sequence_keys(problem.key, (batch,)), (w.shape[-1], w.shape[0])
-    noise = [gates.noise(keys, jnp.asarray(t), *sizes, w.dtype) for t in range(time)]
-    hide = gates.mask(keys, w.shape[0], w.dtype)
+    keys = sequence_keys(problem.key, (batch,))
+    noise = extras.noise and [extras.noise(keys, jnp.asarray(t), carry) for t in range(time)]
+    hide = extras.mask and extras.mask(keys, carry.h)
 
     def drawn(t, n):
-        masks = {"keep_h": noise[t].h, "keep_c": noise[t].c, "drop": noise[t].g, "hide": hide}
+        masks = {"hide": hide}
+        if noise:
+            masks |= {"keep_h": noise[t].h, "keep_c": noise[t].c, "drop": noise[t].g}
         return {name: np.asarray(mask[n]) for name, mask in masks.items() if mask is not None}
 
     return drawn

@@ -25,7 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from jlstm.cell import PLAIN
 from jlstm.data.ngram import fit_ngram, ngram_bits, uniform_bits, unigram_bits
 from jlstm.data.text import Tokens, evaluation_windows, training_window, windows_per_pass
 from jlstm.data.tokens import (
@@ -42,6 +41,7 @@ from jlstm.data.tokens import (
     write_tokens,
 )
 from jlstm.devices import place, spread
+from jlstm.equations import PLAIN
 from jlstm.files import replacing
 from jlstm.jobs.config import TextConfig
 from jlstm.jobs.job import Evaluation, Job, Table, count_steps

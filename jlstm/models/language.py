@@ -24,8 +24,8 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.cell import init_params
 from jlstm.checks import check_flag, check_function, check_number, check_size
+from jlstm.initializers import init_params
 from jlstm.layers import Stack, init_stack
 from jlstm.sequence import lstm
 from jlstm.types import check_array, check_float, check_key

@@ -8,7 +8,7 @@ import pytest
 from witness import random_problem
 
 import jlstm
-from jlstm.cell import equations, forward, jacobian, pullback, pushforward
+from jlstm.equations import equations, forward, jacobian, pullback, pushforward
 
 # Sums of a few float64 terms, each good to 2e-16.
 ROUNDING = 1e-14

@@ -1,0 +1,439 @@
+"""A sequence, and its three derivatives.
+
+Backward, dz_t being what the walk through time finds step by step::
+
+    dx_t = dz_t·Wᵀ   dW = Σ_t x_tᵀ·dz_t   dU = Σ_t h_{t-1}ᵀ·dz_t   db = Σ_t dz_t   all at once
+
+The weights' gradients are sums over time of outer products, that is, one matrix product over all
+time steps, where autodiff of a scan adds up a weight-sized product at every step. The same holds
+forward in time for x_t·W, which needs no h.
+
+Time is cut into *chunks* of a few steps, so that what is computed for many steps at once still fits
+into the cache. ``vjp`` is a rule for the whole sequence, its derivative walking chunk by chunk;
+``jvp`` is a rule for one chunk, and ``autodiff`` none at all: the rest is left to JAX.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.custom_derivatives import SymbolicZero
+from jax.export import is_symbolic_dim
+from jaxtyping import Array, Float
+
+from jlstm.gates import Columns, State, extras_of
+from jlstm.kernels import PLATFORMS, Kernel, Problem, Tuning, check_refusal, choose, on_platform
+from jlstm.kernels.xla import XLA
+from jlstm.linear import (
+    Weights,
+    along,
+    batch_sharding,
+    outer,
+    product,
+    recurrent,
+    recurrent_outer,
+    total,
+    transposed,
+)
+from jlstm.local import Values, local_of
+from jlstm.walk import (
+    Constants,
+    Steps,
+    Walk,
+    h_part,
+    masked,
+    noise,
+    select,
+    values,
+    x_part,
+    zeros_like,
+)
+
+Derivative = Literal["vjp", "jvp", "autodiff"]
+Residuals = Literal["gates", "carry", "chunks"]
+
+
+class Policy(NamedTuple):
+    """What the forward pass keeps for the backward pass; what it does not is computed again."""
+
+    carries: bool
+    """The carry after every step; else only the one at the start of each chunk."""
+    gates: bool
+    """What the derivative of a step saved."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is kept, by the names that ``jvp`` gives it."""
+        return ("carries",) * self.carries + ("gates",) * self.gates
+
+    def keep(self, after: State, saved: Any) -> dict[str, Any]:
+        """What is kept of the steps of a chunk; h always, as it is what is returned."""
+        kept = {"carries": after} if self.carries else {"hs": after.h}
+        return kept | ({"gates": saved} if self.gates else {})
+
+    def recall(
+        self,
+        walk: Walk,
+        again: Callable[..., tuple[State, State, Any]],
+        constants: Constants,
+        first: State,
+        steps: Steps,
+        kept: dict[str, Any],
+    ) -> Values:
+        """All that is known of the steps of a chunk; ``again`` walks through it once more."""
+        saved = kept.get("gates")
+        if self.carries:
+            after = kept["carries"]
+        else:
+            _, after, saved = again(walk, constants, first, steps, save=True)
+        return values(walk, constants, steps, first, after, saved)
+
+
+POLICIES: Mapping[str, Policy] = {
+    "gates": Policy(carries=True, gates=True),
+    "carry": Policy(carries=True, gates=False),
+    "chunks": Policy(carries=False, gates=False),
+}
+
+
+class Plan(NamedTuple):
+    """How to compute: all that is known before the program is compiled."""
+
+    walk: Walk
+    policy: Policy
+    kernel: Kernel | None
+    """None for the fastest."""
+    chunk: int | None
+    """None for the measured best, and so is unroll."""
+    unroll: int | None
+    hidden: int
+    """Units of c."""
+
+
+def problem(plan: Plan, weights: Weights, xs: Array, gradient: bool, platform: str) -> Problem:
+    """What a kernel would have to do."""
+    time, *batch, inputs = xs.shape
+    return Problem(
+        platform=platform,
+        gates=plan.walk.gates,
+        shape=(time, reduce(lambda a, b: a * b, batch, 1), inputs, plan.hidden),
+        columns=weights.w_ih.shape[1],
+        dtype=xs.dtype,
+        compute_dtype=plan.walk.dtype,
+        borders=not plan.policy.carries,
+        gradient=gradient,
+    )
+
+
+def check_plan(plan: Plan, weights: Weights, xs: Array) -> None:
+    """Raise ValueError where the kernel that was asked for cannot do this on any platform."""
+    check_refusal(plan.kernel, [problem(plan, weights, xs, True, p) for p in PLATFORMS])
+
+
+def tuned(
+    plan: Plan, weights: Weights, xs: Array, gradient: bool, platform: str
+) -> tuple[Kernel, Tuning]:
+    """The kernel to take on a platform, and how; what the caller has chosen goes before."""
+    asked = problem(plan, weights, xs, gradient, platform)
+    kernel = choose(plan.kernel, asked)
+    tuning = kernel.tune(asked)
+    if plan.chunk is not None and not is_symbolic_dim(xs.shape[0]):
+        tuning = tuning._replace(chunk=max(1, min(plan.chunk, xs.shape[0])))
+    if plan.unroll is not None:
+        tuning = tuning._replace(unroll=plan.unroll)
+    return kernel, tuning
+
+
+# Time in chunks
+
+
+def in_chunks(
+    walk: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    steps: Any,
+    chunk: int,
+    *,
+    reverse: bool,
+    chunks: Any = (),
+) -> tuple[Any, Any]:
+    """``walk(carry, (steps, chunks)) -> (carry, outs)``, chunk after chunk.
+
+    Args:
+        walk: through one chunk.
+        carry: what goes from chunk to chunk.
+        steps: arrays with the time leading, and so are outs. What is left over where the chunk does
+            not divide the time is a chunk of its own, the last in time.
+        chunk: how many steps at a time.
+        reverse: from the last chunk to the first.
+        chunks: arrays with one entry for each chunk.
+    """
+    time = jax.tree.leaves(steps)[0].shape[0]
+    count, rest = divmod(time, chunk)
+
+    def whole(a: Array) -> Array:
+        return a[: count * chunk].reshape(count, chunk, *a.shape[1:])
+
+    def run_whole(carry: Any) -> tuple[Any, Any]:
+        data = jax.tree.map(whole, steps), jax.tree.map(lambda a: a[:count], chunks)
+        if count == 1:  # needs no loop
+            return walk(carry, jax.tree.map(lambda a: a[0], data))
+        carry, outs = lax.scan(walk, carry, data, reverse=reverse)
+        return carry, jax.tree.map(lambda a: a.reshape(count * a.shape[1], *a.shape[2:]), outs)
+
+    if rest == 0:
+        return run_whole(carry)
+    over = jax.tree.map(lambda a: a[count * chunk :], steps), jax.tree.map(lambda a: a[-1], chunks)
+    if reverse:
+        carry, outs_over = walk(carry, over)
+        carry, outs = run_whole(carry)
+    else:
+        carry, outs = run_whole(carry)
+        carry, outs_over = walk(carry, over)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outs, outs_over)
+
+
+def starts(first: State, after: State, chunk: int, *, reverse: bool) -> State:
+    """The carry that each chunk started from, given those after all steps."""
+
+    def cut(first: Array, after: Array) -> Array:
+        if is_symbolic_dim(chunk):
+            return first[None]
+        if reverse:
+            return jnp.concatenate([after[chunk::chunk], first[None]])
+        return jnp.concatenate([first[None], after[chunk - 1 : -1 : chunk]])
+
+    return jax.tree.map(cut, first, after)
+
+
+# "vjp": the derivative of a reverse walk. A rule for the whole sequence, so that hs, which is
+# returned, need not be kept once more.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def vjp(
+    plan: Plan, constants: Constants, carry: State, steps: Steps
+) -> tuple[State, Float[Array, "time *batch output"]]:
+    """The carry after the last step and the outputs; its reverse-mode derivative is ``_vjp_bwd``."""
+
+    def run(
+        kernel: Kernel, tuning: Tuning, constants: Constants, carry: State, steps: Steps
+    ) -> Any:
+        def walk(carry: State, data: tuple[Steps, Any]) -> tuple[State, Array]:
+            carry, after, _ = kernel.forward(plan.walk, constants, carry, data[0], save=False)
+            return carry, after.h
+
+        return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
+
+    choice = partial(tuned, plan, constants.weights, steps.xs, False)
+    return on_platform(run, choice, constants, carry, steps)
+
+
+def _vjp_fwd(
+    plan: Plan, constants: Constants, carry: State, steps: Steps
+) -> tuple[tuple[State, Array], Any]:
+    policy = plan.policy
+
+    def run(
+        kernel: Kernel, tuning: Tuning, constants: Constants, carry: State, steps: Steps
+    ) -> Any:
+        def walk(first: State, data: tuple[Steps, Any]) -> tuple[State, Any]:
+            carry, after, saved = kernel.forward(
+                plan.walk, constants, first, data[0], save=policy.gates
+            )
+            border = {} if policy.carries else jax.tree.map(lambda a: a[None], first)
+            return carry, (policy.keep(after, saved), border)
+
+        return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
+
+    choice = partial(tuned, plan, constants.weights, steps.xs, True)
+    last, (kept, borders) = on_platform(run, choice, constants, carry, steps)
+    hs = kept["carries"].h if policy.carries else kept.pop("hs")
+    return (last, hs), (constants, carry, steps, kept, borders)
+
+
+def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[State, Array]) -> tuple[Any, ...]:
+    constants, carry, steps, _, _ = residuals
+    reverse, policy = plan.walk.reverse, plan.policy
+
+    def run(kernel: Kernel, tuning: Tuning, residuals: Any, d_carry: State, dhs: Array) -> Any:
+        constants, carry, steps, kept, borders = residuals
+        if policy.carries:
+            borders = starts(carry, kept["carries"], tuning.chunk, reverse=reverse)
+        w_t, u_t = constants.weights.w_ih.T, transposed(constants.weights.w_hh)
+
+        def walk(sums: Any, data: Any) -> tuple[Any, Array]:
+            d_weights, d = sums
+            (steps, kept, dhs), first = data
+            known = policy.recall(plan.walk, kernel.forward, constants, first, steps, kept)
+            left, d = kernel.backward(plan.walk, constants, u_t, known, steps, d, dhs)
+            more, dxs = gradients(plan.walk, tuning, constants, w_t, known, steps, left)
+            return (jax.tree.map(jnp.add, d_weights, more), d), dxs
+
+        sums = zeros_like(constants.weights), (d_carry, zeros_like(constants.reset_to))
+        (d_weights, (d_carry, d_reset)), dxs = in_chunks(
+            walk, sums, (steps, kept, dhs), tuning.chunk, reverse=not reverse, chunks=borders
+        )
+        return d_weights, d_reset, d_carry, dxs
+
+    choice = partial(tuned, plan, constants.weights, steps.xs, True)
+    d_weights, d_reset, d_carry, dxs = on_platform(run, choice, residuals, *cotangents)
+    return Constants(d_weights, d_reset, None, None), d_carry, Steps(dxs, None, None, None)
+
+
+vjp.defvjp(_vjp_fwd, _vjp_bwd)
+
+
+def gradients(
+    walk: Walk,
+    tuning: Tuning,
+    constants: Constants,
+    w_t: Array,
+    known: Values,
+    steps: Steps,
+    left: Any,
+) -> tuple[Weights, Array]:
+    """The cotangents of the weights and of xs, from what the walk left: all steps at once."""
+    weights, dtype = constants.weights, walk.dtype
+    dx_part, dh_part, d_own = local_of(walk.gates).gradient(known, left)
+    xs, hs = steps.xs, masked(constants, known.before.h)
+    if extras_of(walk.gates).summed and weights.w_hh.ndim == 2:
+        # Both parts have the same cotangent: [x, h']ᵀ·dz is one product instead of two.
+        both = outer(jnp.concatenate([xs, hs], axis=-1), dx_part, dtype, copy=tuning.copies)
+        dw_ih, dw_hh = jnp.split(both, [xs.shape[-1]])
+    else:
+        dw_ih = outer(xs, dx_part, dtype, copy=tuning.copies)
+        dw_hh = recurrent_outer(hs, dh_part, weights.w_hh, dtype, copy=tuning.copies)
+    db = None if weights.b is None else total(dx_part)
+    return Weights(dw_ih, dw_hh, db, d_own), product(dx_part, w_t, dtype)
+
+
+# "jvp": the derivative of a forward walk. A rule for one chunk.
+
+
+def jvp(
+    plan: Plan, constants: Constants, carry: State, steps: Steps
+) -> tuple[State, Float[Array, "time *batch output"]]:
+    """The same; its derivative is ``_jvp_rule``, chunk after chunk."""
+    keep = jax.checkpoint_policies.save_only_these_names(*plan.policy.names)
+    _, tuning = tuned(plan._replace(kernel=XLA), constants.weights, steps.xs, True, "cpu")
+    rule = jax.checkpoint(partial(_jvp, plan, tuning), policy=keep, prevent_cse=False)
+
+    def walk(carry: State, data: tuple[Steps, Any]) -> tuple[State, Array]:
+        return rule(constants, carry, data[0])
+
+    return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _jvp(
+    plan: Plan, tuning: Tuning, constants: Constants, carry: State, steps: Steps
+) -> tuple[State, Array]:
+    """The chunk, whose tangent is ``_jvp_rule``: linear, so that JAX can transpose it as well."""
+    carry, after, _ = XLA.forward(tuning, plan.walk, constants, carry, steps, save=False)
+    return carry, after.h
+
+
+@partial(_jvp.defjvp, symbolic_zeros=True)
+def _jvp_rule(plan: Plan, tuning: Tuning, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """The tangent of one chunk, an overdot marking tangents.
+
+    ż_t = [ẋ_t·W + x_t·Ẇ + h_{t-1}·U̇ + ḃ] + ḣ_{t-1}·U, then the step's own tangent.
+
+    What stands in brackets is known before the walk through time. Above all Ẇ and U̇ stay outside
+    it, so that the transpose of this rule finds dW and dU as one product each, not step by step.
+    """
+    walk, local = plan.walk, local_of(plan.walk.gates)
+    constants, carry, steps = primals
+    d_constants, d_carry, d_steps = tangents
+    d_carry = jax.tree.map(_dense, d_carry, carry)
+    d_reset = jax.tree.map(_dense, d_constants.reset_to, constants.reset_to)
+    weights, moving = constants.weights, d_constants.weights
+
+    last, after, saved = XLA.forward(tuning, walk, constants, carry, steps, save=True)
+    # The names by which ``jvp`` says what may be kept for a backward pass.
+    after, saved = _named(after, "carries"), _named(saved, "gates")
+    known = values(
+        walk, constants, steps, carry, after, saved if plan.policy != POLICIES["carry"] else None
+    )
+
+    def linear(*terms: tuple[Callable[..., Array], Any, Any]) -> Columns:
+        moved = [f(a, w, walk.dtype) for f, a, w in terms if not (_is_zero(a) or _is_zero(w))]
+        if moved:
+            return reduce(jnp.add, moved)
+        shape = *steps.xs.shape[:-1], weights.w_ih.shape[-1]
+        return jnp.zeros(shape, steps.xs.dtype, out_sharding=batch_sharding(steps.xs, 0, -1))
+
+    dx_part = linear((product, d_steps.xs, weights.w_ih), (product, steps.xs, moving.w_ih))
+    if weights.b is not None and not _is_zero(moving.b):
+        dx_part = dx_part + along(moving.b, dx_part)
+    dh_part = linear((recurrent, masked(constants, known.before.h), moving.w_hh))
+    d_own = jax.tree.map(_dense, moving.own, weights.own, is_leaf=_is_zero)
+    beforehand = local.tangent(known, d_own, dx_part, dh_part)
+    jac, push = local.prepare_forward(known)
+
+    def step(d: State, t: tuple[Any, ...]) -> tuple[State, Array]:
+        jac, beforehand, valid, keep = t
+        d_prev = select(keep, d, d_reset)
+        new = select(valid, push(jac, beforehand, h_part(walk, constants, d_prev.h), d_prev), d)
+        return new, new.h
+
+    d_after = lax.scan(
+        step,
+        d_carry,
+        (jac, beforehand, steps.valid, steps.keep),
+        reverse=walk.reverse,
+        unroll=tuning.unroll,
+    )
+    return (last, after.h), d_after
+
+
+def _named(tree: Any, name: str) -> Any:
+    return jax.tree.map(lambda a: checkpoint_name(a, name), tree)  # type: ignore[no-untyped-call]
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, SymbolicZero)
+
+
+def _dense(tangent: Any, primal: Array) -> Array:
+    return jnp.zeros_like(primal) if _is_zero(tangent) else tangent
+
+
+# "autodiff": JAX's own derivative of the plain scan, the reference.
+
+
+def autodiff(
+    plan: Plan, constants: Constants, carry: State, steps: Steps
+) -> tuple[State, Float[Array, "time *batch output"]]:
+    """The same by the cell's equations, step by step; everything is left to JAX."""
+    walk, weights, policy = plan.walk, constants.weights, plan.policy
+
+    def step(carry: State, t: Steps) -> tuple[State, Array]:
+        prev = select(t.keep, carry, constants.reset_to)
+        parts = x_part(walk, constants, t.xs), h_part(walk, constants, prev.h)
+        new = walk.gates.step(weights.own, *parts, prev, noise(walk, constants, t.t, prev))
+        new = select(t.valid, new, carry)
+        return new, new.h
+
+    one = jax.checkpoint(step, prevent_cse=False) if policy == POLICIES["carry"] else step
+
+    def scan(carry: State, data: tuple[Steps, Any]) -> tuple[State, Array]:
+        unroll = plan.unroll or 1
+        return lax.scan(one, carry, data[0], reverse=walk.reverse, unroll=unroll)
+
+    if policy.carries:
+        return scan(carry, (steps, ()))
+    _, tuning = tuned(plan._replace(kernel=XLA), weights, steps.xs, True, "cpu")
+    chunked = jax.checkpoint(scan, prevent_cse=False)
+    return in_chunks(chunked, carry, steps, tuning.chunk, reverse=walk.reverse)
+
+
+DERIVATIVES: Mapping[str, Callable[..., tuple[State, Array]]] = {
+    "vjp": vjp,
+    "jvp": jvp,
+    "autodiff": autodiff,
+}

@@ -1,0 +1,56 @@
+"""What a kernel is: a way to walk through a chunk of steps."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jlstm.gates import Gates
+
+
+class Problem(NamedTuple):
+    """What a kernel may be asked to do, as far as it is known before the program is compiled."""
+
+    platform: str
+    """``"cpu"``, ``"gpu"`` or ``"tpu"``."""
+    gates: Gates
+    shape: tuple[int, int, int, int]
+    """Time, sequences, input and hidden size; time and sequences may be symbolic."""
+    columns: int
+    """Of x·W: gates·hidden."""
+    dtype: Any
+    """Of the weights."""
+    compute_dtype: Any
+    """To which the factors of products are rounded, or None."""
+    borders: bool
+    """Whether only the carries between chunks are kept for the backward pass."""
+    gradient: bool
+    """Whether a backward pass follows."""
+
+
+class Tuning(NamedTuple):
+    """What may be chosen freely, and is chosen for speed."""
+
+    chunk: int
+    """Steps in a chunk."""
+    unroll: int = 1
+    """Steps of the inner loop that are compiled as one."""
+    stepwise: bool = False
+    """Whether x·W is computed step by step where no gradient is asked for."""
+    copies: bool = False
+    """Whether a transposed matrix is written down before a product with it."""
+
+
+class Kernel(NamedTuple):
+    """One way to walk through a chunk. The signatures are those of ``jlstm.kernels.xla``.
+
+    A kernel does one thing: from x and the first carry to all carries, and from the cotangents of
+    all h to those of all steps. Products over time, the residual policies and every rule of
+    differentiation stay with the engine. Its ``forward`` and ``backward`` need no derivative of
+    their own: where JAX asks for one (for second derivatives), the engine takes that of the scan.
+    """
+
+    name: str
+    refuses: Callable[[Problem], str | None]
+    """The reason why it cannot do this, or None."""
+    tune: Callable[[Problem], Tuning]
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
