@@ -8,25 +8,23 @@ The weights' gradients are sums over time of outer products, that is, one matrix
 time steps, where autodiff of a scan adds up a weight-sized product at every step. The same holds
 forward in time for x_t·W, which needs no h.
 
-Time is cut into *chunks* of a few steps, so that what is computed for many steps at once still fits
-into the cache. ``vjp`` is a rule for the whole sequence, its derivative walking chunk by chunk;
+``vjp`` is a rule for the whole sequence, its derivative walking chunk by chunk;
 ``jvp`` is a rule for one chunk, and ``autodiff`` none at all: the rest is left to JAX.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
-from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from jlstm.gates import Columns, State, extras_of
-from jlstm.kernels import PLATFORMS, Kernel, Problem, Tuning, check_refusal, choose, on_platform
+from jlstm.kernels import Kernel, Tuning, on_platform
 from jlstm.kernels.xla import XLA
 from jlstm.linear import (
     Weights,
@@ -40,6 +38,7 @@ from jlstm.linear import (
     transposed,
 )
 from jlstm.local import Values, local_of
+from jlstm.plan import POLICIES, Plan, in_chunks, starts, tuned
 from jlstm.walk import (
     Constants,
     Steps,
@@ -54,159 +53,6 @@ from jlstm.walk import (
 )
 
 Derivative = Literal["vjp", "jvp", "autodiff"]
-Residuals = Literal["gates", "carry", "chunks"]
-
-
-class Policy(NamedTuple):
-    """What the forward pass keeps for the backward pass; what it does not is computed again."""
-
-    carries: bool
-    """The carry after every step; else only the one at the start of each chunk."""
-    gates: bool
-    """What the derivative of a step saved."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What is kept, by the names that ``jvp`` gives it."""
-        return ("carries",) * self.carries + ("gates",) * self.gates
-
-    def keep(self, after: State, saved: Any) -> dict[str, Any]:
-        """What is kept of the steps of a chunk; h always, as it is what is returned."""
-        kept = {"carries": after} if self.carries else {"hs": after.h}
-        return kept | ({"gates": saved} if self.gates else {})
-
-    def recall(
-        self,
-        walk: Walk,
-        again: Callable[..., tuple[State, State, Any]],
-        constants: Constants,
-        first: State,
-        steps: Steps,
-        kept: dict[str, Any],
-    ) -> Values:
-        """All that is known of the steps of a chunk; ``again`` walks through it once more."""
-        saved = kept.get("gates")
-        if self.carries:
-            after = kept["carries"]
-        else:
-            _, after, saved = again(walk, constants, first, steps, save=True)
-        return values(walk, constants, steps, first, after, saved)
-
-
-POLICIES: Mapping[str, Policy] = {
-    "gates": Policy(carries=True, gates=True),
-    "carry": Policy(carries=True, gates=False),
-    "chunks": Policy(carries=False, gates=False),
-}
-
-
-class Plan(NamedTuple):
-    """How to compute: all that is known before the program is compiled."""
-
-    walk: Walk
-    policy: Policy
-    kernel: Kernel | None
-    """None for the fastest."""
-    chunk: int | None
-    """None for the measured best, and so is unroll."""
-    unroll: int | None
-    hidden: int
-    """Units of c."""
-
-
-def problem(plan: Plan, weights: Weights, xs: Array, gradient: bool, platform: str) -> Problem:
-    """What a kernel would have to do."""
-    time, *batch, inputs = xs.shape
-    return Problem(
-        platform=platform,
-        gates=plan.walk.gates,
-        shape=(time, reduce(lambda a, b: a * b, batch, 1), inputs, plan.hidden),
-        columns=weights.w_ih.shape[1],
-        dtype=xs.dtype,
-        compute_dtype=plan.walk.dtype,
-        borders=not plan.policy.carries,
-        gradient=gradient,
-    )
-
-
-def check_plan(plan: Plan, weights: Weights, xs: Array) -> None:
-    """Raise ValueError where the kernel that was asked for cannot do this on any platform."""
-    check_refusal(plan.kernel, [problem(plan, weights, xs, True, p) for p in PLATFORMS])
-
-
-def tuned(
-    plan: Plan, weights: Weights, xs: Array, gradient: bool, platform: str
-) -> tuple[Kernel, Tuning]:
-    """The kernel to take on a platform, and how; what the caller has chosen goes before."""
-    asked = problem(plan, weights, xs, gradient, platform)
-    kernel = choose(plan.kernel, asked)
-    tuning = kernel.tune(asked)
-    if plan.chunk is not None and not is_symbolic_dim(xs.shape[0]):
-        tuning = tuning._replace(chunk=max(1, min(plan.chunk, xs.shape[0])))
-    if plan.unroll is not None:
-        tuning = tuning._replace(unroll=plan.unroll)
-    return kernel, tuning
-
-
-# Time in chunks
-
-
-def in_chunks(
-    walk: Callable[[Any, Any], tuple[Any, Any]],
-    carry: Any,
-    steps: Any,
-    chunk: int,
-    *,
-    reverse: bool,
-    chunks: Any = (),
-) -> tuple[Any, Any]:
-    """``walk(carry, (steps, chunks)) -> (carry, outs)``, chunk after chunk.
-
-    Args:
-        walk: through one chunk.
-        carry: what goes from chunk to chunk.
-        steps: arrays with the time leading, and so are outs. What is left over where the chunk does
-            not divide the time is a chunk of its own, the last in time.
-        chunk: how many steps at a time.
-        reverse: from the last chunk to the first.
-        chunks: arrays with one entry for each chunk.
-    """
-    time = jax.tree.leaves(steps)[0].shape[0]
-    count, rest = divmod(time, chunk)
-
-    def whole(a: Array) -> Array:
-        return a[: count * chunk].reshape(count, chunk, *a.shape[1:])
-
-    def run_whole(carry: Any) -> tuple[Any, Any]:
-        data = jax.tree.map(whole, steps), jax.tree.map(lambda a: a[:count], chunks)
-        if count == 1:  # needs no loop
-            return walk(carry, jax.tree.map(lambda a: a[0], data))
-        carry, outs = lax.scan(walk, carry, data, reverse=reverse)
-        return carry, jax.tree.map(lambda a: a.reshape(count * a.shape[1], *a.shape[2:]), outs)
-
-    if rest == 0:
-        return run_whole(carry)
-    over = jax.tree.map(lambda a: a[count * chunk :], steps), jax.tree.map(lambda a: a[-1], chunks)
-    if reverse:
-        carry, outs_over = walk(carry, over)
-        carry, outs = run_whole(carry)
-    else:
-        carry, outs = run_whole(carry)
-        carry, outs_over = walk(carry, over)
-    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outs, outs_over)
-
-
-def starts(first: State, after: State, chunk: int, *, reverse: bool) -> State:
-    """The carry that each chunk started from, given those after all steps."""
-
-    def cut(first: Array, after: Array) -> Array:
-        if is_symbolic_dim(chunk):
-            return first[None]
-        if reverse:
-            return jnp.concatenate([after[chunk::chunk], first[None]])
-        return jnp.concatenate([first[None], after[chunk - 1 : -1 : chunk]])
-
-    return jax.tree.map(cut, first, after)
 
 
 # "vjp": the derivative of a reverse walk. A rule for the whole sequence, so that hs, which is
@@ -217,7 +63,7 @@ def starts(first: State, after: State, chunk: int, *, reverse: bool) -> State:
 def vjp(
     plan: Plan, constants: Constants, carry: State, steps: Steps
 ) -> tuple[State, Float[Array, "time *batch output"]]:
-    """The carry after the last step and the outputs; its reverse-mode derivative is ``_vjp_bwd``."""
+    """The carry after the last step, and the outputs; their derivative is ``_vjp_bwd``."""
 
     def run(
         kernel: Kernel, tuning: Tuning, constants: Constants, carry: State, steps: Steps
@@ -229,7 +75,8 @@ def vjp(
         return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
 
     choice = partial(tuned, plan, constants.weights, steps.xs, False)
-    return on_platform(run, choice, constants, carry, steps)
+    out: tuple[State, Array] = on_platform(run, choice, constants, carry, steps)
+    return out
 
 
 def _vjp_fwd(
@@ -256,7 +103,7 @@ def _vjp_fwd(
 
 
 def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[State, Array]) -> tuple[Any, ...]:
-    constants, carry, steps, _, _ = residuals
+    constants, _, steps, _, _ = residuals
     reverse, policy = plan.walk.reverse, plan.policy
 
     def run(kernel: Kernel, tuning: Tuning, residuals: Any, d_carry: State, dhs: Array) -> Any:
@@ -323,7 +170,8 @@ def jvp(
     rule = jax.checkpoint(partial(_jvp, plan, tuning), policy=keep, prevent_cse=False)
 
     def walk(carry: State, data: tuple[Steps, Any]) -> tuple[State, Array]:
-        return rule(constants, carry, data[0])
+        out: tuple[State, Array] = rule(constants, carry, data[0])
+        return out
 
     return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
 

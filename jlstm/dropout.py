@@ -48,7 +48,8 @@ def sequence_keys(key: PRNGKeyArray | None, batch: Sequence[int]) -> PRNGKeyArra
 
 def fold_keys(keys: PRNGKeyArray, number: int | Int[Array, ""]) -> PRNGKeyArray:
     """``jax.random.fold_in`` for each key, ``[*batch]``."""
-    return _each(lambda key: jax.random.fold_in(key, number), keys)
+    folded: PRNGKeyArray = _each(lambda key: jax.random.fold_in(key, number), keys)
+    return folded
 
 
 def step_numbers(time: int, first: int | Int[Array, ""]) -> Int[Array, " time"]:
@@ -65,8 +66,10 @@ def draw_steps(
     generators draw something else for many steps at once than for each of them alone.
     """
     if jax.random.key_impl(keys) == "threefry2x32":
-        return jax.vmap(draw, (None, 0))(keys, numbers)
-    return jax.lax.map(partial(draw, keys), numbers)
+        drawn: Drawn = jax.vmap(draw, (None, 0))(keys, numbers)
+    else:
+        drawn = jax.lax.map(partial(draw, keys), numbers)
+    return drawn
 
 
 def bernoulli(
@@ -80,7 +83,8 @@ def bernoulli(
         shape: what is drawn from each key.
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    return _each(partial(jax.random.bernoulli, p=jnp.float32(rate), shape=shape), keys)
+    drawn: Array = _each(partial(jax.random.bernoulli, p=jnp.float32(rate), shape=shape), keys)
+    return drawn
 
 
 def dropout_mask(

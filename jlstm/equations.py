@@ -36,15 +36,15 @@ Errata of the notes:
 - tanh is said not to have the saturation of the sigmoid; it has: its slope 1 − tanh² goes to 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from jlstm.gates import Columns, Extras, Gates
+from jlstm.gates import Columns, Derivative, Extras, Gates
 from jlstm.initializers import init_carry, init_params
 from jlstm.linear import along
 from jlstm.types import Carry, LSTMParams, check_params
@@ -144,26 +144,25 @@ def pushforward(jac: Jacobian, dz: Columns, dc_prev: State) -> tuple[State, Stat
     return dz_o * jac.h_zo + dc * jac.h_c, dc
 
 
-class Derivative:
-    """The functions above in the form of ``gates.Derivative``."""
+# The same in the form that the engine asks for.
 
-    @staticmethod
-    def forward(z: Columns, prev: Carry) -> tuple[Carry, Activated]:
-        h, c, gates = forward(z, prev.c)
-        return Carry(h, c), gates
 
-    @staticmethod
-    def jacobian(saved: Activated, before: Carry, after: Carry) -> Jacobian:
-        return jacobian(saved, before.c, after.c)
+def _forward(z: Columns, prev: Carry) -> tuple[Carry, Activated]:
+    h, c, gates = forward(z, prev.c)
+    return Carry(h, c), gates
 
-    @staticmethod
-    def pullback(jac: Jacobian, d: Carry) -> tuple[Columns, Carry]:
-        dz, dc_prev = pullback(jac, d.h, d.c)
-        return dz, Carry(jnp.zeros_like(d.h), dc_prev)
 
-    @staticmethod
-    def pushforward(jac: Jacobian, dz: Columns, d_prev: Carry) -> Carry:
-        return Carry(*pushforward(jac, dz, d_prev.c))
+def _pullback(jac: Jacobian, d: Carry) -> tuple[Columns, Carry]:
+    dz, dc_prev = pullback(jac, d.h, d.c)
+    return dz, Carry(jnp.zeros_like(d.h), dc_prev)
+
+
+BY_HAND = Derivative(
+    _forward,
+    jacobian=lambda saved, before, after: jacobian(saved, before.c, after.c),
+    pullback=_pullback,
+    pushforward=lambda jac, dz, d_prev: Carry(*pushforward(jac, dz, d_prev.c)),
+)
 
 
 @dataclass(frozen=True)
@@ -175,22 +174,26 @@ class Plain:
 
     @property
     def extras(self) -> Extras:
-        return Extras(summed=True, derivative=Derivative)
+        """The derivative by hand."""
+        return Extras(summed=True, derivative=BY_HAND)
 
-    def init(
-        self, key: PRNGKeyArray, input_size: int, hidden_size: int, **options: Any
-    ) -> LSTMParams:
-        return init_params(key, input_size, hidden_size, **options)
+    @property
+    def init(self) -> Callable[..., LSTMParams]:
+        """``init_params``."""
+        return init_params
 
     def check(self, params: Any) -> LSTMParams:
+        """The weights as JAX arrays; raise where they are of another kind or do not fit."""
         return check_params(params)
 
     def start(self, params: LSTMParams, batch_shape: int | Sequence[int] = ()) -> Carry:
+        """The carry before the first step: zeros."""
         return init_carry(batch_shape, params.w_hh.shape[-1], params.w_hh.dtype)
 
     def step(
         self, own: LSTMParams, x_part: Columns, h_part: Columns, carry: Carry, noise: None
     ) -> Carry:
+        """The equations, from the products on."""
         z = x_part + h_part
         if own.b is not None:
             z = z + along(own.b.reshape(-1), z)

@@ -13,7 +13,7 @@ cell may hand over besides is in ``Extras``.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -37,13 +37,15 @@ class Gates(Protocol):
     cell for evaluation, which a stack asks for.
     """
 
-    def init(self, key: PRNGKeyArray, input_size: int, hidden_size: int, **options: Any) -> Any:
-        """Fresh weights: a NamedTuple or dataclass of arrays, or None.
+    @property
+    def init(self) -> Callable[..., Any]:
+        """(key, input_size, hidden_size, **options) to fresh weights.
 
-        Two fields are the engine's: ``w_ih``, W ``[input, gates, hidden]``, and ``w_hh``, U
-        ``[output, gates, hidden]``, or by heads ``[heads, output/heads, gates, hidden/heads]``. All
-        others are the cell's own. ``options`` are what the cell likes: a stack hands on
-        ``output_size`` where it is asked for one.
+        They are a NamedTuple or dataclass of arrays (or None). Two fields are the engine's:
+        ``w_ih``, W ``[input, gates, hidden]``, and ``w_hh``, U ``[output, gates, hidden]``, or by
+        heads ``[heads, output/heads, gates, hidden/heads]``. All others are the cell's own. The
+        options are what the cell likes; a stack hands on ``dtype``, and ``output_size`` where it is
+        asked for one.
         """
         ...
 
@@ -60,28 +62,21 @@ class Gates(Protocol):
         ...
 
 
-class Derivative(Protocol):
-    """The derivative of a step, by hand, for a cell whose only own weight is the bias.
+class Derivative(NamedTuple):
+    """The derivative of a step by hand, for a cell whose only own weight is the bias.
 
     z is x·W + h'·U + b. The local Jacobian is found for many steps at once; then one step of back-
     propagation (or of its transpose) is all that the walk through time has to do.
     """
 
-    def forward(self, z: Columns, prev: State) -> tuple[State, Any]:
-        """One step: the carry, and what ``jacobian`` needs to know of it."""
-        ...
-
-    def jacobian(self, saved: Any, before: State, after: State) -> Any:
-        """The local Jacobian at given forward values, for many steps at once."""
-        ...
-
-    def pullback(self, jac: Any, d: State) -> tuple[Columns, State]:
-        """Cotangents of the carry to those of z and of carry' (but for what comes through h'·U)."""
-        ...
-
-    def pushforward(self, jac: Any, dz: Columns, d_prev: State) -> State:
-        """Tangents of z and carry' to those of the carry: the transpose of ``pullback``."""
-        ...
+    forward: Callable[[Columns, State], tuple[State, Any]]
+    """(z, carry') to the carry, and what ``jacobian`` needs to know of the step."""
+    jacobian: Callable[[Any, State, State], Any]
+    """(saved, carry', carry) of many steps to the local Jacobian of each."""
+    pullback: Callable[[Any, State], tuple[Columns, State]]
+    """(jac, cotangents of the carry) to those of z, and of carry' but through h'·U."""
+    pushforward: Callable[[Any, Columns, State], State]
+    """(jac, tangents of z and carry') to those of the carry: the transpose of ``pullback``."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +157,8 @@ def check_state(name: str, gates: Gates, params: Any, carry: Any, batch: Sequenc
     wanted = jax.eval_shape(lambda: gates.start(params, tuple(batch)))
     if type(carry) is not type(wanted):
         raise TypeError(f"{name}: expected {type(wanted).__name__}, got {type(carry).__name__}")
-    leaves, tree = jax.tree_util.tree_flatten_with_path(wanted)
-    fields = tree.flatten_up_to(carry)
-    return tree.unflatten(
-        check_array(name + jax.tree_util.keystr(path), value, one.shape, one.dtype)
-        for (path, one), value in zip(leaves, fields, strict=True)
-    )
+
+    def check(path: Any, one: jax.ShapeDtypeStruct, value: Any) -> Array:
+        return check_array(name + jax.tree_util.keystr(path), value, one.shape, one.dtype)
+
+    return jax.tree_util.tree_map_with_path(check, wanted, carry)

@@ -97,8 +97,8 @@ class Stack:
     Raises:
         TypeError: an option of another type.
         ValueError: a size below 1 or a rate outside 0 … 1; as many sizes, output sizes or gates as
-            there are not layers; a pair of gates for one direction; a projection of a cell that has none;
-            residual connections between layers of different outputs.
+            there are not layers; a pair of gates for one direction; a projection of a cell that has
+            none; residual connections between layers of different outputs.
     """
 
     sizes: int | Sequence[int]
@@ -228,7 +228,8 @@ def init_stack(
         start = None
         if config.learned_carry:
             start = tuple(g.start(w, ()) for g, w in zip(cell.ways, weights, strict=False))
-        layers.append(LayerParams(*weights, *[None] * (2 - directions), start))
+        backward = weights[1] if config.bidirectional else None
+        layers.append(LayerParams(weights[0], backward, start))
         width = config.outputs[n] + (input_size if config.connections == "skip" else 0)
     return tuple(layers)
 
@@ -572,8 +573,8 @@ def _check_layer(n: int, one: LayerParams, config: Stack) -> None:
         w_hh = getattr(getattr(one, field), "w_hh", None)
         if w_hh is not None:
             output = cell.size if cell.output is None else cell.output
-            wanted: tuple[Any, ...] = (output, "gates", cell.size)
+            shape: tuple[int | str, ...] = (output, "gates", cell.size)
             if getattr(w_hh, "ndim", 3) == 4:
                 heads = w_hh.shape[0]
-                wanted = (heads, output // heads, "gates", cell.size // heads)
-            check_array(f"params[{n}].{field}.w_hh", w_hh, wanted)
+                shape = (heads, output // heads, "gates", cell.size // heads)
+            check_array(f"params[{n}].{field}.w_hh", w_hh, shape)

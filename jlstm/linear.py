@@ -121,8 +121,9 @@ def recurrent_back(
 
 
 def _blocks(x: Array, w: Array, inner: int, dtype: DTypeLike | None) -> Array:
-    """X ``[*batch, heads, *inner]`` times w ``[heads, *inner, *outer]``, the heads before the last
-    axis of the result.
+    """Head by head: ``[*batch, heads, *inner]`` times ``[heads, *inner, *outer]``.
+
+    In the result the heads come before the last axis.
     """
     batch = x.ndim - 1 - inner
     summed = tuple(range(batch + 1, x.ndim)), tuple(range(1, 1 + inner))

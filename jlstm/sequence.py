@@ -13,12 +13,13 @@ from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.checks import check_choice, check_flag, check_size
-from jlstm.derivatives import DERIVATIVES, POLICIES, Derivative, Plan, Residuals, check_plan
+from jlstm.derivatives import DERIVATIVES, Derivative
 from jlstm.dropout import sequence_keys, step_numbers
 from jlstm.equations import PLAIN
 from jlstm.gates import Gates, State, check_gates, check_state, check_weights, extras_of
 from jlstm.kernels import Kernel, check_implementation
 from jlstm.linear import alike, along, flatten
+from jlstm.plan import POLICIES, Plan, Residuals, check_plan
 from jlstm.types import check_array, check_float, check_key, check_step
 from jlstm.walk import Constants, Steps, Walk, h_part, noise, select, x_part
 
@@ -162,9 +163,9 @@ def lstm(
             ``linearize`` and ``hessian``, and for reverse mode by transposition. ``"autodiff"``:
             the plain scan, for reference.
         residuals: what the forward pass keeps for the backward pass. ``"gates"``: gates and c of
-            every step (of another cell, z and the carry), as a rule the fastest. ``"carry"``: h and c of
-            every step. ``"chunks"``: h and c between chunks, for very long sequences. What is not
-            kept is computed again.
+            every step (of another cell, z and the carry), as a rule the fastest. ``"carry"``: h and
+            c of every step. ``"chunks"``: h and c between chunks, for very long sequences. What is
+            not kept is computed again.
         chunk: steps in a chunk; None for the measured best (``jlstm.kernels.xla``) on the platform
             that the program is compiled for. ``"autodiff"`` is cut into chunks only for
             residuals="chunks". A symbolic time, in ``jax.export``, is one chunk.

@@ -363,7 +363,7 @@ class Variant:
         def sigma(z: Array) -> Array:
             return self.gate(clip(z, self.preact_clip))
 
-        def vector(w: Array) -> Array:
+        def vector(w: Any) -> Array:
             return along(w.reshape(-1), c_prev)
 
         if self.layer_norm:

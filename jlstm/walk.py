@@ -86,7 +86,7 @@ def noise(walk: Walk, constants: Constants, number: Array | None, carry: State) 
         return None
     if number.ndim == 0:
         return draw(keys, number, carry)
-    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), carry)
+    one = jax.eval_shape(lambda: jax.tree.map(lambda a: jnp.sum(a, 0), carry))  # shapes of a step
     return draw_steps(lambda keys, t: draw(keys, t, one), keys, number)
 
 

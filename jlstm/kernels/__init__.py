@@ -7,8 +7,10 @@ from typing import Any
 import jax
 from jax import lax
 
-from jlstm.kernels.kernel import Kernel, Problem, Tuning
-from jlstm.kernels.xla import XLA
+from jlstm.kernels.kernel import Kernel as Kernel
+from jlstm.kernels.kernel import Problem as Problem
+from jlstm.kernels.kernel import Tuning as Tuning
+from jlstm.kernels.xla import XLA as XLA
 
 KERNELS = (XLA,)
 """All kernels, the fastest first."""

@@ -12,7 +12,7 @@ class Problem(NamedTuple):
     platform: str
     """``"cpu"``, ``"gpu"`` or ``"tpu"``."""
     gates: Gates
-    shape: tuple[int, int, int, int]
+    shape: tuple[Any, Any, int, int]
     """Time, sequences, input and hidden size; time and sequences may be symbolic."""
     columns: int
     """Of x·W: gates·hidden."""

@@ -112,9 +112,7 @@ def tune(problem: Problem) -> Tuning:
     time, batch, inputs, hidden = problem.shape
     cpu = problem.platform == "cpu"
     stepwise = cpu and not problem.gradient and choose_stepwise(batch, problem.columns * inputs)
-    if is_symbolic_dim(time):
-        chunk = time
-    elif stepwise:
+    if is_symbolic_dim(time) or stepwise:
         chunk = max(1, time)
     else:
         # A symbolic batch, in ``jax.export``, is taken to be of the usual order.
@@ -161,13 +159,14 @@ def choose_unroll(platform: str) -> int:
     return 1 if platform == "cpu" else 8
 
 
-def choose_stepwise(batch: int, weights: int) -> bool:
+def choose_stepwise(batch: Any, weights: int) -> bool:
     """Whether x·W is computed step by step where no gradient is asked for.
 
     For a batch, and a W of at most 2¹⁴ numbers, that product costs less than writing down and
     reading again what it gives for all steps of a chunk; 1.1 to 1.2 times on CPU.
     """
-    return not (isinstance(batch, int) and batch <= 1) and weights <= 2**14
+    many = is_symbolic_dim(batch) or batch > 1
+    return many and weights <= 2**14
 
 
 def refuses(problem: Problem) -> str | None:

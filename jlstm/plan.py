@@ -1,0 +1,175 @@
+"""How to go through a sequence: in chunks of steps, by which kernel, and what is kept.
+
+Time is cut into *chunks* of a few steps, so that what is computed for many steps at once still fits
+into the cache; and what the backward pass needs may be kept for every step, or only between chunks.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.export import is_symbolic_dim
+from jaxtyping import Array
+
+from jlstm.gates import State
+from jlstm.kernels import PLATFORMS, Kernel, Problem, Tuning, check_refusal, choose
+from jlstm.linear import Weights
+from jlstm.local import Values
+from jlstm.walk import Constants, Steps, Walk, values
+
+Residuals = Literal["gates", "carry", "chunks"]
+
+
+class Policy(NamedTuple):
+    """What the forward pass keeps for the backward pass; what it does not is computed again."""
+
+    carries: bool
+    """The carry after every step; else only the one at the start of each chunk."""
+    gates: bool
+    """What the derivative of a step saved."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is kept, by the names that ``jvp`` gives it."""
+        return ("carries",) * self.carries + ("gates",) * self.gates
+
+    def keep(self, after: State, saved: Any) -> dict[str, Any]:
+        """What is kept of the steps of a chunk; h always, as it is what is returned."""
+        kept = {"carries": after} if self.carries else {"hs": after.h}
+        return kept | ({"gates": saved} if self.gates else {})
+
+    def recall(
+        self,
+        walk: Walk,
+        again: Callable[..., tuple[State, State, Any]],
+        constants: Constants,
+        first: State,
+        steps: Steps,
+        kept: dict[str, Any],
+    ) -> Values:
+        """All that is known of the steps of a chunk; ``again`` walks through it once more."""
+        saved = kept.get("gates")
+        if self.carries:
+            after = kept["carries"]
+        else:
+            _, after, saved = again(walk, constants, first, steps, save=True)
+        return values(walk, constants, steps, first, after, saved)
+
+
+POLICIES: Mapping[str, Policy] = {
+    "gates": Policy(carries=True, gates=True),
+    "carry": Policy(carries=True, gates=False),
+    "chunks": Policy(carries=False, gates=False),
+}
+
+
+class Plan(NamedTuple):
+    """How to compute: all that is known before the program is compiled."""
+
+    walk: Walk
+    policy: Policy
+    kernel: Kernel | None
+    """None for the fastest."""
+    chunk: int | None
+    """None for the measured best, and so is unroll."""
+    unroll: int | None
+    hidden: int
+    """Units of c."""
+
+
+def problem(plan: Plan, weights: Weights, xs: Array, gradient: bool, platform: str) -> Problem:
+    """What a kernel would have to do."""
+    time, *batch, inputs = xs.shape
+    return Problem(
+        platform=platform,
+        gates=plan.walk.gates,
+        shape=(time, math.prod(batch), inputs, plan.hidden),
+        columns=weights.w_ih.shape[1],
+        dtype=xs.dtype,
+        compute_dtype=plan.walk.dtype,
+        borders=not plan.policy.carries,
+        gradient=gradient,
+    )
+
+
+def check_plan(plan: Plan, weights: Weights, xs: Array) -> None:
+    """Raise ValueError where the kernel that was asked for cannot do this on any platform."""
+    check_refusal(plan.kernel, [problem(plan, weights, xs, True, p) for p in PLATFORMS])
+
+
+def tuned(
+    plan: Plan, weights: Weights, xs: Array, gradient: bool, platform: str
+) -> tuple[Kernel, Tuning]:
+    """The kernel to take on a platform, and how; what the caller has chosen goes before."""
+    asked = problem(plan, weights, xs, gradient, platform)
+    kernel = choose(plan.kernel, asked)
+    tuning = kernel.tune(asked)
+    if plan.chunk is not None and not is_symbolic_dim(xs.shape[0]):
+        tuning = tuning._replace(chunk=max(1, min(plan.chunk, xs.shape[0])))
+    if plan.unroll is not None:
+        tuning = tuning._replace(unroll=plan.unroll)
+    return kernel, tuning
+
+
+# Time in chunks
+
+
+def in_chunks(
+    walk: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    steps: Any,
+    chunk: int,
+    *,
+    reverse: bool,
+    chunks: Any = (),
+) -> tuple[Any, Any]:
+    """``walk(carry, (steps, chunks)) -> (carry, outs)``, chunk after chunk.
+
+    Args:
+        walk: through one chunk.
+        carry: what goes from chunk to chunk.
+        steps: arrays with the time leading, and so are outs. What is left over where the chunk does
+            not divide the time is a chunk of its own, the last in time.
+        chunk: how many steps at a time.
+        reverse: from the last chunk to the first.
+        chunks: arrays with one entry for each chunk.
+    """
+    time = jax.tree.leaves(steps)[0].shape[0]
+    count, rest = divmod(time, chunk)
+
+    def whole(a: Array) -> Array:
+        return a[: count * chunk].reshape(count, chunk, *a.shape[1:])
+
+    def run_whole(carry: Any) -> tuple[Any, Any]:
+        data = jax.tree.map(whole, steps), jax.tree.map(lambda a: a[:count], chunks)
+        if count == 1:  # needs no loop
+            return walk(carry, jax.tree.map(lambda a: a[0], data))
+        carry, outs = lax.scan(walk, carry, data, reverse=reverse)
+        return carry, jax.tree.map(lambda a: a.reshape(count * a.shape[1], *a.shape[2:]), outs)
+
+    if rest == 0:
+        return run_whole(carry)
+    over = jax.tree.map(lambda a: a[count * chunk :], steps), jax.tree.map(lambda a: a[-1], chunks)
+    if reverse:
+        carry, outs_over = walk(carry, over)
+        carry, outs = run_whole(carry)
+    else:
+        carry, outs = run_whole(carry)
+        carry, outs_over = walk(carry, over)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outs, outs_over)
+
+
+def starts(first: State, after: State, chunk: int, *, reverse: bool) -> State:
+    """The carry that each chunk started from, given those after all steps."""
+
+    def cut(first: Array, after: Array) -> Array:
+        if is_symbolic_dim(chunk):
+            return first[None]
+        if reverse:
+            return jnp.concatenate([after[chunk::chunk], first[None]])
+        return jnp.concatenate([first[None], after[chunk - 1 : -1 : chunk]])
+
+    return jax.tree.map(cut, first, after)
