@@ -16,6 +16,7 @@ side, forward first (Schuster & Paliwal 1997).
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -147,7 +148,7 @@ class Stack:
                 for g in ways:
                     if "output_size" not in inspect.signature(g.init).parameters:
                         raise ValueError(
-                            f"output_sizes: expected None, as {g!r} has no projection; "
+                            f"output_sizes: expected None for {g!r}, which has no projection; "
                             f"take gates=Variant(); got {n}"
                         )
         for name in ("input_dropout", "dropout", "output_dropout"):
@@ -284,7 +285,7 @@ def stack(
     for n, one in enumerate(params):
         _check_layer(n, one, config)
     if carry is not None:
-        _check_carries(carry, config)
+        _check_carries(carry, params, config)
     xs = check_array("xs", xs, ("time", "...", "input"))
     time, *batch = xs.shape[:-1]
     if key is not None:
@@ -550,14 +551,18 @@ def _check_layers(name: str, value: Any, depth: int, kind: type | None = None) -
             raise TypeError(f"{name}[{n}]: expected {kind.__name__}, got {type(one).__name__}")
 
 
-def _check_carries(carry: Any, config: Stack) -> None:
+def _check_carries(carry: Any, params: Sequence[LayerParams], config: Stack) -> None:
     _check_layers("carry", carry, len(config.cells))
-    for n, one in enumerate(carry):
-        if _is_list(one) != config.bidirectional:
-            wanted = "a pair of carries" if config.bidirectional else "the carry of one direction"
+    for n, (one, weights, cell) in enumerate(zip(carry, params, config.cells, strict=True)):
+        kind = type(jax.eval_shape(partial(cell.ways[0].start, batch_shape=()), weights.forward))
+        pair = config.bidirectional
+        if not (_is_list(one) if pair else isinstance(one, kind)):
+            wanted = f"a pair of {kind.__name__}" if pair else kind.__name__
             raise TypeError(f"carry[{n}]: expected {wanted}, got {type(one).__name__}")
-        if config.bidirectional and len(one) != 2:
-            raise ValueError(f"carry[{n}]: expected a pair of carries, got {len(one)} of them")
+        if pair and len(one) != 2:
+            raise ValueError(
+                f"carry[{n}]: expected a pair of {kind.__name__}, got {len(one)} of them"
+            )
 
 
 def _check_layer(n: int, one: LayerParams, config: Stack) -> None:

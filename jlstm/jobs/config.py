@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from jlstm.checks import check_choice, check_flag, check_number, check_size
 
 NotFinite = Literal["stop", "skip"]
+Implementation = Literal["xla"]
 Optimizer = Literal["adam", "sgd"]
 
 MOST_LAYERS = 100
@@ -55,6 +56,8 @@ class Training:
     """Of the run's folder; by default the kind of job and the time."""
     tensorboard: bool = False
     """Whether to write the metrics for TensorBoard, too."""
+    implementation: Implementation | None = None
+    """What computes the LSTM; by default the fastest on the machine."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "clip"):
@@ -79,6 +82,8 @@ class Training:
         check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_choice("not_finite", self.not_finite, get_args(NotFinite))
         check_flag("tensorboard", self.tensorboard)
+        if self.implementation is not None:
+            check_choice("implementation", self.implementation, get_args(Implementation))
         object.__setattr__(self, "out", Path(self.out))
         if self.name is not None:
             hidden = self.name.startswith(".") or not self.name  # also . and ..

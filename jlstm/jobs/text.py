@@ -182,11 +182,16 @@ def make_stack(config: TextConfig) -> Stack:
     )
 
 
+def make_layer(config: TextConfig, layers: Stack) -> Callable[..., Any]:
+    """The layers as a function, computed as the configuration asks for."""
+    return partial(stack, layers, implementation=config.implementation)
+
+
 def build(config: TextConfig, folder: Path) -> Job:
     """The training run on what ``prepare`` wrote."""
     data = load(folder)
     layers = make_stack(config)
-    layer, devices = spread(partial(stack, layers), config.streams)
+    layer, devices = spread(make_layer(config, layers), config.streams)
     training, size = data.tokens["training"], len(data.vocabulary)
     cut: dict[str, Any] = {"streams": config.streams, "time": config.time}
     noise = jax.random.fold_in(jax.random.key(config.seed), NOISE)
@@ -269,7 +274,7 @@ def _make_judge(config: TextConfig, size: int, text: Tokens) -> Callable[[Any], 
     layers = make_stack(config).without_noise()
     streams = 2 ** min(6, max(1, len(text) // 1024).bit_length() - 1)  # few in a short text
     time = min(256, max(1, READ // (streams * size)))
-    layer, count = spread(partial(stack, layers), streams)
+    layer, count = spread(make_layer(config, layers), streams)
     devices = jax.devices()[:count]
     mean = make_evaluate(partial(language_model_loss, layer=layer), token_count)
 
@@ -447,7 +452,7 @@ def sample(
         temperature,
         top_k=top_k,
         top_p=top_p,
-        layer=partial(stack, layers),
+        layer=make_layer(config, layers),
     )
     text = decode(vocabulary, np.asarray(drawn))
     apart = vocabulary.kind == "word" and prompt and not prompt[-1].isspace()

@@ -111,8 +111,11 @@ def tune(problem: Problem) -> Tuning:
     """The choices for one platform and shape."""
     time, batch, inputs, hidden = problem.shape
     cpu = problem.platform == "cpu"
+    chunk: Any
     stepwise = cpu and not problem.gradient and choose_stepwise(batch, problem.columns * inputs)
-    if is_symbolic_dim(time) or stepwise:
+    if is_symbolic_dim(time):
+        chunk = time
+    elif stepwise:
         chunk = max(1, time)
     else:
         # A symbolic batch, in ``jax.export``, is taken to be of the usual order.

@@ -25,6 +25,7 @@ import optax
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.checks import check_flag, check_function, check_number, check_size
+from jlstm.dropout import dropout_mask
 from jlstm.layers import LayerParams, Stack, init_stack, last, maximum, mean, stack
 from jlstm.types import check_array, check_key
 
@@ -134,8 +135,7 @@ def label_scores(
         ends = last(hs, lengths, config)
         hs = jnp.concatenate([ends, mean(hs, lengths), maximum(hs, lengths)], axis=-1)
     if dropout and key is not None:
-        kept = jax.random.bernoulli(key, jnp.float32(1 - dropout), hs.shape[-2:])
-        hs = hs * jnp.where(kept, 1 / (1 - dropout), 0.0).astype(hs.dtype)
+        hs = hs * dropout_mask(key, dropout, hs.shape[-2:], hs.dtype)
     return hs @ params.readout + params.readout_bias
 
 

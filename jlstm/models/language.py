@@ -25,6 +25,7 @@ from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.checks import check_flag, check_function, check_number, check_size
+from jlstm.dropout import dropout_mask
 from jlstm.initializers import init_params
 from jlstm.layers import Stack, init_stack
 from jlstm.sequence import lstm
@@ -170,13 +171,14 @@ def logits(
         check_key("key", key)
         key_embedding, noise["key"], key_outputs = jax.random.split(key, 3)
         if embedding_dropout:
-            rows = _kept(key_embedding, (len(params.embedding), 1), embedding_dropout, xs.dtype)
+            shape = len(params.embedding), 1
+            rows = dropout_mask(key_embedding, embedding_dropout, shape, xs.dtype)
             xs = xs * jnp.take(rows, tokens, axis=0, mode="clip")
     if fresh is not None and carry is not None:
         carry = _start_anew(fresh, layer, params.lstm, carry, xs, noise)
     carry, hs = layer(params.lstm, carry, xs, **noise)
     if key is not None and dropout:
-        hs = hs * _kept(key_outputs, hs.shape[1:], dropout, hs.dtype)
+        hs = hs * dropout_mask(key_outputs, dropout, hs.shape[1:], hs.dtype)
     if params.readout is not None:
         return carry, hs @ params.readout + params.readout_bias
     _check_tied(hs.shape[-1], params.embedding.shape[-1])
@@ -194,12 +196,6 @@ def _start_anew(fresh: Any, layer: Layer, params: Any, carry: Any, xs: Array, no
         )
 
     return jax.tree.map(choose, first, carry)
-
-
-def _kept(key: PRNGKeyArray, shape: Any, rate: float, dtype: DTypeLike) -> Array:
-    """0 where something is dropped, and elsewhere what keeps the mean."""
-    kept = jax.random.bernoulli(key, jnp.float32(1 - rate), shape)
-    return jnp.where(kept, 1 / (1 - rate), 0.0).astype(dtype)
 
 
 def language_model_loss(

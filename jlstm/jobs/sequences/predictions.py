@@ -35,7 +35,7 @@ def find_scores(
 
     @jax.jit
     def run(params: Any, xs: Any, lengths: Any) -> Any:
-        pooled, over = not data.by_step, over_devices(size)
+        pooled, over = not data.by_step, over_devices(config, size)
         return label_scores(params, xs, lengths, model, pooled=pooled, over=over)
 
     lengths = data.lengths

@@ -1,7 +1,7 @@
 """The training run on labelled sequences, and the arithmetic behind its steps."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,9 @@ def batch_size(config: SequencesConfig, sequences: int) -> int:
     return min(config.batch, max(1, sequences))
 
 
-def over_devices(batch: int) -> Callable[[Any], Any]:
+def over_devices(config: SequencesConfig, batch: int) -> Callable[[Any], Any]:
     """What cuts a batch of this size over the devices, such as a CPU's cores."""
-    return lambda layer: spread(layer, batch)[0]
+    return lambda layer: spread(partial(layer, implementation=config.implementation), batch)[0]
 
 
 def build(config: SequencesConfig, folder: Path) -> Job:
@@ -80,7 +80,7 @@ def build(config: SequencesConfig, folder: Path) -> Job:
             model,
             dropout=config.dropout,
             smoothing=config.smoothing,
-            over=over_devices(size),
+            over=over_devices(config, size),
         )
 
     @lru_cache(maxsize=2)

@@ -15,7 +15,7 @@ from jlstm.data.windows import Places, batches, make_panel
 from jlstm.extras import require
 from jlstm.jobs.config import TableConfig
 from jlstm.jobs.table.preparing import load
-from jlstm.jobs.table.training import AT_ONCE, model_config
+from jlstm.jobs.table.training import AT_ONCE, make_layer, model_config
 from jlstm.models import Forecaster, forecast
 
 
@@ -86,7 +86,8 @@ def predict(
         notes += (f"Left out is what {said}.",)
         places = places.at(varies)
     model = model_config(config, schema)
-    compiled = jax.jit(lambda params, batch: forecast(model, params, batch))
+    layer = make_layer(config)
+    compiled = jax.jit(lambda params, batch: forecast(model, params, batch, layer=layer))
     columns: dict[str, list[Any]] = {
         name: [] for name in (*roles.group, roles.time, "target", *map(_quantile, model.quantiles))
     }

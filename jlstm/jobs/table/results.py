@@ -20,7 +20,7 @@ from jlstm.jobs.job import Evaluation
 from jlstm.jobs.naming import name_for
 from jlstm.jobs.table.preparing import load
 from jlstm.jobs.table.report import report
-from jlstm.jobs.table.training import AT_ONCE, fit_baseline, model_config
+from jlstm.jobs.table.training import AT_ONCE, fit_baseline, make_layer, model_config
 from jlstm.metrics.forecasting import (
     Errors,
     add_errors,
@@ -32,6 +32,7 @@ from jlstm.metrics.forecasting import (
 )
 from jlstm.models import Forecaster, ForecasterConfig, forecast
 from jlstm.plots import Forecasted, plot_forecast
+from jlstm.sequence import lstm
 
 
 def evaluate(
@@ -69,7 +70,8 @@ def evaluate(
         same = sha256(file) == known["file"]["sha256"]
         notes = [*_seen_in_training(same, schema, own, series, panel, places), *notes]
     model = model_config(config, schema)
-    errors = judge(model, params, panel, places, weights)
+    layer = make_layer(config)
+    errors = judge(model, params, panel, places, weights, layer=layer)
     if "seasonal naive" not in errors and schema.season > 1:
         notes.append(
             f"The seasonal naive forecast is left out: a window has "
@@ -78,7 +80,7 @@ def evaluate(
     name = "forecast" if file is None else f"forecast-{name_for(folder, file)}"
     try:
         (folder / "plots").mkdir(exist_ok=True)
-        pictures = _pictures(model, params, series, panel, places)
+        pictures = _pictures(model, params, series, panel, places, layer)
         plot_forecast(pictures, folder / f"plots/{name}.png", model.quantiles)
         notes.append(f"Forecasts beside the truth: plots/{name}.png.")
     except MissingExtraError as error:
@@ -121,6 +123,7 @@ def judge(
     weights: Float[np.ndarray, "lookback horizon"],
     *,
     size: int = AT_ONCE,
+    layer: Callable[..., Any] = lstm,
 ) -> dict[str, Errors]:
     """The errors of the model and of each baseline over the same windows, in units of the table.
 
@@ -133,9 +136,10 @@ def judge(
         places: the windows.
         weights: of the linear baseline.
         size: windows that are gone through at once; without influence on the result.
+        layer: what runs one layer of the model.
     """
     s = panel.schema
-    compiled = jax.jit(lambda params, batch: forecast(model, params, batch))
+    compiled = jax.jit(lambda params, batch: forecast(model, params, batch, layer=layer))
     baselines: dict[str, Callable[[Any], Any]] = {
         "last value": lambda windows: last_value(windows, s.horizon),
         "drift": lambda windows: drift(windows, s.horizon),
@@ -163,13 +167,18 @@ def judge(
 
 
 def _pictures(
-    model: ForecasterConfig, params: Forecaster, series: Series, panel: Panel, places: Places
+    model: ForecasterConfig,
+    params: Forecaster,
+    series: Series,
+    panel: Panel,
+    places: Places,
+    layer: Callable[..., Any],
 ) -> list[Forecasted]:
     """Some targets, each with a few windows that follow each other, from the middle of the part."""
     s = panel.schema
     when = series.times(s.step)
     pair = panel.member[places.origins] * len(s.roles.target) + places.targets
-    compiled = jax.jit(lambda params, batch: forecast(model, params, batch))
+    compiled = jax.jit(lambda params, batch: forecast(model, params, batch, layer=layer))
     pictures = []
     for n in np.unique(pair)[:4]:
         own = places.origins[pair == n]

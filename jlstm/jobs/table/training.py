@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,11 @@ def fit_baseline(
     return fit_linear(add("training"), add("validation"))
 
 
+def make_layer(config: TableConfig) -> Callable[..., Any]:
+    """What runs a layer of the model, computed as the configuration asks for."""
+    return partial(lstm, implementation=config.implementation)
+
+
 def build(config: TableConfig, folder: Path) -> Job:
     """The training run on what ``prepare`` wrote."""
     known, schema, series = load(folder)
@@ -98,7 +103,7 @@ def build(config: TableConfig, folder: Path) -> Job:
     parts = {part: find_windows(series, panel, part) for part in ("training", "validation", "test")}
     places = parts["training"]
     size = min(config.batch, len(places))
-    layer, devices = spread(lstm, size)
+    layer, devices = spread(make_layer(config), size)
     chosen = shuffled(len(places), size, config.seed)
     noise = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
 
