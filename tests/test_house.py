@@ -22,41 +22,22 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "jlstm"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
-# A file or folder of jlstm imports only from those before it. A new one takes its place here.
-ORDER = (
-    "extras",
-    "files",
-    "checks",
-    "metrics",
-    "types",
-    "linear",
-    "activations",
-    "gates",
-    "cell",
-    "variants",
-    "sequence",
-    "layers",
-    "devices",
-    "comparison",
-    "models",
-    "data",
-    "train",
-    "plots",
-    "jobs",
-    "cli",
-)
-CORE = (
-    "checks",
-    "types",
-    "linear",
-    "activations",
-    "gates",
-    "cell",
-    "variants",
-    "sequence",
-    "layers",
-    "devices",
-)
+
+def rows_of_the_picture() -> list[list[str]]:
+    """The files and folders of jlstm, as the README draws them: a row imports from rows above."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    _, after = readme.split("holds\nthe code to it.\n\n```text\n")
+    picture, *_ = after.split("```")
+    # What follows the first 49 columns is prose.
+    return [row[:49].split() for row in picture.splitlines()]
+
+
+ROWS = rows_of_the_picture()
+CORE = {
+    "checks", "types", "activations", "linear", "gates", "dropout", "initializers", "equations",
+    "local", "variants", "slstm", "walk", "kernels", "kernels.kernel", "kernels.xla", "plan",
+    "derivatives", "sequence", "layers", "devices",
+}  # fmt: skip
 CORE_MAY_IMPORT = {"jax", "jaxtyping", "numpy", *sys.stdlib_module_names}
 
 
@@ -93,26 +74,31 @@ def house_imports(source: str) -> Iterator[str]:
             continue
         # `from jlstm import lstm` reaches the file where lstm lives. A bare `import jlstm` could
         # reach anything: only what comes last may do that.
-        inside = jlstm._HOME.get(inside, inside) or ORDER[-1]
+        inside = jlstm._HOME.get(inside, inside) or ROWS[-1][0]
         while inside not in FILES and "." in inside:
             inside = inside.rpartition(".")[0]
         yield inside
 
 
 def place(module: str) -> int:
+    """The row in which a file, or the folder that it is in, is drawn."""
     top = module.partition(".")[0]
-    assert top in ORDER, f"jlstm/{top} has no place in ORDER"
-    return ORDER.index(top)
+    (row,) = (n for n, names in enumerate(ROWS) if top in names)
+    return row
+
+
+def test_the_picture_shows_every_file_and_folder_once():
+    drawn = [name for row in ROWS for name in row]
+    assert sorted(drawn) == sorted({module.partition(".")[0] for module in FILES})
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_each_file_imports_only_from_files_above_it(module):
-    here = place(module)
+def test_each_file_imports_only_from_the_rows_above_it(module):
+    top = module.partition(".")[0]
     for imported in house_imports(FILES[module].read_text("utf-8")):
-        above = place(imported) < here
         # What a folder's own files may not do to each other is in the next test.
-        beside = place(imported) == here and imported != module
-        assert above or beside, f"{module} imports {imported}"
+        beside = imported.partition(".")[0] == top and imported != module
+        assert beside or place(imported) < place(module), f"{module} imports {imported}"
 
 
 def test_no_cycles():
@@ -123,7 +109,7 @@ def test_no_cycles():
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("module", CORE)
+@pytest.mark.parametrize("module", sorted(CORE))
 def test_the_core_needs_little(module):
     tops = {name.partition(".")[0] for name in imports(FILES[module].read_text("utf-8"))}
     assert tops <= CORE_MAY_IMPORT | {"jlstm"}
@@ -199,12 +185,21 @@ def test_public_names_are_what_they_say():
         _ = jlstm.gru
 
 
-@pytest.mark.parametrize("first", ["jlstm.cell", "jlstm.sequence", "jlstm.comparison"])
-def test_a_public_name_is_never_its_file(first):
-    code = (
-        f"import {first}, jlstm; from jlstm import cell, compare; cell.__call__, compare.__call__"
+def test_no_public_name_is_that_of_a_file():
+    # Importing jlstm/cell.py would make a module of jlstm.cell, which is to be the function.
+    assert not {*jlstm._HOME} & {module.partition(".")[0] for module in FILES}
+
+
+@pytest.mark.parametrize("first", ["jlstm.sequence", "jlstm.comparison", "jlstm.jobs.run", "jlstm"])
+def test_files_and_names_are_there_whatever_was_imported_before(first):
+    loaded_by(
+        "-c",
+        f"import {first}, jlstm; jlstm.cell.__call__, jlstm.compare.__call__\n"
+        "jlstm.sequence.lstm, jlstm.kernels.xla.XLA, jlstm.models.logits, jlstm.train.fit\n"
+        "try: jlstm.gru\n"
+        "except AttributeError: pass\n"
+        "else: raise AssertionError",
     )
-    loaded_by("-c", code)
 
 
 def test_imported_a_second_time():
