@@ -700,7 +700,7 @@ picture(figure)
 # \partial c/\partial c^{t-1} &= f
 # \end{aligned}$$
 #
-# `jlstm.cell` has them as `jacobian`; and `pullback`, which is a whole step of back-propagation but
+# `jlstm.equations` has them as `jacobian`; and `pullback`, which is a whole step of back-propagation but
 # for the product with $U$, is three lines. Linear means that we may add before or after:
 
 # %%
@@ -730,8 +730,13 @@ assert relative_error(together, apart) < ROUNDING
 
 
 # %%
+def flat(params):
+    """(4, hidden) as one axis."""
+    return jax.tree.map(lambda w: w.reshape(*w.shape[:-2], -1), params)
+
+
 def fast_backward(dhs, dc_last):
-    w_ih, w_hh, _ = flatten(params)  # (4, hidden) as one axis
+    w_ih, w_hh, _ = flat(params)
     jacs = jacobian(gates, tape["c_prev"], tape["c"])
 
     def step(back, now):
@@ -750,7 +755,7 @@ def fast_backward(dhs, dc_last):
 
 
 dparams, dstart, dxs = fast_backward(dhs, dc_last)
-assert relative_error(dparams, flatten(true_dparams)) < ROUNDING
+assert relative_error(dparams, flat(true_dparams)) < ROUNDING
 assert relative_error(dstart, true_dstart) < ROUNDING
 assert relative_error(dxs, true_dxs) < ROUNDING
 
