@@ -165,8 +165,9 @@ def count_flops(jaxpr: Any) -> Flops:
     """The operations of a traced program of ``lstm``: ``jax.jit(f).trace(...).jaxpr``.
 
     A product of [m, k] and [k, n] is 2·m·n·k operations, and the body of a scan counts as often as
-    it runs. A sum carried by a loop is a carry that the body returns with something added to it:
-    gradients of what is the same at every step, that is, of the weights.
+    it runs. Of the branches of a choice, such as that between platforms, one is run: the largest
+    number counts. A sum carried by a loop is a carry that the body returns with something added to
+    it: gradients of what is the same at every step, that is, of the weights.
     """
     products = sums = 0
     for eqn in jaxpr.eqns:
@@ -179,6 +180,9 @@ def count_flops(jaxpr: Any) -> Flops:
             body = count_flops(inner)
             products += turns * body.products
             sums += turns * body.sums
+        choices = [count_flops(branch) for branch in eqn.params.get("branches", ())]
+        products += max((choice.products for choice in choices), default=0)
+        sums += max((choice.sums for choice in choices), default=0)
         if eqn.primitive.name == "scan":
             sums += turns * _carried_sums(eqn)
     return Flops(products, sums)

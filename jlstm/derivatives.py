@@ -38,7 +38,7 @@ from jlstm.linear import (
     transposed,
 )
 from jlstm.local import Values, local_of
-from jlstm.plan import POLICIES, Plan, in_chunks, starts, tuned
+from jlstm.plan import POLICIES, Plan, Policy, in_chunks, starts
 from jlstm.walk import (
     Constants,
     Steps,
@@ -65,51 +65,51 @@ def vjp(
 ) -> tuple[State, Float[Array, "time *batch output"]]:
     """The carry after the last step, and the outputs; their derivative is ``_vjp_bwd``."""
 
-    def run(
-        kernel: Kernel, tuning: Tuning, constants: Constants, carry: State, steps: Steps
-    ) -> Any:
-        def walk(carry: State, data: tuple[Steps, Any]) -> tuple[State, Array]:
-            carry, after, _ = kernel.forward(plan.walk, constants, carry, data[0], save=False)
-            return carry, after.h
+    def keep(first: State, after: State, saved: None) -> Any:
+        return after.h
 
-        return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
-
-    choice = partial(tuned, plan, constants.weights, steps.xs, False)
-    out: tuple[State, Array] = on_platform(run, choice, constants, carry, steps)
-    return out
+    return _forward(plan, None, keep, constants, carry, steps)
 
 
 def _vjp_fwd(
     plan: Plan, constants: Constants, carry: State, steps: Steps
 ) -> tuple[tuple[State, Array], Any]:
     policy = plan.policy
+    last, kept = _forward(plan, policy, policy.keep, constants, carry, steps)
+    hs = kept["carries"].h if policy.carries else kept.pop("hs")
+    return (last, hs), (constants, carry, steps, kept)
+
+
+def _forward(
+    plan: Plan, policy: Policy | None, keep: Any, constants: Constants, carry: State, steps: Steps
+) -> tuple[State, Any]:
+    """The carry after the last step, and what is kept of all chunks; no policy, no gradient."""
 
     def run(
         kernel: Kernel, tuning: Tuning, constants: Constants, carry: State, steps: Steps
     ) -> Any:
         def walk(first: State, data: tuple[Steps, Any]) -> tuple[State, Any]:
-            carry, after, saved = kernel.forward(
-                plan.walk, constants, first, data[0], save=policy.gates
-            )
-            border = {} if policy.carries else jax.tree.map(lambda a: a[None], first)
-            return carry, (policy.keep(after, saved), border)
+            save = policy is not None and policy.gates
+            last, *found = kernel.forward(plan.walk, constants, first, data[0], save=save)
+            return last, keep(first, *found)
 
         return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
 
-    choice = partial(tuned, plan, constants.weights, steps.xs, True)
-    last, (kept, borders) = on_platform(run, choice, constants, carry, steps)
-    hs = kept["carries"].h if policy.carries else kept.pop("hs")
-    return (last, hs), (constants, carry, steps, kept, borders)
+    choice = partial(plan.tuned, constants.weights, steps.xs, policy is not None)
+    out: tuple[State, Any] = on_platform(run, choice, constants, carry, steps)
+    return out
 
 
 def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[State, Array]) -> tuple[Any, ...]:
-    constants, _, steps, _, _ = residuals
+    constants, _, steps, _ = residuals
     reverse, policy = plan.walk.reverse, plan.policy
 
     def run(kernel: Kernel, tuning: Tuning, residuals: Any, d_carry: State, dhs: Array) -> Any:
-        constants, carry, steps, kept, borders = residuals
+        constants, carry, steps, kept = residuals
         if policy.carries:
-            borders = starts(carry, kept["carries"], tuning.chunk, reverse=reverse)
+            firsts = starts(carry, kept["carries"], tuning.chunk, reverse=reverse)
+        else:
+            firsts = kept.pop("first")
         w_t, u_t = constants.weights.w_ih.T, transposed(constants.weights.w_hh)
 
         def walk(sums: Any, data: Any) -> tuple[Any, Array]:
@@ -122,13 +122,13 @@ def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[State, Array]) -> tup
 
         sums = zeros_like(constants.weights), (d_carry, zeros_like(constants.reset_to))
         (d_weights, (d_carry, d_reset)), dxs = in_chunks(
-            walk, sums, (steps, kept, dhs), tuning.chunk, reverse=not reverse, chunks=borders
+            walk, sums, (steps, kept, dhs), tuning.chunk, reverse=not reverse, chunks=firsts
         )
-        return d_weights, d_reset, d_carry, dxs
+        return Constants(d_weights, d_reset, None, None), d_carry, dxs
 
-    choice = partial(tuned, plan, constants.weights, steps.xs, True)
-    d_weights, d_reset, d_carry, dxs = on_platform(run, choice, residuals, *cotangents)
-    return Constants(d_weights, d_reset, None, None), d_carry, Steps(dxs, None, None, None)
+    choice = partial(plan.tuned, constants.weights, steps.xs, True)
+    d_constants, d_carry, dxs = on_platform(run, choice, residuals, *cotangents)
+    return d_constants, d_carry, Steps(dxs, None, None, None)
 
 
 vjp.defvjp(_vjp_fwd, _vjp_bwd)
@@ -166,7 +166,7 @@ def jvp(
 ) -> tuple[State, Float[Array, "time *batch output"]]:
     """The same; its derivative is ``_jvp_rule``, chunk after chunk."""
     keep = jax.checkpoint_policies.save_only_these_names(*plan.policy.names)
-    _, tuning = tuned(plan._replace(kernel=XLA), constants.weights, steps.xs, True, "cpu")
+    _, tuning = plan._replace(kernel=XLA).tuned(constants.weights, steps.xs, True, "cpu")
     rule = jax.checkpoint(partial(_jvp, plan, tuning), policy=keep, prevent_cse=False)
 
     def walk(carry: State, data: tuple[Steps, Any]) -> tuple[State, Array]:
@@ -275,7 +275,7 @@ def autodiff(
 
     if policy.carries:
         return scan(carry, (steps, ()))
-    _, tuning = tuned(plan._replace(kernel=XLA), weights, steps.xs, True, "cpu")
+    _, tuning = plan._replace(kernel=XLA).tuned(weights, steps.xs, True, "cpu")
     chunked = jax.checkpoint(scan, prevent_cse=False)
     return in_chunks(chunked, carry, steps, tuning.chunk, reverse=walk.reverse)
 

@@ -47,7 +47,7 @@ from jaxtyping import Array, Float
 from jlstm.gates import Columns, Derivative, Extras, Gates
 from jlstm.initializers import init_carry, init_params
 from jlstm.linear import along
-from jlstm.types import Carry, LSTMParams, check_params
+from jlstm.types import Carry, LSTMParams, check_fields
 
 State = Float[Array, "*batch hidden"]
 
@@ -184,7 +184,12 @@ class Plain:
 
     def check(self, params: Any) -> LSTMParams:
         """The weights as JAX arrays; raise where they are of another kind or do not fit."""
-        return check_params(params)
+        shapes = {
+            "w_hh": (True, ("hidden", 4, "hidden")),
+            "w_ih": (True, ("input", 4, "hidden")),
+            "b": (None, (4, "hidden")),
+        }
+        return check_fields(params, LSTMParams, shapes)
 
     def start(self, params: LSTMParams, batch_shape: int | Sequence[int] = ()) -> Carry:
         """The carry before the first step: zeros."""

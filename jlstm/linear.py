@@ -11,6 +11,7 @@ U may be block-diagonal: heads of units that do not see each other.
 """
 
 import math
+from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 import jax
@@ -96,7 +97,7 @@ def recurrent(
     if u.ndim == 2:
         return product(h, u, dtype)
     heads, rows, gates, units = u.shape
-    out = _blocks(h.reshape(*h.shape[:-1], heads, rows), u, 1, dtype)
+    out = _einsum("...hr,hrgu->...ghu", h.reshape(*h.shape[:-1], heads, rows), u, dtype)
     return out.reshape(*h.shape[:-1], gates * heads * units)
 
 
@@ -106,7 +107,7 @@ def transposed(u: Matrix) -> Matrix:
     To be made before the walk: on CPU a product with a matrix that is only read as transposed takes
     up to three times as long.
     """
-    return u.T if u.ndim == 2 else jnp.transpose(u, (0, 2, 3, 1))
+    return u.T if u.ndim == 2 else jnp.moveaxis(u, 1, -1)
 
 
 def recurrent_back(
@@ -116,28 +117,9 @@ def recurrent_back(
     if u_t.ndim == 2:
         return product(dz, u_t, dtype)
     heads, gates, units, rows = u_t.shape
-    by_head = jnp.moveaxis(dz.reshape(*dz.shape[:-1], gates, heads, units), -2, -3)
-    return _blocks(by_head, u_t, 2, dtype).reshape(*dz.shape[:-1], heads * rows)
-
-
-def _blocks(x: Array, w: Array, inner: int, dtype: DTypeLike | None) -> Array:
-    """Head by head: ``[*batch, heads, *inner]`` times ``[heads, *inner, *outer]``.
-
-    In the result the heads come before the last axis.
-    """
-    batch = x.ndim - 1 - inner
-    summed = tuple(range(batch + 1, x.ndim)), tuple(range(1, 1 + inner))
-    factors = (x, w) if dtype is None else (x.astype(dtype), w.astype(dtype))
-    spec = jax.typeof(x).sharding.spec[:batch]
-    out = jax.lax.dot_general(
-        *factors,
-        (summed, ((batch,), (0,))),
-        preferred_element_type=x.dtype,
-        out_sharding=NamedSharding(
-            jax.typeof(x).sharding.mesh, _spec(None, *spec, *[None] * (w.ndim - 1 - inner))
-        ),
-    )
-    return jnp.moveaxis(out, 0, -2)
+    by_head = dz.reshape(*dz.shape[:-1], gates, heads, units)
+    out = _einsum("...ghu,hgur->...hr", by_head, u_t, dtype)
+    return out.reshape(*dz.shape[:-1], heads * rows)
 
 
 # Sums over all steps, for the gradients of weights
@@ -174,15 +156,15 @@ def recurrent_outer(
     heads, rows, gates, units = u.shape
     left = hs.reshape(*hs.shape[:-1], heads, rows)
     right = dz.reshape(*dz.shape[:-1], gates, heads, units)
-    factors = (left, right) if dtype is None else (left.astype(dtype), right.astype(dtype))
-    lead = tuple(range(hs.ndim - 1))
-    mesh = jax.typeof(hs).sharding.mesh
-    return jax.lax.dot_general(
-        *factors,
-        ((lead, lead), ((left.ndim - 2,), (right.ndim - 2,))),
-        preferred_element_type=hs.dtype,
-        out_sharding=NamedSharding(mesh, _spec(None, None, None, None)),
-    )
+    steps = ascii_uppercase[: hs.ndim - 1]
+    whole = NamedSharding(jax.typeof(hs).sharding.mesh, _spec(None, None, None, None))
+    return _einsum(f"{steps}hr,{steps}ghu->hrgu", left, right, dtype, whole)
+
+
+def _einsum(how: str, a: Array, b: Array, dtype: DTypeLike | None, sharding: Any = None) -> Array:
+    """The factors rounded to ``dtype``, summed in the dtype of a."""
+    factors = (a, b) if dtype is None else (a.astype(dtype), b.astype(dtype))
+    return jnp.einsum(how, *factors, preferred_element_type=a.dtype, out_sharding=sharding)
 
 
 def total(a: Float[Array, "*rows n"]) -> Float[Array, " n"]:

@@ -36,25 +36,19 @@ class Policy(NamedTuple):
         """What is kept, by the names that ``jvp`` gives it."""
         return ("carries",) * self.carries + ("gates",) * self.gates
 
-    def keep(self, after: State, saved: Any) -> dict[str, Any]:
-        """What is kept of the steps of a chunk; h always, as it is what is returned."""
-        kept = {"carries": after} if self.carries else {"hs": after.h}
-        return kept | ({"gates": saved} if self.gates else {})
+    def keep(self, first: State, after: State, saved: Any) -> dict[str, Any]:
+        """What is kept of a chunk; h of all its steps in any case, as that is returned."""
+        kept = {"gates": saved} if self.gates else {}
+        if self.carries:
+            return kept | {"carries": after}
+        return kept | {"hs": after.h, "first": jax.tree.map(lambda a: a[None], first)}
 
     def recall(
-        self,
-        walk: Walk,
-        again: Callable[..., tuple[State, State, Any]],
-        constants: Constants,
-        first: State,
-        steps: Steps,
-        kept: dict[str, Any],
+        self, walk: Walk, again: Any, constants: Constants, first: State, steps: Steps, kept: Any
     ) -> Values:
-        """All that is known of the steps of a chunk; ``again`` walks through it once more."""
-        saved = kept.get("gates")
-        if self.carries:
-            after = kept["carries"]
-        else:
+        """All that is known of the steps of a chunk; ``again`` is the walk forward."""
+        after, saved = kept.get("carries"), kept.get("gates")
+        if not self.carries:
             _, after, saved = again(walk, constants, first, steps, save=True)
         return values(walk, constants, steps, first, after, saved)
 
@@ -79,39 +73,29 @@ class Plan(NamedTuple):
     hidden: int
     """Units of c."""
 
+    def problem(self, weights: Weights, xs: Array, gradient: bool, platform: str) -> Problem:
+        """What a kernel would have to do."""
+        time, *batch, inputs = xs.shape
+        shape, columns = (time, math.prod(batch), inputs, self.hidden), weights.w_ih.shape[1]
+        borders = not self.policy.carries
+        return Problem(platform, self.walk, shape, columns, xs.dtype, borders, gradient)
 
-def problem(plan: Plan, weights: Weights, xs: Array, gradient: bool, platform: str) -> Problem:
-    """What a kernel would have to do."""
-    time, *batch, inputs = xs.shape
-    return Problem(
-        platform=platform,
-        gates=plan.walk.gates,
-        shape=(time, math.prod(batch), inputs, plan.hidden),
-        columns=weights.w_ih.shape[1],
-        dtype=xs.dtype,
-        compute_dtype=plan.walk.dtype,
-        borders=not plan.policy.carries,
-        gradient=gradient,
-    )
+    def check(self, weights: Weights, xs: Array) -> None:
+        """Raise ValueError where the kernel that was asked for cannot do this on any platform."""
+        if self.kernel is not None:
+            asked = (self.problem(weights, xs, True, platform) for platform in PLATFORMS)
+            check_refusal(self.kernel, asked)
 
-
-def check_plan(plan: Plan, weights: Weights, xs: Array) -> None:
-    """Raise ValueError where the kernel that was asked for cannot do this on any platform."""
-    check_refusal(plan.kernel, [problem(plan, weights, xs, True, p) for p in PLATFORMS])
-
-
-def tuned(
-    plan: Plan, weights: Weights, xs: Array, gradient: bool, platform: str
-) -> tuple[Kernel, Tuning]:
-    """The kernel to take on a platform, and how; what the caller has chosen goes before."""
-    asked = problem(plan, weights, xs, gradient, platform)
-    kernel = choose(plan.kernel, asked)
-    tuning = kernel.tune(asked)
-    if plan.chunk is not None and not is_symbolic_dim(xs.shape[0]):
-        tuning = tuning._replace(chunk=max(1, min(plan.chunk, xs.shape[0])))
-    if plan.unroll is not None:
-        tuning = tuning._replace(unroll=plan.unroll)
-    return kernel, tuning
+    def tuned(
+        self, weights: Weights, xs: Array, gradient: bool, platform: str
+    ) -> tuple[Kernel, Tuning]:
+        """The kernel to take on a platform, and how; what the caller has chosen goes before."""
+        asked = self.problem(weights, xs, gradient, platform)
+        kernel = choose(self.kernel, asked)
+        tuning = kernel.tune(asked)
+        if self.chunk is not None and not is_symbolic_dim(xs.shape[0]):
+            tuning = tuning._replace(chunk=max(1, min(self.chunk, xs.shape[0])))
+        return kernel, tuning if self.unroll is None else tuning._replace(unroll=self.unroll)
 
 
 # Time in chunks

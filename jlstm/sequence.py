@@ -19,7 +19,7 @@ from jlstm.equations import PLAIN
 from jlstm.gates import Gates, State, check_gates, check_state, check_weights, extras_of
 from jlstm.kernels import Kernel, check_implementation
 from jlstm.linear import alike, along, flatten
-from jlstm.plan import POLICIES, Plan, Residuals, check_plan
+from jlstm.plan import POLICIES, Plan, Residuals
 from jlstm.types import check_array, check_float, check_key, check_step
 from jlstm.walk import Constants, Steps, Walk, h_part, noise, select, x_part
 
@@ -109,7 +109,7 @@ def _run(
         return blanked
 
     constants = _constants(gates, params, reset_to, inputs.keys)
-    check_plan(plan, constants.weights, steps.xs)
+    plan.check(constants.weights, steps.xs)
     steps = steps._replace(xs=blank(steps.xs))
     carry, hs = DERIVATIVES[derivative](plan, constants, carry, steps)
     return carry, blank(hs)

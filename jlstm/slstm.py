@@ -34,7 +34,7 @@ from jlstm.checks import check_choice, check_size
 from jlstm.gates import Columns, Extras
 from jlstm.initializers import check_batch_shape, check_init, glorot_per_gate, orthogonal_per_gate
 from jlstm.linear import along
-from jlstm.types import check_array, check_float, exportable
+from jlstm.types import check_array, check_fields, exportable
 
 State = Float[Array, "*batch hidden"]
 
@@ -130,15 +130,15 @@ class SLSTM:
 
     def check(self, params: Any) -> SLSTMParams:
         """The weights as JAX arrays; raise where they are of another kind or do not fit."""
-        if not isinstance(params, SLSTMParams):
-            raise TypeError(f"params: expected SLSTMParams, got {type(params).__name__}")
-        w_hh = check_array("params.w_hh", params.w_hh, (self.heads, "units", 4, "units"))
-        dtype, units = check_float("params.w_hh", w_hh.dtype), w_hh.shape[1]
-        check_array("params.w_hh", w_hh, (self.heads, units, 4, units))
-        hidden = self.heads * units
-        w_ih = check_array("params.w_ih", params.w_ih, ("input", 4, hidden), dtype)
-        b = None if params.b is None else check_array("params.b", params.b, (4, hidden), dtype)
-        return SLSTMParams(w_ih, w_hh, b)
+        shapes = {
+            "w_hh": (True, (self.heads, "units", 4, "units")),
+            "w_ih": (True, ("input", 4, "hidden")),
+            "b": (None, (4, "hidden")),
+        }
+        checked = check_fields(params, SLSTMParams, shapes)
+        hidden = self.heads * checked.w_hh.shape[1]
+        check_array("params.w_ih", checked.w_ih, ("input", 4, hidden))
+        return checked
 
     def start(self, params: SLSTMParams, batch_shape: int | Sequence[int] = ()) -> SLSTMCarry:
         """The carry before the first step: zeros."""

@@ -16,7 +16,7 @@ Plural names (``xs``, ``hs``) have a time axis, singular ones (``x``, ``h``) hav
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -68,6 +68,7 @@ class Carry(NamedTuple):
 
 
 Tree = TypeVar("Tree")
+Fields = TypeVar("Fields")
 
 
 def replace(tree: Tree, **fields: Any) -> Tree:
@@ -168,38 +169,36 @@ def at_least_32_bits(dtype: np.dtype) -> np.dtype:
     return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
 
 
-def check_params(params: Any) -> LSTMParams:
-    """``params`` as JAX arrays; raise where they are no weights or do not fit together.
+def check_fields(
+    params: Any, kind: type[Fields], shapes: Mapping[str, tuple[bool | None, Sequence[int | str]]]
+) -> Fields:
+    """Weights as JAX arrays; raise where they are of another kind or do not fit together.
+
+    Args:
+        params: the weights.
+        kind: the NamedTuple that they should be.
+        shapes: for each field, ``w_hh`` first, whether it has to be there (None for either), and
+            its shape; axes of one name are of one size.
 
     Raises:
-        TypeError: not an LSTMParams, or its dtypes are not one floating-point dtype.
-        ValueError: a shape differs from ``LSTMParams``.
+        TypeError: another kind, no array, or not of the one floating-point dtype of w_hh.
+        ValueError: a shape that does not fit, a field that is missing or should be None.
     """
-    if not isinstance(params, LSTMParams):
-        raise TypeError(f"params: expected LSTMParams, got {type(params).__name__}")
-    w_hh = check_array("params.w_hh", params.w_hh, ("hidden", 4, "hidden"))
-    dtype = check_float("params.w_hh", w_hh.dtype)
-    hidden = w_hh.shape[0]
-    check_array("params.w_hh", w_hh, (hidden, 4, hidden))
-    w_ih = check_array("params.w_ih", params.w_ih, ("input", 4, hidden), dtype)
-    b = None if params.b is None else check_array("params.b", params.b, (4, hidden), dtype)
-    return LSTMParams(w_ih, w_hh, b)
-
-
-def check_carry(
-    name: str,
-    carry: Any,
-    batch: Sequence[int],
-    hidden: int,
-    dtype: Any,
-    output: int | None = None,
-) -> Carry:
-    """``carry`` as JAX arrays; raise unless it is a Carry of ``[*batch, hidden]`` and ``dtype``.
-
-    ``output`` is the size of h where it is not that of c.
-    """
-    if not isinstance(carry, Carry):
-        raise TypeError(f"{name}: expected Carry, got {type(carry).__name__}")
-    h = check_array(f"{name}.h", carry.h, (*batch, hidden if output is None else output), dtype)
-    c = check_array(f"{name}.c", carry.c, (*batch, hidden), dtype)
-    return Carry(h, c)
+    if not isinstance(params, kind):
+        raise TypeError(f"params: expected {kind.__name__}, got {type(params).__name__}")
+    sizes: dict[int | str, int | str] = {}
+    checked: dict[str, Array | None] = {}
+    dtype: np.dtype | None = None
+    for field, (needed, shape) in shapes.items():
+        name, value = f"params.{field}", getattr(params, field)
+        if needed is not None and needed is not (value is not None) and sizes:
+            said = ("an array", "None") if needed else ("None", "an array")
+            raise ValueError(f"{name}: expected {said[0]} for these gates, got {said[1]}")
+        if value is not None or not sizes:
+            value = check_array(name, value, [sizes.get(n, n) for n in shape], dtype)
+            for n, size in zip(shape, value.shape, strict=True):
+                sizes.setdefault(n, size)
+            value = check_array(name, value, [sizes[n] for n in shape])
+            dtype = check_float(name, value.dtype)
+        checked[field] = value
+    return kind(**checked)

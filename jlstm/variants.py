@@ -42,7 +42,7 @@ from jlstm.dropout import bernoulli, dropout_mask, fold_keys
 from jlstm.gates import Columns, Extras
 from jlstm.initializers import check_init, glorot_per_gate, init_carry, orthogonal_per_gate
 from jlstm.linear import along, product
-from jlstm.types import GATES, Carry, at_least_32_bits, check_array, check_float, exportable
+from jlstm.types import GATES, Carry, at_least_32_bits, check_array, check_fields, exportable
 
 State = Float[Array, "*batch hidden"]
 
@@ -279,43 +279,31 @@ class Variant:
 
     def check(self, params: Any) -> VariantParams:
         """The weights as JAX arrays; raise where they are of another kind or do not fit."""
-        if not isinstance(params, VariantParams):
-            raise TypeError(
-                f"params: expected VariantParams, as gates is a Variant, got "
-                f"{type(params).__name__}"
-            )
-        n = self.gates
-        w_hh = check_array("params.w_hh", params.w_hh, ("output", n, "hidden"))
-        dtype = check_float("params.w_hh", w_hh.dtype)
-        output, _, hidden = w_hh.shape
-        wanted: dict[str, tuple[bool | None, tuple[int | str, ...]]] = {
-            "w_ih": (True, ("input", n, hidden)),
-            "b": (None, (n, hidden)),
-            "peepholes": (self.peepholes, (n - 1, hidden)),
-            "w_hr": (None, (hidden, output)),
-            "gain_x": (self.layer_norm, (n, hidden)),
-            "gain_h": (self.layer_norm, (n, hidden)),
-            "gain_c": (self.layer_norm, (hidden,)),
-            "shift_c": (self.layer_norm, (hidden,)),
-        }
-        checked: dict[str, Any] = {"w_hh": w_hh}
-        for name, (use, shape) in wanted.items():
-            value = getattr(params, name)
-            if use is not None and use is not (value is not None):
-                said = "an array" if use else "None"
-                got = "None" if value is None else "an array"
-                raise ValueError(f"params.{name}: expected {said} for these gates, got {got}")
-            if value is not None:
-                value = check_array(f"params.{name}", value, shape, dtype)
-            checked[name] = value
+        n, norm = self.gates, self.layer_norm
+        checked = check_fields(
+            params,
+            VariantParams,
+            {
+                "w_hh": (True, ("output", n, "hidden")),
+                "w_ih": (True, ("input", n, "hidden")),
+                "b": (None, (n, "hidden")),
+                "peepholes": (self.peepholes, (n - 1, "hidden")),
+                "w_hr": (None, ("hidden", "output")),
+                "gain_x": (norm, (n, "hidden")),
+                "gain_h": (norm, (n, "hidden")),
+                "gain_c": (norm, ("hidden",)),
+                "shift_c": (norm, ("hidden",)),
+            },
+        )
         if params.w_hr is None:
-            check_array("params.w_hh", w_hh, (hidden, n, hidden))
+            hidden = checked.w_hh.shape[-1]
+            check_array("params.w_hh", checked.w_hh, (hidden, n, hidden))
             if self.projection_clip is not None:
                 raise ValueError(
                     "projection_clip: expected None where there is no projection "
                     f"(params.w_hr is None), got {self.projection_clip}"
                 )
-        return VariantParams(**checked)
+        return checked
 
     def start(self, params: VariantParams, batch_shape: int | Sequence[int] = ()) -> Carry:
         """The carry before the first step: zeros."""

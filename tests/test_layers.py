@@ -830,9 +830,9 @@ def said_by(call, *arguments, **options):
         ),
         (
             {"gates": [(PLAIN, Variant())] * 2, "bidirectional": True, "output_sizes": 1},
-            "ValueError: output_sizes: expected None for plain gates",
+            "ValueError: output_sizes: expected None for PLAIN",
         ),
-        ({"output_sizes": 2}, "ValueError: output_sizes: expected None for plain gates, which"),
+        ({"output_sizes": 2}, "ValueError: output_sizes: expected None for PLAIN, which"),
         ({"output_sizes": (0, None)}, "ValueError: output_sizes: expected at least 1, got 0"),
         ({"bidirectional": 1}, "TypeError: bidirectional: expected a bool, got int 1"),
         ({"learned_carry": None}, "TypeError: learned_carry: expected a bool, got NoneType"),

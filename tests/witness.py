@@ -161,12 +161,25 @@ def assert_trees_agree(actual: Any, expected: Any, tolerance: float = 1e-12) -> 
     assert all(error <= tolerance for error in errors), errors
 
 
-def equations_of(jaxpr: Any, name: str) -> Iterator[Any]:
-    """The equations of a jaxpr and all within whose primitive starts with a name."""
-    from jax.extend.core import jaxprs_in_params
+def equations_of(jaxpr: Any, name: str, platform: str = "cpu") -> Iterator[Any]:
+    """The equations of a jaxpr and all within whose primitive starts with a name.
 
+    Where a jaxpr has a branch for each platform, those of the branch that this one takes.
+    """
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         if eqn.primitive.name.startswith(name):
             yield eqn
-        for sub in jaxprs_in_params(eqn.params):
-            yield from equations_of(sub, name)
+        for sub in programs_in(eqn, platform):
+            yield from equations_of(sub, name, platform)
+
+
+def programs_in(eqn: Any, platform: str) -> Iterator[Any]:
+    """The jaxprs within an equation; of a choice between platforms, the one for this platform."""
+    from jax.extend.core import jaxprs_in_params
+
+    choice = eqn.params.get("branches_platforms")
+    if choice is None:
+        yield from jaxprs_in_params(eqn.params)
+    else:
+        named = [n for n, platforms in enumerate(choice) if platforms and platform in platforms]
+        yield eqn.params["branches"][named[0] if named else choice.index(None)]

@@ -28,17 +28,13 @@ def check_implementation(implementation: Any) -> Kernel | None:
     """
     if implementation is None or isinstance(implementation, Kernel):
         return implementation
-    names = [kernel.name for kernel in KERNELS]
-    if not isinstance(implementation, str):
-        raise TypeError(
-            f"implementation: expected None, a Kernel or one of {names}, "
-            f"got {type(implementation).__name__}"
-        )
-    if implementation not in names:
-        raise ValueError(
-            f"implementation: expected None, a Kernel or one of {names}, got {implementation!r}"
-        )
-    return KERNELS[names.index(implementation)]
+    known = {kernel.name: kernel for kernel in KERNELS}
+    if isinstance(implementation, str) and implementation in known:
+        return known[implementation]
+    error = ValueError if isinstance(implementation, str) else TypeError
+    raise error(
+        f"implementation: expected None, a Kernel or one of {[*known]}, got {implementation!r}"
+    )
 
 
 def choose(kernel: Kernel | None, problem: Problem) -> Kernel:
@@ -47,10 +43,10 @@ def choose(kernel: Kernel | None, problem: Problem) -> Kernel:
     return next(k for k in wanted if k.refuses(problem) is None)
 
 
-def check_refusal(kernel: Kernel | None, problems: Iterable[Problem]) -> None:
+def check_refusal(kernel: Kernel, problems: Iterable[Problem]) -> None:
     """Raise ValueError where the kernel that was asked for refuses on all platforms."""
-    reasons = [] if kernel is None else [kernel.refuses(problem) for problem in problems]
-    if kernel is not None and None not in reasons:
+    reasons = [kernel.refuses(problem) for problem in problems]
+    if None not in reasons:
         raise ValueError(f"implementation: {kernel.name!r} cannot do this: {reasons[0]}")
 
 
@@ -64,44 +60,30 @@ def on_platform(
         tuned: from the name of a platform to what to take there.
         arrays: pytrees of arrays.
     """
-    chosen = {platform: tuned(platform) for platform in PLATFORMS}
-    default = chosen.pop("gpu")
-    others = {platform: choice for platform, choice in chosen.items() if choice != default}
 
     def branch(choice: tuple[Kernel, Tuning]) -> Callable[..., Any]:
         kernel, tuning = choice
-        kernel = _differentiable(kernel)
-        bound = kernel._replace(
-            forward=partial(kernel.forward, tuning), backward=partial(kernel.backward, tuning)
-        )
-        return partial(function, bound, tuning)
+        walks = [partial(walk, tuning) for walk in (kernel.forward, kernel.backward)]
+        if kernel is not XLA:
+            scans = [partial(walk, tuning) for walk in (XLA.forward, XLA.backward)]
+            walks = list(map(_with_derivative_of, scans, walks))
+        forward, backward = walks
+        return partial(function, kernel._replace(forward=forward, backward=backward), tuning)
 
+    chosen = {platform: tuned(platform) for platform in PLATFORMS}
+    default = chosen.pop("gpu")
+    others = {p: branch(choice) for p, choice in chosen.items() if choice != default}
     if not others:
         return branch(default)(*arrays)
-    return lax.platform_dependent(
-        *arrays, default=branch(default), **{p: branch(choice) for p, choice in others.items()}
-    )
+    return lax.platform_dependent(*arrays, default=branch(default), **others)
 
 
-def _differentiable(kernel: Kernel) -> Kernel:
-    """The same kernel, for JAX's own derivatives, which are those of the scan."""
-    if kernel is XLA:
-        return kernel
-    return kernel._replace(
-        forward=_like(kernel.forward, XLA.forward), backward=_like(kernel.backward, XLA.backward)
-    )
+def _with_derivative_of(scan: Callable[..., Any], walk: Callable[..., Any]) -> Callable[..., Any]:
+    """``walk``, with the derivative of ``scan``, which computes the same."""
 
-
-def _like(function: Callable[..., Any], scan: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, with the derivative of ``scan``, which computes the same."""
-
-    def run(tuning: Tuning, walk: Any, *arrays: Any, **options: Any) -> Any:
-        known = jax.custom_jvp(lambda *a: function(tuning, walk, *a, **options))
-
-        def tangent(primals: Any, tangents: Any) -> Any:
-            return jax.jvp(lambda *a: scan(tuning, walk, *a, **options), primals, tangents)
-
-        known.defjvp(tangent)
+    def run(static: Any, *arrays: Any, **options: Any) -> Any:
+        known = jax.custom_jvp(lambda *a: walk(static, *a, **options))
+        known.defjvp(partial(jax.jvp, lambda *a: scan(static, *a, **options)))
         return known(*arrays)
 
     return run

@@ -3,23 +3,21 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jlstm.gates import Gates
+from jlstm.walk import Walk
 
 
 class Problem(NamedTuple):
-    """What a kernel may be asked to do, as far as it is known before the program is compiled."""
+    """What a kernel is asked to do, as far as it is known before the program is compiled."""
 
     platform: str
     """``"cpu"``, ``"gpu"`` or ``"tpu"``."""
-    gates: Gates
+    walk: Walk
     shape: tuple[Any, Any, int, int]
     """Time, sequences, input and hidden size; time and sequences may be symbolic."""
     columns: int
     """Of x·W: gates·hidden."""
     dtype: Any
     """Of the weights."""
-    compute_dtype: Any
-    """To which the factors of products are rounded, or None."""
     borders: bool
     """Whether only the carries between chunks are kept for the backward pass."""
     gradient: bool
@@ -34,18 +32,18 @@ class Tuning(NamedTuple):
     unroll: int = 1
     """Steps of the inner loop that are compiled as one."""
     stepwise: bool = False
-    """Whether x·W is computed step by step where no gradient is asked for."""
+    """Whether x·W is computed step by step; only where no gradient is asked for."""
     copies: bool = False
     """Whether a transposed matrix is written down before a product with it."""
 
 
 class Kernel(NamedTuple):
-    """One way to walk through a chunk. The signatures are those of ``jlstm.kernels.xla``.
+    """One way to walk through a chunk; the signatures are those of ``jlstm.kernels.xla``.
 
-    A kernel does one thing: from x and the first carry to all carries, and from the cotangents of
-    all h to those of all steps. Products over time, the residual policies and every rule of
-    differentiation stay with the engine. Its ``forward`` and ``backward`` need no derivative of
-    their own: where JAX asks for one (for second derivatives), the engine takes that of the scan.
+    It finds all carries from x and the first carry, and the cotangents of all steps from those of
+    all h. Products over time, residual policies and rules of differentiation stay with the engine.
+    ``forward`` and ``backward`` need no derivative of their own: where JAX asks for one (for second
+    derivatives), the engine takes that of the scan.
     """
 
     name: str

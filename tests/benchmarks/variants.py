@@ -123,7 +123,7 @@ def layer_of(shape: Shape, gates: Variant | None, problem: Problem, **options: A
     weights = gates.init(
         key, shape.input, shape.hidden, output_size=None if output == shape.hidden else output
     )
-    own = options | {"gates": gates, "key": key if gates.random else None}
+    own = options | {"gates": gates, "key": key if gates.extras.random else None}
 
     def load(params: LSTMParams) -> Any:
         return weights
@@ -167,7 +167,7 @@ def arithmetic(jaxpr: Any) -> tuple[int, int, int]:
 
 
 def one_by_one(jaxpr: Any) -> tuple[int, int]:
-    """Results computed one by one, and random numbers."""
+    """Results computed one by one, and random numbers; of the branches of a choice, the most."""
     results = draws = 0
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, size = eqn.primitive.name, sum(out.aval.size for out in eqn.outvars)
@@ -177,6 +177,8 @@ def one_by_one(jaxpr: Any) -> tuple[int, int]:
         elif not inner and name not in MOVES | DRAWS | {"dot_general"}:
             results += size
         turns = eqn.params["length"] if name == "scan" else 1
+        if name == "cond":
+            inner = [tuple(map(max, zip(*inner, strict=True)))]
         for ones, drawn in inner:
             results, draws = results + turns * ones, draws + turns * drawn
     return results, draws

@@ -1,0 +1,467 @@
+"""The seam for kernels: two toys in place of the scan, and the rules by which one is taken.
+
+``NUMPY`` is the plain LSTM in NumPy, behind a callback: JAX cannot differentiate it, so whatever is
+differentiated goes through the scan. ``LOOP`` is any cell, one step after another by a Python loop.
+"""
+
+import itertools
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from variant_witness import TOGETHER, problem_of, pulled_back
+from witness import assert_agree, assert_trees_agree, random_problem, run_jlstm, run_oracle
+
+import jlstm
+from jlstm import SLSTM, Carry, Stack, init_stack, kernels, stack
+from jlstm.equations import PLAIN, Activated
+from jlstm.kernels import XLA, Kernel, Problem, choose
+from jlstm.linear import flatten
+from jlstm.walk import Constants, Steps, Walk
+
+# float64 rounds at 1.1e-16; a gradient here is a sum of some tens of terms through seven steps.
+ROUNDING = 1e-12
+# Where numbers are normalised, some digits less.
+NORMED = 1e-11
+MASKS = {"lengths": True, "resets": True, "reset_to": True}
+RESIDUALS = ("gates", "carry", "chunks")
+
+CALLS: Counter[str] = Counter()
+"""How often each toy has been run (not traced)."""
+
+
+@pytest.fixture(autouse=True)
+def from_zero():
+    CALLS.clear()
+
+
+# The plain LSTM in NumPy
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def walk_forward(reverse, w_ih, w_hh, b, first, reset_to, xs, valid, keep):
+    """The carry after the chunk, the carry after each step, and i_f, g, o of each step."""
+    CALLS["forward"] += 1
+    given = w_ih, w_hh, b, first, reset_to, xs, valid, keep
+    w_ih, w_hh, b, (h, c), reset_to, xs, valid, keep = jax.tree.map(np.asarray, given)
+    time = len(xs)
+    after = [np.zeros((time, *a.shape), a.dtype) for a in (h, c)]
+    saved = [np.zeros((time, *h.shape[:-1], k * h.shape[-1]), h.dtype) for k in (2, 1, 1)]
+    for t in range(time)[:: -1 if reverse else 1]:
+        fresh = False if keep is None else ~keep[t]
+        h_prev, c_prev = (np.where(fresh, r, a) for r, a in zip(reset_to, (h, c), strict=True))
+        z = xs[t] @ w_ih + h_prev @ w_hh + (0 if b is None else b)
+        z_i, z_f, z_g, z_o = np.split(z, 4, axis=-1)
+        i, f, g, o = sigmoid(z_i), sigmoid(z_f), np.tanh(z_g), sigmoid(z_o)
+        c_new = f * c_prev + i * g
+        h_new = o * np.tanh(c_new)
+        counts = True if valid is None else valid[t]
+        h, c = np.where(counts, h_new, h), np.where(counts, c_new, c)
+        for array, value in zip((*after, *saved), (h, c, np.append(i, f, -1), g, o), strict=True):
+            array[t] = value
+    return Carry(h, c), Carry(*after), Activated(*saved)
+
+
+def numpy_forward(tuning, walk, constants, carry, steps, *, save):
+    weights, time = constants.weights, steps.xs.shape[0]
+
+    def many(k=1):
+        *batch, hidden = carry.h.shape
+        return jax.ShapeDtypeStruct((time, *batch, k * hidden), carry.h.dtype)
+
+    last, after, saved = jax.pure_callback(
+        partial(walk_forward, walk.reverse),
+        (carry, Carry(many(), many()), Activated(many(2), many(), many())),
+        *(weights.w_ih, weights.w_hh, weights.b),
+        *(carry, constants.reset_to, steps.xs, steps.valid, steps.keep),
+        vmap_method="sequential",
+    )
+    return last, after, saved if save else None
+
+
+def walk_backward(reverse, u_t, saved, before, after, valid, keep, d, dhs):
+    """Dz of each step, and the cotangents of the carry and of reset_to."""
+    CALLS["backward"] += 1
+    given = u_t, saved, before, after, valid, keep, d, dhs
+    u_t, saved, before, after, valid, keep, d, dhs = jax.tree.map(np.asarray, given)
+    (dh, dc), (dh_reset, dc_reset) = d
+    i, f = np.split(saved.i_f, 2, axis=-1)
+    g, o, tanh_c = saved.g, saved.o, np.tanh(after.c)
+    dz = np.zeros((*dhs.shape[:-1], 4 * dhs.shape[-1]), dhs.dtype)
+    for t in range(len(dhs))[:: 1 if reverse else -1]:
+        counts = True if valid is None else valid[t]
+        fresh = False if keep is None else ~keep[t]
+        dh = dh + dhs[t]
+        dv = dc + dh * o[t] * (1 - tanh_c[t] ** 2)
+        blocks = (
+            dv * g[t] * i[t] * (1 - i[t]),
+            dv * before.c[t] * f[t] * (1 - f[t]),
+            dv * i[t] * (1 - g[t] ** 2),
+            dh * tanh_c[t] * o[t] * (1 - o[t]),
+        )
+        dz[t] = np.where(counts, np.concatenate(blocks, axis=-1), 0)
+        dh = np.where(counts, dz[t] @ u_t, dh)
+        dc = np.where(counts, dv * f[t], dc)
+        dh_reset, dc_reset = dh_reset + np.where(fresh, dh, 0), dc_reset + np.where(fresh, dc, 0)
+        dh, dc = np.where(fresh, 0, dh), np.where(fresh, 0, dc)
+    return dz, (Carry(dh, dc), Carry(dh_reset, dc_reset))
+
+
+def numpy_backward(tuning, walk, constants, u_t, values, steps, d, dhs):
+    *lead, hidden = dhs.shape
+    return jax.pure_callback(
+        partial(walk_backward, walk.reverse),
+        (jax.ShapeDtypeStruct((*lead, 4 * hidden), dhs.dtype), d),
+        *(u_t, values.saved, values.before, values.after, steps.valid, steps.keep, d, dhs),
+        vmap_method="sequential",
+    )
+
+
+def numpy_refuses(problem: Problem) -> str | None:
+    """Reasons of the three kinds that a real kernel has: the cell, sizes, dtypes."""
+    if problem.walk.gates != PLAIN:
+        return "only the plain LSTM"
+    if problem.shape[-1] > 8:
+        return "hidden is greater than 8"
+    if problem.walk.dtype is not None:
+        return "factors are not rounded"
+    return None
+
+
+NUMPY = Kernel("numpy", numpy_refuses, XLA.tune, numpy_forward, numpy_backward)
+
+
+# Any cell, step by step
+
+
+def loop_forward(tuning, walk, constants, carry, steps, *, save):
+    CALLS["traced"] += 1
+    time, outs = steps.xs.shape[0], {}
+    for t in range(time)[:: -1 if walk.reverse else 1]:
+        one = jax.tree.map(lambda a, t=t: a[t : t + 1], steps)
+        carry, *outs[t] = XLA.forward(tuning, walk, constants, carry, one, save=save)
+    after, saved = jax.tree.map(lambda *a: jnp.concatenate(a), *(outs[t] for t in range(time)))
+    return carry, after, saved
+
+
+def loop_backward(tuning, walk, constants, u_t, values, steps, d, dhs):
+    CALLS["traced"] += 1
+    time, outs = dhs.shape[0], {}
+    for t in range(time)[:: 1 if walk.reverse else -1]:
+
+        def cut(a, t=t):
+            return a[t : t + 1]
+
+        one = values._replace(
+            **{
+                name: jax.tree.map(cut, getattr(values, name))
+                for name in ("saved", "before", "after", "noise")
+            }
+        )
+        given = one, Steps(*jax.tree.map(cut, tuple(steps))), d, cut(dhs)
+        outs[t], d = XLA.backward(tuning, walk, constants, u_t, *given)
+    return jax.tree.map(lambda *a: jnp.concatenate(a), *(outs[t] for t in range(time))), d
+
+
+LOOP = Kernel("loop", lambda problem: None, XLA.tune, loop_forward, loop_backward)
+
+
+# The same numbers
+
+
+@pytest.mark.parametrize(
+    ("masks", "reverse", "residuals"),
+    [*itertools.product(({}, MASKS), (False, True), RESIDUALS)],
+)
+def test_a_kernel_gives_the_same_values_and_gradients(masks, reverse, residuals):
+    problem = random_problem(**masks, reverse=reverse)
+    answer = run_jlstm(problem, implementation=NUMPY, residuals=residuals, chunk=3)
+    assert_agree(answer, run_oracle(problem), ROUNDING)
+    # Three chunks; with residuals="chunks" each is walked through twice.
+    assert CALLS["forward"] == (6 if residuals == "chunks" else 3)
+    assert CALLS["backward"] == 3
+
+
+@pytest.mark.parametrize("sizes", [{"batch": ()}, {"batch": (3, 2)}, {"bias": False}, {"time": 1}])
+def test_with_every_shape(sizes):
+    problem = random_problem(**MASKS, **sizes)
+    answer = run_jlstm(problem, implementation=NUMPY)
+    assert_agree(answer, run_oracle(problem), ROUNDING)
+    assert CALLS["forward"] == CALLS["backward"] == 1
+
+
+def test_without_a_gradient_nothing_is_saved_and_nothing_walked_back():
+    params, carry, xs, _ = plain()
+    found = jlstm.lstm(params, carry, xs, implementation=NUMPY, chunk=2)
+    assert CALLS == {"forward": 4}
+    assert_trees_agree(found, jlstm.lstm(params, carry, xs), ROUNDING)
+
+
+@pytest.mark.parametrize("residuals", RESIDUALS)
+@pytest.mark.parametrize("cell", ["sLSTM", "all options"])
+def test_any_cell_goes_through_a_kernel(cell, residuals):
+    """With a carry of four arrays, random numbers and weights of the cell's own."""
+    problem = problem_of(TOGETHER, time=5, batch=(3,))
+    if cell == "sLSTM":
+        gates = SLSTM(heads=2)
+        params = gates.init(jax.random.key(0), 5, 10, dtype=np.float64)
+        carry = gates.start(params, (3,))
+        carry = carry._replace(n=carry.n + 1, h=carry.h + 0.5)
+        dhs = jnp.ones((5, 3, 10))
+        point = params, carry, problem.point[2], carry._replace(c=carry.c + 0.3)
+        problem = problem._replace(gates=gates, key=None, point=point, cotangents=(carry, dhs))
+    expected = pulled_back(problem, residuals=residuals)
+    answer = pulled_back(problem, implementation=LOOP, residuals=residuals, chunk=2)
+    assert CALLS["traced"] > 0
+    assert_trees_agree(answer, expected, NORMED)
+
+
+# Which one is taken
+
+
+def plain(**options):
+    p = random_problem(**options)
+    params, carry = jlstm.LSTMParams(p.w_ih, p.w_hh, p.b), Carry(p.h0, p.c0)
+    return jax.tree.map(jnp.asarray, (params, carry, p.xs, p.dhs))
+
+
+def gradient(params, carry, xs, dhs, **options):
+    def loss(*point):
+        after, hs = jlstm.lstm(*point, **options)
+        return jnp.vdot(hs**2, dhs) + jnp.sum(after.c**2)
+
+    return jax.value_and_grad(loss, (0, 1, 2))(params, carry, xs)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "reason"),
+    [
+        ({"hidden_size": 9}, {}, "hidden is greater than 8"),
+        ({}, {"compute_dtype": jnp.bfloat16}, "factors are not rounded"),
+        ({"hidden_size": 9}, {"derivative": "jvp"}, "hidden is greater than 8"),
+    ],
+)
+def test_a_refusal_is_an_error_that_says_why(sizes, options, reason):
+    point = plain(**sizes)
+    with pytest.raises(ValueError, match=f"implementation: 'numpy' cannot do this: {reason}"):
+        gradient(*point, implementation=NUMPY, **options)
+    assert not CALLS
+
+
+def test_another_cell_is_refused():
+    gates = jlstm.Variant(peepholes=True)
+    params = gates.init(jax.random.key(0), 5, 4)
+    with pytest.raises(ValueError, match="only the plain LSTM"):
+        jlstm.lstm(params, None, jnp.ones((3, 5), jnp.float32), gates=gates, implementation=NUMPY)
+
+
+def test_a_kernel_for_another_platform_is_no_error_and_the_scan_runs():
+    """A program is for the platform that it is compiled for, and another may be meant."""
+    elsewhere = NUMPY._replace(refuses=lambda p: "no GPU" if p.platform != "gpu" else None)
+    point = plain()
+    answer = jax.jit(partial(gradient, implementation=elsewhere))(*point)
+    assert_trees_agree(answer, jax.jit(gradient)(*point), ROUNDING)
+    assert not CALLS
+
+
+@pytest.mark.parametrize("implementation", [None, "xla", XLA])
+def test_none_and_xla_are_the_scan(implementation):
+    problem = random_problem(**MASKS)
+    answer = run_jlstm(problem, implementation=implementation)
+    assert_agree(answer, run_jlstm(problem), 0)
+    assert not CALLS
+
+
+@pytest.mark.parametrize(
+    ("implementation", "error"),
+    [("cuda", ValueError), (3, TypeError), (Kernel, TypeError), (("xla",), TypeError)],
+)
+def test_an_implementation_that_there_is_not(implementation, error):
+    message = r"implementation: expected None, a Kernel or one of \['xla'\], got "
+    with pytest.raises(error, match=message):
+        gradient(*plain(), implementation=implementation)
+
+
+def asked(hidden, gates=PLAIN):
+    return Problem(
+        platform="cpu",
+        walk=Walk(gates, False, None),
+        shape=(7, 3, 5, hidden),
+        columns=4 * hidden,
+        dtype=np.dtype("float64"),
+        borders=False,
+        gradient=True,
+    )
+
+
+def test_the_first_is_taken_that_does_not_refuse(monkeypatch):
+    small = NUMPY._replace(name="small", refuses=lambda p: "big" if p.shape[-1] > 2 else None)
+    monkeypatch.setattr(kernels, "KERNELS", (small, NUMPY, XLA))
+    assert choose(None, asked(hidden=2)) is small
+    assert choose(None, asked(hidden=3)) is NUMPY
+    assert choose(None, asked(hidden=9)) is XLA
+    assert choose(None, asked(hidden=3, gates=SLSTM())) is XLA
+    # What was asked for goes before all others, the scan included; else the scan.
+    assert choose(NUMPY, asked(hidden=2)) is NUMPY
+    assert choose(XLA, asked(hidden=2)) is XLA
+    assert choose(small, asked(hidden=3)) is XLA
+
+
+def test_the_fastest_is_taken_where_none_is_asked_for(monkeypatch):
+    monkeypatch.setattr(kernels, "KERNELS", (NUMPY, XLA))
+    problem = random_problem(time=11, batch=(2,), **MASKS)  # a shape of its own: nothing is cached
+    assert_agree(run_jlstm(problem), run_oracle(problem), ROUNDING)
+    assert CALLS["forward"] > 0
+    assert CALLS["backward"] > 0
+    CALLS.clear()
+    assert_agree(run_jlstm(problem, implementation="xla"), run_oracle(problem), ROUNDING)
+    assert not CALLS
+    run_jlstm(problem, implementation="numpy")
+    assert CALLS["forward"] > 0
+
+
+def test_a_kernel_chooses_its_chunk_unless_the_caller_does():
+    def tune(problem):
+        seen.append(problem)
+        return XLA.tune(problem)._replace(chunk=2)
+
+    seen: list[Problem] = []
+    kernel, problem = NUMPY._replace(tune=tune), random_problem(batch=(3, 2))
+    run_jlstm(problem, implementation=kernel)
+    assert CALLS == {"forward": 4, "backward": 4}
+    CALLS.clear()
+    run_jlstm(problem, implementation=kernel, chunk=7)
+    assert CALLS == {"forward": 1, "backward": 1}
+    assert {p.shape for p in seen} == {(7, 6, 5, 2)}
+    assert True in {p.gradient for p in seen}
+    assert {(p.walk, p.columns, p.dtype, p.borders) for p in seen} == {
+        (Walk(PLAIN, False, None), 8, np.dtype("float64"), False)
+    }
+
+
+# Derivatives that a kernel does not have
+
+
+@pytest.mark.parametrize("residuals", RESIDUALS)
+def test_second_derivatives_go_through_the_scan(residuals):
+    """NumPy has no derivative: were it asked for one, JAX would say so."""
+    params, carry, xs, dhs = plain(time=4)
+    how = {"implementation": NUMPY, "residuals": residuals, "chunk": 3}
+    vector = jax.tree.map(jnp.cos, (params, carry, xs))
+
+    def products(**options):
+        def slopes(*p):
+            return gradient(*p, dhs, **options)[1]
+
+        def slope(*p):
+            return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, slopes(*p), vector)))
+
+        def run(*p):
+            return jax.jvp(slopes, p, vector)[1], jax.grad(slope, (0, 1, 2))(*p)
+
+        return jax.jit(run)(params, carry, xs)
+
+    assert_trees_agree(products(**how), products(derivative="autodiff"), ROUNDING)
+
+
+def test_numpy_itself_has_no_derivative():
+    """Or else the test above would say nothing."""
+    params, carry, xs, _ = plain()
+    constants = Constants(flatten(params, summed=True), carry, None, None)
+
+    def forward(xs):
+        steps = Steps(xs, None, None, None)
+        return NUMPY.forward(None, Walk(PLAIN, False, None), constants, carry, steps, save=True)
+
+    assert_trees_agree(forward(xs)[1].h, jlstm.lstm(params, carry, xs)[1], ROUNDING)
+    with pytest.raises(ValueError, match="callbacks do not support JVP"):
+        jax.jvp(forward, (xs,), (xs,))
+
+
+@pytest.mark.parametrize("derivative", ["jvp", "autodiff"])
+def test_other_derivatives_are_the_scans(derivative):
+    point = plain()
+    answer = gradient(*point, implementation=NUMPY, derivative=derivative)
+    assert_trees_agree(answer, gradient(*point), ROUNDING)
+    assert not CALLS
+
+
+def test_forward_mode_asks_for_jvp():
+    params, carry, xs, _ = plain()
+    with pytest.raises(TypeError, match="derivative: expected 'jvp' for forward mode"):
+        jax.jvp(lambda xs: jlstm.lstm(params, carry, xs, implementation=NUMPY)[1], (xs,), (xs,))
+
+
+# Within other transformations, and in a stack
+
+
+def test_under_vmap_over_parameters():
+    params, *others = plain(time=4)
+    many = jax.tree.map(lambda a: jnp.stack([a, 2 * a, a - 1]), params)
+    run = partial(gradient, implementation=NUMPY)
+    found = jax.jit(jax.vmap(run, (0, None, None, None)))(many, *others)
+    assert CALLS["forward"] == CALLS["backward"] == 3
+    for n in range(3):
+        pick = partial(jax.tree.map, lambda a, n=n: a[n])
+        assert_trees_agree(pick(found), gradient(pick(many), *others), ROUNDING)
+
+
+def test_under_vmap_over_examples():
+    params, carry, xs, dhs = plain(time=4)
+    run = partial(gradient, implementation=NUMPY)
+    found = jax.jit(jax.vmap(run, (None, 0, 1, 1)))(params, carry, xs, dhs)
+    assert CALLS["backward"] == 3
+    for n in range(3):
+        one = params, jax.tree.map(lambda a, n=n: a[n], carry), xs[:, n], dhs[:, n]
+        assert_trees_agree(jax.tree.map(lambda a, n=n: a[n], found), gradient(*one), ROUNDING)
+
+
+@pytest.mark.parametrize("wrapped", [jax.jit, lambda f: f])
+def test_under_checkpoint_the_walk_is_done_again(wrapped):
+    params, carry, xs, dhs = plain()
+
+    def loss(implementation, keep, params, xs):
+        def layer(params, xs):
+            return jlstm.lstm(params, carry, xs, implementation=implementation)[1]
+
+        return jnp.vdot((layer if keep else jax.checkpoint(layer))(params, xs) ** 2, dhs)
+
+    slopes = wrapped(jax.grad(partial(loss, NUMPY, False), (0, 1)))
+    assert_trees_agree(
+        slopes(params, xs), jax.grad(partial(loss, "xla", True), (0, 1))(params, xs), ROUNDING
+    )
+    assert CALLS == {"forward": 2, "backward": 1}
+
+
+@pytest.mark.parametrize("learned_carry", [False, True])
+def test_in_a_stack(learned_carry):
+    config = Stack(sizes=(4, 3), bidirectional=True, learned_carry=learned_carry)
+    params = init_stack(jax.random.key(0), 5, config, dtype=np.float64)
+    problem = random_problem(lengths=True, resets=True)
+    masks = {name: jnp.asarray(getattr(problem, name)) for name in ("lengths", "resets")}
+
+    def slopes(implementation):
+        def loss(params, xs):
+            how = {"implementation": implementation, "chunk": 7}
+            carry, hs = stack(config, params, None, xs, **masks, **how)
+            return jnp.sum(hs**3) + sum(jnp.sum(a**2) for a in jax.tree.leaves(carry))
+
+        return jax.jit(jax.grad(loss, (0, 1)))(params, jnp.asarray(problem.xs))
+
+    assert_trees_agree(slopes(NUMPY), slopes("xla"), ROUNDING)
+    assert CALLS == {"forward": 4, "backward": 4}  # two layers, two directions
+
+
+def test_a_refusal_in_a_stack_names_the_layer():
+    config = Stack(sizes=(4, 9))
+    params: Any = init_stack(jax.random.key(0), 5, config)
+    xs = jnp.ones((7, 3, 5), jnp.float32)
+    with pytest.raises(ValueError, match="layer 1: implementation: 'numpy' cannot do this: hidden"):
+        stack(config, params, None, xs, implementation=NUMPY)
