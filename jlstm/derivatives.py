@@ -89,8 +89,8 @@ def _forward(
         kernel: Kernel, tuning: Tuning, constants: Constants, carry: State, steps: Steps
     ) -> Any:
         def walk(first: State, data: tuple[Steps, Any]) -> tuple[State, Any]:
-            save = policy is not None and policy.gates
-            last, *found = kernel.forward(plan.walk, constants, first, data[0], save=save)
+            wanted = "hs" if policy is None else policy.wanted
+            last, *found = kernel.forward(plan.walk, constants, first, data[0], keep=wanted)
             return last, keep(first, *found)
 
         return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
@@ -181,7 +181,7 @@ def _jvp(
     plan: Plan, tuning: Tuning, constants: Constants, carry: State, steps: Steps
 ) -> tuple[State, Array]:
     """The chunk, whose tangent is ``_jvp_rule``: linear, so that JAX can transpose it as well."""
-    carry, after, _ = XLA.forward(tuning, plan.walk, constants, carry, steps, save=False)
+    carry, after, _ = XLA.forward(tuning, plan.walk, constants, carry, steps, keep="hs")
     return carry, after.h
 
 
@@ -201,7 +201,7 @@ def _jvp_rule(plan: Plan, tuning: Tuning, primals: Any, tangents: Any) -> tuple[
     d_reset = jax.tree.map(_dense, d_constants.reset_to, constants.reset_to)
     weights, moving = constants.weights, d_constants.weights
 
-    last, after, saved = XLA.forward(tuning, walk, constants, carry, steps, save=True)
+    last, after, saved = XLA.forward(tuning, walk, constants, carry, steps, keep="gates")
     # The names by which ``jvp`` says what may be kept for a backward pass.
     after, saved = _named(after, "carries"), _named(saved, "gates")
     known = values(

@@ -11,6 +11,7 @@ The carry is any pytree with a field ``h``: what the cell puts out, and what U m
 cell may hand over besides is in ``Extras``.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -106,8 +107,7 @@ class Extras:
 
 def extras_of(gates: Gates) -> Extras:
     """What the cell hands over besides its equations."""
-    extras: Extras = getattr(gates, "extras", Extras())
-    return extras
+    return getattr(gates, "extras", None) or Extras()
 
 
 def check_gates(gates: Any) -> Gates:
@@ -118,6 +118,13 @@ def check_gates(gates: Any) -> Gates:
             "gates: expected a cell, such as Variant(), with the functions init, start and step, "
             f"got {type(gates).__name__} {gates!r}"
         )
+    try:
+        hash(gates)
+    except TypeError:
+        raise TypeError(
+            "gates: expected a value that can be hashed, such as one of a frozen dataclass, got "
+            f"{gates!r}"
+        ) from None
     known: Gates = gates
     return known
 
@@ -148,13 +155,26 @@ def check_weights(gates: Gates, params: Any) -> Any:
 
 
 def check_state(name: str, gates: Gates, params: Any, carry: Any, batch: Sequence[int]) -> State:
-    """``carry`` as JAX arrays; raise unless it is one of this cell, ``[*batch, ·]``.
+    """``carry`` as JAX arrays, None as it is; raise unless it is one of this cell, ``[*batch, ·]``.
 
     Raises:
-        TypeError: a carry of another kind, or of another dtype.
+        TypeError: a carry of another kind, or of another dtype; a cell whose carry has no h.
         ValueError: a shape that does not fit.
     """
     wanted = jax.eval_shape(lambda: gates.start(params, tuple(batch)))
+    if not hasattr(wanted, "h"):
+        raise TypeError(
+            "gates: expected a start that is a NamedTuple or dataclass with a field h, got "
+            f"{type(wanted).__name__}"
+        )
+    *blocks, rows, _, _ = params.w_hh.shape
+    if math.prod(blocks) * rows != wanted.h.shape[-1]:
+        raise ValueError(
+            f"params.w_hh: expected {wanted.h.shape[-1]} rows, as h has so many units by "
+            f"gates.start, got {math.prod(blocks) * rows}"
+        )
+    if carry is None:
+        return None
     if type(carry) is not type(wanted):
         raise TypeError(f"{name}: expected {type(wanted).__name__}, got {type(carry).__name__}")
 

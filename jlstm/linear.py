@@ -20,7 +20,7 @@ from jax.sharding import AxisType, NamedSharding, reshard
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, DTypeLike, Float
 
-from jlstm.types import replace
+from jlstm.types import Tree, replace
 
 Matrix = Float[Array, "output columns"] | Float[Array, "heads rows gates units"]
 """U as a matrix, ``columns`` being gates·hidden; or its blocks, one for each head."""
@@ -207,13 +207,12 @@ def alike(weights: Any, states: Any, steps: Any = None) -> tuple[Any, Any, Any]:
     meshes = (jax.typeof(a).sharding.mesh for a in everything)
     mesh = next((m for m in meshes if AxisType.Explicit in m.axis_types), None)
     batch = jax.typeof(inputs).sharding.spec[lead:-1]
-    axes = frozenset().union(*map(_varying, everything))
+    axes = _varying(*everything)
 
     def cast(a: Array, *spec: Any) -> Array:
         if mesh is not None:
             a = reshard(a, NamedSharding(mesh, _spec(*spec)))  # type: ignore[no-untyped-call]
-        missing = tuple(axes - _varying(a))
-        return jax.lax.pcast(a, missing, to="varying") if missing else a
+        return _vary(a, axes)
 
     return (
         jax.tree.map(cast, weights),
@@ -226,6 +225,18 @@ def _spec(*axes: Any) -> P:
     return P(*axes)  # type: ignore[no-untyped-call]
 
 
-def _varying(a: Array) -> frozenset[str]:
-    axes: frozenset[str] = jax.typeof(a).manual_axis_type.varying
-    return axes
+def vary_like(given: Any, result: Tree) -> Tree:
+    """``result``, varying over the manual axes that any array of ``given`` varies over."""
+    axes = _varying(*jax.tree.leaves(given))
+    varied: Tree = jax.tree.map(lambda a: _vary(a, axes), result)
+    return varied
+
+
+def _vary(a: Array, axes: frozenset[str]) -> Array:
+    missing = tuple(axes - _varying(a))
+    return jax.lax.pcast(a, missing, to="varying") if missing else a
+
+
+def _varying(*arrays: Array) -> frozenset[str]:
+    axes: frozenset[str] = frozenset()
+    return axes.union(*(jax.typeof(a).manual_axis_type.varying for a in arrays))

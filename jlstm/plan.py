@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
+from jax.sharding import AxisType
 from jaxtyping import Array
 
 from jlstm.gates import State
-from jlstm.kernels import PLATFORMS, Kernel, Problem, Tuning, check_refusal, choose
+from jlstm.kernels import PLATFORMS, XLA, Kernel, Problem, Tuning, check_refusal, choose
 from jlstm.linear import Weights
 from jlstm.local import Values
 from jlstm.walk import Constants, Steps, Walk, values
@@ -36,6 +37,11 @@ class Policy(NamedTuple):
         """What is kept, by the names that ``jvp`` gives it."""
         return ("carries",) * self.carries + ("gates",) * self.gates
 
+    @property
+    def wanted(self) -> Literal["gates", "carries", "hs"]:
+        """What a kernel has to give for all steps."""
+        return "gates" if self.gates else "carries" if self.carries else "hs"
+
     def keep(self, first: State, after: State, saved: Any) -> dict[str, Any]:
         """What is kept of a chunk; h of all its steps in any case, as that is returned."""
         kept = {"gates": saved} if self.gates else {}
@@ -49,7 +55,7 @@ class Policy(NamedTuple):
         """All that is known of the steps of a chunk; ``again`` is the walk forward."""
         after, saved = kept.get("carries"), kept.get("gates")
         if not self.carries:
-            _, after, saved = again(walk, constants, first, steps, save=True)
+            _, after, saved = again(walk, constants, first, steps, keep="gates")
         return values(walk, constants, steps, first, after, saved)
 
 
@@ -90,11 +96,15 @@ class Plan(NamedTuple):
         self, weights: Weights, xs: Array, gradient: bool, platform: str
     ) -> tuple[Kernel, Tuning]:
         """The kernel to take on a platform, and how; what the caller has chosen goes before."""
-        asked = self.problem(weights, xs, gradient, platform)
-        kernel = choose(self.kernel, asked)
+        asked, time = self.problem(weights, xs, gradient, platform), xs.shape[0]
+        symbolic = any(map(is_symbolic_dim, asked.shape[:2]))
+        scan = symbolic or AxisType.Explicit in jax.typeof(xs).sharding.mesh.axis_types
+        kernel = XLA if scan else choose(self.kernel, asked)
         tuning = kernel.tune(asked)
-        if self.chunk is not None and not is_symbolic_dim(xs.shape[0]):
-            tuning = tuning._replace(chunk=max(1, min(self.chunk, xs.shape[0])))
+        if self.chunk is not None and not is_symbolic_dim(time):
+            tuning = tuning._replace(chunk=max(1, min(self.chunk, time)))
+        elif asked.borders:  # what is kept has to have the same shape on all platforms
+            tuning = tuning._replace(chunk=XLA.tune(asked._replace(platform="cpu")).chunk)
         return kernel, tuning if self.unroll is None else tuning._replace(unroll=self.unroll)
 
 

@@ -56,6 +56,8 @@ def cell(
     params, extras = check_weights(check_gates(gates), params), extras_of(gates)
     x = check_array("x", x, ("...", params.w_ih.shape[0]), params.w_hh.dtype)
     batch = x.shape[:-1]
+    if carry is None:
+        raise TypeError("carry: expected the carry of the step before, got None")
     carry = check_state("carry", gates, params, carry, batch)
     if t is not None:
         check_step("t", t)
@@ -192,10 +194,8 @@ def lstm(
     params, extras = check_weights(check_gates(gates), params), extras_of(gates)
     xs = check_array("xs", xs, ("time", "...", params.w_ih.shape[0]), params.w_hh.dtype)
     time, *batch = xs.shape[:-1]
-    if carry is not None:
-        carry = check_state("carry", gates, params, carry, batch)
-    if reset_to is not None:
-        reset_to = check_state("reset_to", gates, params, reset_to, batch)
+    carry = check_state("carry", gates, params, carry, batch)
+    reset_to = check_state("reset_to", gates, params, reset_to, batch)
     if key is not None:
         check_key("key", key)
     keys = sequence_keys(key, batch) if extras.random else None

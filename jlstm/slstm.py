@@ -34,7 +34,7 @@ from jlstm.checks import check_choice, check_size
 from jlstm.gates import Columns, Extras
 from jlstm.initializers import check_batch_shape, check_init, glorot_per_gate, orthogonal_per_gate
 from jlstm.linear import along
-from jlstm.types import check_array, check_fields, exportable
+from jlstm.types import check_fields, exportable
 
 State = Float[Array, "*batch hidden"]
 
@@ -130,15 +130,14 @@ class SLSTM:
 
     def check(self, params: Any) -> SLSTMParams:
         """The weights as JAX arrays; raise where they are of another kind or do not fit."""
+        blocks: Any = getattr(getattr(params, "w_hh", None), "shape", ())  # checked below
+        hidden: Any = self.heads * blocks[1] if len(blocks) == 4 else "hidden"
         shapes = {
             "w_hh": (True, (self.heads, "units", 4, "units")),
-            "w_ih": (True, ("input", 4, "hidden")),
-            "b": (None, (4, "hidden")),
+            "w_ih": (True, ("input", 4, hidden)),
+            "b": (None, (4, hidden)),
         }
-        checked = check_fields(params, SLSTMParams, shapes)
-        hidden = self.heads * checked.w_hh.shape[1]
-        check_array("params.w_ih", checked.w_ih, ("input", 4, hidden))
-        return checked
+        return check_fields(params, SLSTMParams, shapes)
 
     def start(self, params: SLSTMParams, batch_shape: int | Sequence[int] = ()) -> SLSTMCarry:
         """The carry before the first step: zeros."""

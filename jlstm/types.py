@@ -166,7 +166,7 @@ def check_float(name: str, dtype: Any) -> np.dtype:
 
 def at_least_32_bits(dtype: np.dtype) -> np.dtype:
     """float32 for the 16-bit dtypes, whose precision is too short for some steps; else itself."""
-    return jnp.dtype(jnp.float32) if dtype.itemsize < 4 else dtype
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else dtype
 
 
 def check_fields(

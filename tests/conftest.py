@@ -61,7 +61,10 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 # The tests of the library's core: what a user calls in a program of their own.
-CORE = {"activations", "cell", "devices", "golden", "layers", "sequence", "variants"}
+CORE = {
+    "activations", "devices", "equations", "golden", "kernels", "layers", "local", "sequence",
+    "slstm", "variants",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="module")

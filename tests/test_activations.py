@@ -1,4 +1,4 @@
-"""Activations: value and slope against formulae in NumPy and against autodiff."""
+"""Activations: value and derivatives against formulae in NumPy."""
 
 import pickle
 from copy import deepcopy
@@ -100,28 +100,31 @@ def grid_for(name):
     return grid[[all(abs(a - kink) > 1e-9 for kink in kinks) for a in grid]]
 
 
+def slope_of(activation, a):
+    """The slope at each number of an array, by JAX."""
+    return jax.vmap(jax.grad(activation))(a.ravel()).reshape(a.shape)
+
+
 @known
 def test_value_and_slope_are_the_formulae(name):
     activation, value, slope, _ = KNOWN[name]
     a = grid_for(name)
     v = activation(jnp.asarray(a))
     np.testing.assert_allclose(v, value(a), rtol=0, atol=ROUNDING)
-    np.testing.assert_allclose(activation.slope(jnp.asarray(a), v), slope(a), rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(
+        slope_of(activation, jnp.asarray(a)), slope(a), rtol=0, atol=ROUNDING
+    )
 
 
 @known
-def test_the_slope_is_autodiffs(name):
-    activation, a = KNOWN[name][0], jnp.asarray(grid_for(name))
-    expected = jax.vmap(jax.grad(activation))(a)
-    np.testing.assert_allclose(activation.slope(a, activation(a)), expected, atol=ROUNDING)
-
-
-@known
-def test_second_derivatives_are_autodiffs(name):
-    activation, a = KNOWN[name][0], jnp.asarray(grid_for(name))
-    by_hand = jax.vmap(jax.grad(lambda a: activation.slope(a, activation(a))))(a)
-    expected = jax.vmap(jax.grad(jax.grad(activation)))(a)
-    np.testing.assert_allclose(by_hand, expected, atol=ROUNDING)
+def test_the_second_derivative_is_that_of_the_formulas_slope(name):
+    activation, _, slope, _ = KNOWN[name]
+    a, step = grid_for(name), 1e-7
+    a = a[np.abs(a) > 1e-9]  # where the slope of softsign has a kink
+    found = slope_of(lambda a: jax.grad(activation)(a), jnp.asarray(a))
+    # Central differences: rounding of 1e-16 over 2e-7.
+    expected = (slope(a + step) - slope(a - step)) / (2 * step)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
 
 
 @known
@@ -129,18 +132,15 @@ def test_second_derivatives_are_autodiffs(name):
 def test_dtype_and_shape_stay(name, dtype):
     activation, a = KNOWN[name][0], jnp.linspace(-3, 3, 12).reshape(3, 4).astype(dtype)
     v = activation(a)
-    slope = activation.slope(a, v)
-    assert v.dtype == slope.dtype == dtype
-    assert v.shape == slope.shape == a.shape
+    assert v.dtype == slope_of(activation, a).dtype == dtype
+    assert v.shape == a.shape
 
 
 @known
 @pytest.mark.parametrize("a", [1e3, -1e3, 30.0, -30.0])
 def test_nothing_overflows(name, a):
     activation, a = KNOWN[name][0], jnp.asarray([a])
-    v = activation(a)
-    slope = activation.slope(a, v)
-    for number in (v, slope, jax.vmap(jax.grad(activation))(a)):
+    for number in (activation(a), slope_of(activation, a)):
         assert np.all(np.isfinite(number))
 
 
@@ -158,7 +158,7 @@ def test_nothing_overflows(name, a):
 def test_far_out(activation, a, value, slope):
     a = jnp.asarray([a])
     np.testing.assert_allclose(activation(a), value)
-    np.testing.assert_allclose(activation.slope(a, activation(a)), slope, atol=ROUNDING)
+    np.testing.assert_allclose(slope_of(activation, a), slope, atol=ROUNDING)
 
 
 @pytest.mark.parametrize(
@@ -173,13 +173,13 @@ def test_far_out(activation, a, value, slope):
 )
 def test_on_a_kink_the_slope_is_that_of_one_side(activation, kink, slopes):
     a = jnp.asarray([float(kink)])
-    assert float(activation.slope(a, activation(a))[0]) in slopes
+    assert float(slope_of(activation, a)[0]) in slopes
 
 
 @pytest.mark.parametrize(("dtype", "a"), [(np.float32, 1e6), (np.float32, -1e9), (np.float16, 300)])
 def test_the_slope_of_softsign_keeps_its_digits_far_out(dtype, a):
     a = jnp.asarray([a], dtype)
-    slope = activations.softsign.slope(a, activations.softsign(a))
+    slope = slope_of(activations.softsign, a)
     expected = 1 / (1 + np.abs(np.float64(a))) ** 2
     # A few roundings; numbers below the smallest normal one are whole multiples of another.
     error = 4 * float(jnp.finfo(dtype).eps) * expected
@@ -187,11 +187,6 @@ def test_the_slope_of_softsign_keeps_its_digits_far_out(dtype, a):
 
 
 def test_elu_has_no_kink_where_alpha_is_1():
-    a = jnp.zeros(1)
-    assert activations.elu().slope(a, a) == 1
-
-
-def test_elu_has_no_kink_for_autodiff_either():
     assert jax.grad(activations.elu())(0.0) == 1
 
 

@@ -200,6 +200,12 @@ def test_what_is_computed_one_by_one_is_counted():
 
     jaxpr = jax.make_jaxpr(work)(jnp.ones((2, 3)), jnp.ones((3, 3)))
     assert variants.arithmetic(jaxpr) == (5 * 2 * 2 * 3 * 3, 5 * 2 * (2 * 3), 0)
+
+    def choose(first, a, w):
+        return lax.cond(first, work, lambda a, w: jnp.sin(a), a, w)
+
+    either = jax.make_jaxpr(choose)(True, jnp.ones((2, 3)), jnp.ones((3, 3)))
+    assert variants.arithmetic(either)[:2] == (5 * 2 * 2 * 3 * 3, 5 * 2 * (2 * 3))
     drawn = jax.make_jaxpr(lambda key: jax.random.bernoulli(key, shape=(7,)))(jax.random.key(0))
     assert variants.arithmetic(drawn)[2] == 7
 

@@ -161,6 +161,23 @@ def test_sums_into_the_weights_gradients_are_counted(options, turns):
     assert count_flops(gradient.jaxpr).sums == turns * 4 * hidden * (inputs + hidden + 1)
 
 
+def test_of_the_branches_of_a_choice_the_largest_counts():
+    w = jnp.ones((3, 3))
+
+    def sums(turns):
+        return lambda a: jax.lax.scan(lambda a, _: (a @ w + a, None), a, length=turns)[0]
+
+    def choose(first, a):
+        return jax.lax.cond(first, sums(2), sums(5), a)
+
+    def on_platform(first, a):
+        return jax.lax.platform_dependent(a, cpu=sums(5), default=sums(2))
+
+    for run in (choose, on_platform):
+        program = jax.jit(run).trace(True, jnp.ones((2, 3))).jaxpr
+        assert count_flops(program) == Flops(5 * 2 * 2 * 3 * 3, 5 * 2 * 3)
+
+
 def test_xla_counts_the_same_where_there_is_no_loop():
     # One step: the products are nearly all of it, and XLA's own count needs no loop taken apart.
     program, _ = traced("gradient", 1, 32, 64, 64, derivative="autodiff")

@@ -69,7 +69,7 @@ def walk_forward(reverse, w_ih, w_hh, b, first, reset_to, xs, valid, keep):
     return Carry(h, c), Carry(*after), Activated(*saved)
 
 
-def numpy_forward(tuning, walk, constants, carry, steps, *, save):
+def numpy_forward(tuning, walk, constants, carry, steps, *, keep):
     weights, time = constants.weights, steps.xs.shape[0]
 
     def many(k=1):
@@ -83,7 +83,7 @@ def numpy_forward(tuning, walk, constants, carry, steps, *, save):
         *(carry, constants.reset_to, steps.xs, steps.valid, steps.keep),
         vmap_method="sequential",
     )
-    return last, after, saved if save else None
+    return last, after, saved if keep == "gates" else None
 
 
 def walk_backward(reverse, u_t, saved, before, after, valid, keep, d, dhs):
@@ -141,12 +141,12 @@ NUMPY = Kernel("numpy", numpy_refuses, XLA.tune, numpy_forward, numpy_backward)
 # Any cell, step by step
 
 
-def loop_forward(tuning, walk, constants, carry, steps, *, save):
+def loop_forward(tuning, walk, constants, carry, steps, *, keep):
     CALLS["traced"] += 1
     time, outs = steps.xs.shape[0], {}
     for t in range(time)[:: -1 if walk.reverse else 1]:
         one = jax.tree.map(lambda a, t=t: a[t : t + 1], steps)
-        carry, *outs[t] = XLA.forward(tuning, walk, constants, carry, one, save=save)
+        carry, *outs[t] = XLA.forward(tuning, walk, constants, carry, one, keep=keep)
     after, saved = jax.tree.map(lambda *a: jnp.concatenate(a), *(outs[t] for t in range(time)))
     return carry, after, saved
 
@@ -378,7 +378,7 @@ def test_numpy_itself_has_no_derivative():
 
     def forward(xs):
         steps = Steps(xs, None, None, None)
-        return NUMPY.forward(None, Walk(PLAIN, False, None), constants, carry, steps, save=True)
+        return NUMPY.forward(None, Walk(PLAIN, False, None), constants, carry, steps, keep="gates")
 
     assert_trees_agree(forward(xs)[1].h, jlstm.lstm(params, carry, xs)[1], ROUNDING)
     with pytest.raises(ValueError, match="callbacks do not support JVP"):
@@ -465,3 +465,21 @@ def test_a_refusal_in_a_stack_names_the_layer():
     xs = jnp.ones((7, 3, 5), jnp.float32)
     with pytest.raises(ValueError, match="layer 1: implementation: 'numpy' cannot do this: hidden"):
         stack(config, params, None, xs, implementation=NUMPY)
+
+
+@pytest.mark.parametrize("residuals", ["gates", "carry", "chunks"])
+def test_a_kernel_for_one_platform_may_choose_another_chunk(residuals):
+    here = NUMPY._replace(
+        refuses=lambda p: None if p.platform == "cpu" else "for CPU only",
+        tune=lambda p: XLA.tune(p)._replace(chunk=2),
+    )
+    problem = random_problem(batch=(4,))
+    answer = run_jlstm(problem, implementation=here, residuals=residuals)
+    assert_agree(answer, run_jlstm(problem, derivative="autodiff"), 1e-12)
+
+
+def test_over_devices():
+    problem = random_problem(batch=(4,))
+    layer = jlstm.over_devices(jlstm.lstm, jax.devices()[:2])
+    answer = run_jlstm(problem, layer=layer, implementation=NUMPY)
+    assert_agree(answer, run_jlstm(problem, derivative="autodiff"), 1e-12)

@@ -762,11 +762,9 @@ def test_exported_for_several_platforms_a_program_holds_the_choices_of_all(resid
         exported = jax.export.export(program, platforms=platforms)(*point)
         return exported.mlir_module().count("stablehlo.while")
 
-    # A loop over steps and one over chunks, forward and backward; with "chunks" a third pair.
-    assert loops("cpu") == loops("cuda") == loops("tpu") == (6 if residuals == "chunks" else 4)
     # What is chosen for GPU is chosen for TPU as well.
     assert loops("cuda", "tpu") == loops("cuda")
-    assert loops("cpu", "cuda", "tpu") == loops("cpu") + loops("cuda")
+    assert loops("cpu", "cuda", "tpu") == loops("cpu") + loops("cuda") > loops("cpu") > 0
 
 
 @pytest.mark.parametrize("derivative", ["vjp", "jvp"])
@@ -874,6 +872,16 @@ def test_a_small_product_with_the_inputs_is_left_in_the_loop(batch, inputs, hidd
     program = jax.make_jaxpr(partial(jlstm.lstm, chunk=4))(params, None, xs)
     (loop,), _ = loops_of(program)
     assert len(list(equations_of(loop.params["jaxpr"], "dot_general"))) == (2 if light else 1)
+
+
+def test_a_forward_pass_with_the_product_in_its_loop_needs_no_chunks():
+    params, xs = jlstm.init_params(jax.random.key(0), 3, 5), jnp.ones((1000, 2, 3), jnp.float32)
+    program = jax.make_jaxpr(jlstm.lstm)(params, None, xs)
+    (loop,), chunks = loops_of(program)
+    assert (loop.params["length"], chunks) == (1000, [])
+    # Elsewhere than on CPU it is computed beforehand, for a chunk at a time.
+    (loop,), (chunks,) = loops_of(program, "cuda")
+    assert (loop.params["length"], chunks.params["length"]) == (125, 8)
 
 
 def test_with_chunks_memory_grows_slower_than_time():

@@ -29,12 +29,13 @@ Z = 5
 
 def masks_of(gates, seed=0, batch=40, hidden=300, output=200, t=5):
     keys = jax.random.split(jax.random.key(seed), batch)
-    noise = gates.noise(keys, jnp.asarray(t), hidden, output, np.float64)
+    carry = jlstm.init_carry(batch, hidden, np.float64, output_size=output)
+    noise = gates.extras.noise(keys, jnp.asarray(t), carry)
     return {
         "zoneout_h": noise.h,
         "zoneout_c": noise.c,
         "recurrent_dropout": noise.g,
-        "state_dropout": gates.mask(keys, output, np.float64),
+        "state_dropout": gates.extras.mask(keys, carry.h),
     }
 
 
@@ -85,15 +86,15 @@ def test_the_expectation_over_masks_is_the_step_without_noise():
 
 def test_without_noise_needs_no_key_and_nothing_else_changes():
     gates = variant_of(TOGETHER)
-    assert gates.random
-    assert not gates.without_noise().random
+    assert gates.extras.random
+    assert not gates.without_noise().extras.random
     assert gates.without_noise() == variant_of(QUIET)
 
 
 @pytest.mark.parametrize("name", NOISE)
 def test_each_rate_makes_it_random(name):
-    assert Variant(**{name: 0.1}).random
-    assert not Variant().random
+    assert Variant(**{name: 0.1}).extras.random
+    assert not Variant().extras.random
 
 
 def test_the_same_key_draws_the_same_however_it_is_computed():

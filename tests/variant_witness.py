@@ -4,6 +4,7 @@ import itertools
 from functools import partial
 from typing import Any, NamedTuple
 
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,7 +104,7 @@ def loop_of(
     return h, c, hs
 
 
-# Problems
+# Options
 
 NOISE = {"zoneout_h": 0.3, "zoneout_c": 0.4, "recurrent_dropout": 0.25, "state_dropout": 0.35}
 CLIPS = {"preact_clip": 1.0, "cell_clip": 0.6}
@@ -157,6 +158,23 @@ NORMED = 1e-11
 # Central differences over 2e-6 are off by 1e-12 times the third derivative, and by the rounding of
 # values of about 30, which is 4e-15, over 2e-6.
 DIFFERENCES = 3e-7
+
+
+@st.composite
+def any_options(draw):
+    """Any options that go together."""
+    flags = ("peepholes", "coupled", "layer_norm", "projection", "bias", "deterministic")
+    options: dict[str, Any] = {name: draw(st.booleans()) for name in flags}
+    options |= {name: draw(st.sampled_from([0.0, 0.0, 0.2, 0.7])) for name in NOISE}
+    options |= {role: draw(st.sampled_from(["tanh", "sigmoid", "softsign"])) for role in NAMES}
+    limits = ["preact_clip", "cell_clip", *(["projection_clip"] if options["projection"] else [])]
+    options |= {name: draw(st.sampled_from([None, 0.4, 1.5])) for name in limits}
+    if not options["coupled"]:
+        options["forget_offset"] = draw(st.sampled_from([0.0, -0.8]))
+    return options
+
+
+# Problems
 
 
 class Problem(NamedTuple):

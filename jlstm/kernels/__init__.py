@@ -11,6 +11,7 @@ from jlstm.kernels.kernel import Kernel as Kernel
 from jlstm.kernels.kernel import Problem as Problem
 from jlstm.kernels.kernel import Tuning as Tuning
 from jlstm.kernels.xla import XLA as XLA
+from jlstm.linear import vary_like
 
 KERNELS = (XLA,)
 """All kernels, the fastest first."""
@@ -63,10 +64,13 @@ def on_platform(
 
     def branch(choice: tuple[Kernel, Tuning]) -> Callable[..., Any]:
         kernel, tuning = choice
-        walks = [partial(walk, tuning) for walk in (kernel.forward, kernel.backward)]
+
+        def bind(kernel: Kernel) -> list[Callable[..., Any]]:
+            return [partial(kernel.forward, tuning), partial(kernel.backward, tuning)]
+
+        walks = bind(kernel)
         if kernel is not XLA:
-            scans = [partial(walk, tuning) for walk in (XLA.forward, XLA.backward)]
-            walks = list(map(_with_derivative_of, scans, walks))
+            walks = [_with_derivative_of(*both) for both in zip(bind(XLA), walks, strict=True)]
         forward, backward = walks
         return partial(function, kernel._replace(forward=forward, backward=backward), tuning)
 
@@ -84,6 +88,6 @@ def _with_derivative_of(scan: Callable[..., Any], walk: Callable[..., Any]) -> C
     def run(static: Any, *arrays: Any, **options: Any) -> Any:
         known = jax.custom_jvp(lambda *a: walk(static, *a, **options))
         known.defjvp(partial(jax.jvp, lambda *a: scan(static, *a, **options)))
-        return known(*arrays)
+        return vary_like(arrays, known(*arrays))
 
     return run

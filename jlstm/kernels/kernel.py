@@ -1,9 +1,12 @@
 """What a kernel is: a way to walk through a chunk of steps."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jlstm.walk import Walk
+
+Keep = Literal["gates", "carries", "hs"]
+"""What a walk forward gives for all steps: h; all of the carry; and what the derivative needs."""
 
 
 class Problem(NamedTuple):
@@ -40,10 +43,11 @@ class Tuning(NamedTuple):
 class Kernel(NamedTuple):
     """One way to walk through a chunk; the signatures are those of ``jlstm.kernels.xla``.
 
-    It finds all carries from x and the first carry, and the cotangents of all steps from those of
-    all h. Products over time, residual policies and rules of differentiation stay with the engine.
-    ``forward`` and ``backward`` need no derivative of their own: where JAX asks for one (for second
-    derivatives), the engine takes that of the scan.
+    It finds all carries from x and the first carry (x·W is its own to compute), and the cotangents
+    of all steps from those of all h. What it saves is what ``Local.forward`` saves. Products over
+    time, residual policies and rules of differentiation stay with the engine. ``forward`` and
+    ``backward`` need no derivative of their own: where JAX asks for one (for second derivatives),
+    the engine takes that of the scan; and so it does for symbolic sizes and explicit mesh axes.
     """
 
     name: str

@@ -22,7 +22,7 @@ from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from jlstm.gates import State
-from jlstm.kernels.kernel import Kernel, Problem, Tuning
+from jlstm.kernels.kernel import Keep, Kernel, Problem, Tuning
 from jlstm.linear import Matrix, recurrent_back
 from jlstm.local import Values, local_of
 from jlstm.types import replace
@@ -40,11 +40,15 @@ from jlstm.walk import (
 
 
 def forward(
-    tuning: Tuning, walk: Walk, constants: Constants, carry: State, steps: Steps, *, save: bool
+    tuning: Tuning, walk: Walk, constants: Constants, carry: State, steps: Steps, *, keep: Keep
 ) -> tuple[State, State, Any]:
-    """The carry after the chunk, the carries after each step, and what is saved (or None)."""
+    """The carry after the chunk, the carries after each step, and what is saved.
+
+    ``keep`` says what of it is used: with ``"carries"`` nothing need be saved (None), and with
+    ``"hs"`` of the carries after each step only h is looked at.
+    """
     local, own = local_of(walk.gates), constants.weights.own
-    ahead = save or not tuning.stepwise
+    save, ahead = keep == "gates", keep != "hs" or not tuning.stepwise
     xs = x_part(walk, constants, steps.xs) if ahead else steps.xs
 
     def step(carry: State, t: tuple[Any, ...]) -> tuple[State, tuple[State, Any]]:
@@ -76,7 +80,11 @@ def backward(
     d: tuple[State, State],
     dhs: Array,
 ) -> tuple[Any, tuple[State, State]]:
-    """What ``Local.gradient`` needs of each step, and the cotangents of (carry, reset_to)."""
+    """What ``Local.gradient`` needs of each step, 0 at padding; the cotangents of both carries.
+
+    ``u_t`` is Uᵀ, ``dhs`` the cotangents of all h; ``d`` those of the carry after the chunk, and of
+    ``reset_to`` so far, to which this adds.
+    """
     jac, pull = local_of(walk.gates).prepare(values)
 
     def step(d: tuple[State, State], t: tuple[Any, ...]) -> tuple[tuple[State, State], Any]:
