@@ -36,7 +36,7 @@ def init_params(
         input_size: features of x, at least 1.
         hidden_size: units of h and c, at least 1.
         forget_bias: the forget gate's bias.
-        bias: False for an LSTM without one (``forget_bias`` then has no effect).
+        bias: False for none.
         dtype: of all weights.
 
     Raises:

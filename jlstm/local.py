@@ -1,12 +1,8 @@
 """The local derivative of a step: from the equations of a cell, or by hand.
 
-A step is a small function (x·W, h'·U, carry') -> carry. Once a chunk of steps has been computed,
-all values of it are known, so its derivative can be prepared for all steps at once, and the walk
-through time only applies it, step by step. What remains, the gradients of the cell's own weights,
-is again for all steps at once.
-
-``Local`` is what the engine uses. ``by_hand`` makes it of a ``Derivative``, ``from_equations`` of
-the step itself, by ``jax.vjp`` and ``jax.linearize``.
+A step is a small function (x·W, h'·U, carry') -> carry. When a chunk of steps has been computed,
+its derivative can be prepared for all of them at once, and the walk through time only applies it,
+step by step. The gradients of the cell's own weights are then again for all steps at once.
 """
 
 from collections.abc import Callable

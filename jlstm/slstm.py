@@ -102,17 +102,7 @@ class SLSTM:
     ) -> SLSTMParams:
         """Fresh weights, drawn as those of ``init_params``, each head of U on its own.
 
-        Args:
-            key: a key of ``jax.random``.
-            input_size: features of x, at least 1.
-            hidden_size: units, a multiple of the heads.
-            forget_bias: the forget gate's bias.
-            bias: False for none.
-            dtype: of all weights.
-
-        Raises:
-            TypeError: an argument of another type, or a dtype that is not floating-point.
-            ValueError: a size below 1 or that the heads do not divide; a bias that is not finite.
+        Arguments and errors are those of ``init_params``; hidden_size is a multiple of the heads.
         """
         dtype = check_init(key, input_size, hidden_size, forget_bias, bias, dtype)
         if hidden_size % self.heads:

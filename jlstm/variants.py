@@ -15,8 +15,7 @@ falls away, and what is left with no option at all is equations (1) to (6)::
     h   = ζ_h ⊙ h' + (1 − ζ_h) ⊙ r
 
 σ, φ and ψ are any activations, the first for the gates. N takes a vector to mean 0 and variance 1,
-times a gain, and N(v) has a shift as well. The derivative comes from these equations, but for the
-slopes of activations, clippings and N, which are given by hand where that is quicker.
+times a gain, and N(v) has a shift as well. The derivative comes from these equations.
 
 Sources: peepholes, Gers & Schmidhuber 2000, "Recurrent nets that time and count"; coupled gates,
 Greff et al. 2017, "LSTM: a search space odyssey"; layer normalisation, Ba et al. 2016, equations
@@ -87,31 +86,15 @@ class Noise(NamedTuple):
     """0 where the candidate is dropped, else 1/(1 − rate)."""
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def normalise(a: Float[Array, "*batch n"], epsilon: float) -> Float[Array, "*batch n"]:
     """Layer normalisation over the last axis (Ba et al. 2016): (a − mean)/√(variance + ε).
 
     In at least 32 bits, as squares of 16 bits overflow.
     """
-    return _normal(a, epsilon)[0].astype(a.dtype)
-
-
-def _normal(a: Array, epsilon: float) -> tuple[Array, Array]:
-    """The normalised vector and 1/√(variance + ε)."""
     wide = a.astype(at_least_32_bits(a.dtype))
     centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
     rate = jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
-    return centred * rate, rate
-
-
-@normalise.defjvp
-def _normalise_jvp(epsilon: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    """With n the normalised vector: ṅ = rate·(ȧ − mean(ȧ) − n·mean(n ⊙ ȧ))."""
-    (a,), (da,) = primals, tangents
-    n, rate = _normal(a, epsilon)
-    mean, wide = partial(jnp.mean, axis=-1, keepdims=True), da.astype(n.dtype)
-    tangent = rate * (wide - mean(wide) - n * mean(n * wide))
-    return n.astype(a.dtype), tangent.astype(a.dtype)
+    return (centred * rate).astype(a.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,19 +220,8 @@ class Variant:
 
         Peepholes start at 0 and gains at 1. Where f = 1 − i, the bias of i starts at −forget_bias.
 
-        Args:
-            key: a key of ``jax.random``.
-            input_size: features of x, at least 1.
-            hidden_size: units of c, at least 1.
-            output_size: units of h, with a projection from hidden_size to it (orthogonal);
-                None for none.
-            forget_bias: the forget gate's bias.
-            bias: False for none.
-            dtype: of all weights.
-
-        Raises:
-            TypeError: an argument of another type, or a dtype that is not floating-point.
-            ValueError: a size below 1, or a bias that is not finite.
+        Arguments and errors are those of ``init_params``, and ``output_size``: the units of h, with
+        a projection to them (orthogonal); None for no projection.
         """
         dtype = check_init(key, input_size, hidden_size, forget_bias, bias, dtype)
         if output_size is not None:

@@ -28,6 +28,7 @@ COMMON = {
     "not_finite": ("hope",),
     "seed": (-1, 0.5, 2**31),
     "tensorboard": (1, "yes"),
+    "implementation": ("native", 1),
     "name": ("a/b", "", ".", "..", ".hidden", "a/"),
 }
 BAD = {
