@@ -20,6 +20,7 @@ from witness import equations_of
 
 import jlstm
 from jlstm import Carry, LSTMParams, Stack, Variant, VariantParams, activations, init_stack, stack
+from jlstm.dropout import dropout_mask
 from jlstm.equations import PLAIN
 from jlstm.layers import (
     LayerParams,
@@ -30,7 +31,6 @@ from jlstm.layers import (
     maximum,
     mean,
 )
-from jlstm.dropout import dropout_mask
 
 # float64 rounds at 1.1e-16; a gradient here is a sum of some hundred terms through a few layers.
 ROUNDING = 1e-12
