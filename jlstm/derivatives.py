@@ -164,7 +164,11 @@ def gradients(
 def jvp(
     plan: Plan, constants: Constants, carry: State, steps: Steps
 ) -> tuple[State, Float[Array, "time *batch output"]]:
-    """The same; its derivative is ``_jvp_rule``, chunk after chunk."""
+    """The same; its derivative is ``_jvp_rule``, chunk after chunk.
+
+    Chunk and unroll are those of the CPU everywhere: where JAX differentiates a choice of platform,
+    it keeps what each branch needs.
+    """
     keep = jax.checkpoint_policies.save_only_these_names(*plan.policy.names)
     _, tuning = plan._replace(kernel=XLA).tuned(constants.weights, steps.xs, True, "cpu")
     rule = jax.checkpoint(partial(_jvp, plan, tuning), policy=keep, prevent_cse=False)

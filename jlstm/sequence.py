@@ -169,8 +169,9 @@ def lstm(
             c of every step. ``"chunks"``: h and c between chunks, for very long sequences. What is
             not kept is computed again.
         chunk: steps in a chunk; None for the measured best (``jlstm.kernels.xla``) on the platform
-            that the program is compiled for. ``"autodiff"`` is cut into chunks only for
-            residuals="chunks". A symbolic time, in ``jax.export``, is one chunk.
+            that the program is compiled for, or for ``"jvp"`` and ``"autodiff"`` on CPU.
+            ``"autodiff"`` is cut into chunks only for residuals="chunks". A symbolic time, in
+            ``jax.export``, is one chunk.
         unroll: steps of the inner loop that are compiled as one; None as for chunk.
         compute_dtype: the dtype to which the factors of matrix products are rounded, say
             ``jnp.bfloat16``. Sums, gate arithmetic and the carry keep the parameters' dtype. In the

@@ -700,8 +700,9 @@ picture(figure)
 # \partial c/\partial c^{t-1} &= f
 # \end{aligned}$$
 #
-# `jlstm.equations` has them as `jacobian`; and `pullback`, which is a whole step of back-propagation but
-# for the product with $U$, is three lines. Linear means that we may add before or after:
+# `jlstm.equations` has them as `jacobian`; and `pullback`, which is a whole step of
+# back-propagation but for the product with $U$, is three lines. Linear means that we may add before
+# or after:
 
 # %%
 gates = Activated(jnp.concatenate([tape["i"], tape["f"]], axis=-1), tape["g"], tape["o"])
