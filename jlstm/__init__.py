@@ -5,8 +5,9 @@ here that was not asked for.
 """
 
 from importlib import import_module, metadata
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from jlstm.extras import file_in
 
 if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from jlstm.comparison import Comparison as Comparison
@@ -54,9 +55,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"jlstm.{_HOME[name]}"), name)
         globals()[name] = value
         return value
-    if not name.startswith("_") and find_spec(f"jlstm.{name}"):
-        return import_module(f"jlstm.{name}")  # a file, whether or not it was imported before
-    raise AttributeError(f"module 'jlstm' has no attribute {name!r}")
+    return file_in(__name__, name)
 
 
 def __dir__() -> list[str]:

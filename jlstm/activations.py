@@ -1,7 +1,7 @@
-"""Activations: what a gate or a cell may be squashed with.
+"""Activations: the nonlinear functions of gates and cells.
 
 The list is that of ONNX's LSTM operator, which names them so; ``activation`` makes one of any
-elementwise function. Derivatives are JAX's, on a kink the slope of one side.
+elementwise function. Derivatives are JAX's; at a kink they are those of one side of it.
 """
 
 from collections.abc import Callable
@@ -131,7 +131,7 @@ def affine(alpha: float = 1.0, beta: float = 0.0) -> Activation:
 
 
 def leaky_relu(alpha: float = 0.01) -> Activation:
-    """A where a > 0, else alpha·a."""
+    """max(0, a) + alpha·min(0, a)."""
     return _with(_leaky_relu, alpha)
 
 

@@ -38,7 +38,7 @@ from jlstm.linear import (
     transposed,
 )
 from jlstm.local import Values, local_of
-from jlstm.plan import POLICIES, Plan, Policy, in_chunks, starts
+from jlstm.plan import Plan, Policy, in_chunks, starts
 from jlstm.walk import (
     Constants,
     Steps,
@@ -95,6 +95,7 @@ def _forward(
 
         return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
 
+    plan.check(constants.weights, steps.xs, gradient=policy is not None)
     choice = partial(plan.tuned, constants.weights, steps.xs, policy is not None)
     out: tuple[State, Any] = on_platform(run, choice, constants, carry, steps)
     return out
@@ -208,9 +209,7 @@ def _jvp_rule(plan: Plan, tuning: Tuning, primals: Any, tangents: Any) -> tuple[
     last, after, saved = XLA.forward(tuning, walk, constants, carry, steps, keep="gates")
     # The names by which ``jvp`` says what may be kept for a backward pass.
     after, saved = _named(after, "carries"), _named(saved, "gates")
-    known = values(
-        walk, constants, steps, carry, after, saved if plan.policy != POLICIES["carry"] else None
-    )
+    known = values(walk, constants, steps, carry, after, None if plan.policy.step_again else saved)
 
     def linear(*terms: tuple[Callable[..., Array], Any, Any]) -> Columns:
         moved = [f(a, w, walk.dtype) for f, a, w in terms if not (_is_zero(a) or _is_zero(w))]
@@ -271,7 +270,7 @@ def autodiff(
         new = select(t.valid, new, carry)
         return new, new.h
 
-    one = jax.checkpoint(step, prevent_cse=False) if policy == POLICIES["carry"] else step
+    one = jax.checkpoint(step, prevent_cse=False) if policy.step_again else step
 
     def scan(carry: State, data: tuple[Steps, Any]) -> tuple[State, Array]:
         unroll = plan.unroll or 1

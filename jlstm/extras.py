@@ -1,6 +1,7 @@
-"""Packages that are installed only by those who want what needs them."""
+"""Packages that may be missing, and files of jlstm that are imported when they are asked for."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 
@@ -24,3 +25,14 @@ def require(module: str, extra: str) -> ModuleType:
             f"{package} is not installed; it comes with: pip install 'jlstm[{extra}]'", name=package
         ) from None
     return import_module(module)
+
+
+def file_in(package: str, name: str) -> ModuleType:
+    """``__getattr__`` of a package: its files are there whether or not they were imported before.
+
+    Raises:
+        AttributeError: there is no file of this name.
+    """
+    if name.startswith("_") or find_spec(f"{package}.{name}") is None:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return import_module(f"{package}.{name}")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jlstm.types import check_array, check_float
@@ -91,8 +92,8 @@ class Extras:
     derivative: Derivative | None = None
     """The derivative by hand, for a cell that is ``summed``; from the equations if None."""
     noise: Callable[[PRNGKeyArray, Array, State], Any] | None = None
-    """(keys ``[*batch]``, number of the step, carry') to the random masks of one step. It is called
-    again wherever they are needed."""
+    """(keys ``[*batch]``, number of the step, shapes and dtypes of carry') to the random masks of a
+    step. It is called again wherever they are needed."""
     mask: Callable[[PRNGKeyArray, Array], Array] | None = None
     """(keys ``[*batch]``, h') to what h' is multiplied with before h'·U, the same at every step."""
     rounded: Callable[[Any], Gates] | None = None
@@ -118,6 +119,9 @@ def check_gates(gates: Any) -> Gates:
             "gates: expected a cell, such as Variant(), with the functions init, start and step, "
             f"got {type(gates).__name__} {gates!r}"
         )
+    extras = extras_of(gates)
+    if extras.derivative is not None and not extras.summed:
+        raise ValueError("gates: expected extras.summed where extras.derivative is given")
     try:
         hash(gates)
     except TypeError:
@@ -139,6 +143,13 @@ def check_weights(gates: Gates, params: Any) -> Any:
     check = getattr(gates, "check", None)
     if check is not None:
         return check(params)
+    for leaf in jax.tree.leaves(params):
+        if not isinstance(leaf, jax.Array | np.ndarray):
+            raise TypeError(
+                "params: expected a NamedTuple of arrays, or a dataclass of them that is known to "
+                f"JAX (jax.tree_util.register_dataclass), got one with {type(leaf).__name__} in it"
+            )
+        check_float("params", leaf.dtype)
     for name in ("w_ih", "w_hh"):
         if not hasattr(params, name):
             raise TypeError(
@@ -167,6 +178,8 @@ def check_state(name: str, gates: Gates, params: Any, carry: Any, batch: Sequenc
             "gates: expected a start that is a NamedTuple or dataclass with a field h, got "
             f"{type(wanted).__name__}"
         )
+    for leaf in jax.tree.leaves(wanted):
+        check_float("gates.start", leaf.dtype)
     *blocks, rows, _, _ = params.w_hh.shape
     if math.prod(blocks) * rows != wanted.h.shape[-1]:
         raise ValueError(

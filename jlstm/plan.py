@@ -38,6 +38,11 @@ class Policy(NamedTuple):
         return ("carries",) * self.carries + ("gates",) * self.gates
 
     @property
+    def step_again(self) -> bool:
+        """Whether each step is computed again from its carry."""
+        return self.carries and not self.gates
+
+    @property
     def wanted(self) -> Literal["gates", "carries", "hs"]:
         """What a kernel has to give for all steps."""
         return "gates" if self.gates else "carries" if self.carries else "hs"
@@ -86,10 +91,10 @@ class Plan(NamedTuple):
         borders = not self.policy.carries
         return Problem(platform, self.walk, shape, columns, xs.dtype, borders, gradient)
 
-    def check(self, weights: Weights, xs: Array) -> None:
+    def check(self, weights: Weights, xs: Array, gradient: bool) -> None:
         """Raise ValueError where the kernel that was asked for cannot do this on any platform."""
         if self.kernel is not None:
-            asked = (self.problem(weights, xs, True, platform) for platform in PLATFORMS)
+            asked = (self.problem(weights, xs, gradient, platform) for platform in PLATFORMS)
             check_refusal(self.kernel, asked)
 
     def tuned(

@@ -34,7 +34,7 @@ from jlstm.checks import check_choice, check_size
 from jlstm.gates import Columns, Extras
 from jlstm.initializers import check_batch_shape, check_init, glorot_per_gate, orthogonal_per_gate
 from jlstm.linear import along
-from jlstm.types import check_fields, exportable
+from jlstm.types import at_least_32_bits, check_fields, exportable
 
 State = Float[Array, "*batch hidden"]
 
@@ -62,7 +62,8 @@ class SLSTMCarry(NamedTuple):
     n: State
     """The normaliser, times exp(−m)."""
     m: State
-    """The stabiliser: the logarithm of the scale of c and n."""
+    """The stabiliser: the logarithm of the scale of c and n; in at least 32 bits, as it may grow
+    until 16 bits no longer tell its steps apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +132,9 @@ class SLSTM:
 
     def start(self, params: SLSTMParams, batch_shape: int | Sequence[int] = ()) -> SLSTMCarry:
         """The carry before the first step: zeros."""
-        shape = *check_batch_shape(batch_shape), params.w_ih.shape[-1]
-        return SLSTMCarry(*(jnp.zeros(shape, params.w_ih.dtype) for _ in range(4)))
+        shape, dtype = (*check_batch_shape(batch_shape), params.w_ih.shape[-1]), params.w_ih.dtype
+        h, c, n = (jnp.zeros(shape, dtype) for _ in range(3))
+        return SLSTMCarry(h, c, n, jnp.zeros(shape, at_least_32_bits(dtype)))
 
     def step(
         self, own: SLSTMParams, x_part: Columns, h_part: Columns, carry: SLSTMCarry, noise: None
@@ -145,9 +147,10 @@ class SLSTM:
         z_i, z_f, z_g, z_o = jnp.split(z, 4, axis=-1)
         g = jnp.tanh(z_g)
         log_f = jax.nn.log_sigmoid(z_f) if self.forget == "sigmoid" else z_f
+        z_i, log_f = z_i.astype(m.dtype), log_f.astype(m.dtype)
         kept = jnp.where(n == 0, z_i, m + log_f)
         m = jnp.maximum(kept, z_i)
-        i, f = jnp.exp(z_i - m), jnp.exp(kept - m)
+        i, f = jnp.exp(z_i - m).astype(c.dtype), jnp.exp(kept - m).astype(c.dtype)
         c = f * c + i * g
         n = f * n + i
         h = jax.nn.sigmoid(z_o) * (c / n)

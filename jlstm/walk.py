@@ -56,7 +56,14 @@ def select(mask: Array | None, yes: Any, no: Any) -> Any:
     """``yes`` where the mask is True, else ``no``, for all arrays of two pytrees."""
     if mask is None:
         return yes
-    return jax.tree.map(lambda a, b: jnp.where(mask, a, along(b, a)), yes, no)
+
+    def choose(yes: Array, no: Array) -> Array:
+        # The mask ends in an axis of size 1; an array has any number of axes after the batch.
+        *lead, _ = mask.shape
+        fitted = mask.reshape(*lead, *[1] * (yes.ndim - len(lead)))
+        return jnp.where(fitted, yes, along(no, yes))
+
+    return jax.tree.map(choose, yes, no)
 
 
 def zeros_like(tree: Any) -> Any:
@@ -65,7 +72,7 @@ def zeros_like(tree: Any) -> Any:
 
 
 def masked(constants: Constants, h: Array) -> Array:
-    """H' as U sees it, for one step or for many."""
+    """What U sees of h', for one step or for many."""
     return h if constants.mask is None else h * along(constants.mask, h)
 
 
@@ -84,9 +91,10 @@ def noise(walk: Walk, constants: Constants, number: Array | None, carry: State) 
     draw, keys = extras_of(walk.gates).noise, constants.keys
     if draw is None or keys is None or number is None:
         return None
-    if number.ndim == 0:
-        return draw(keys, number, carry)
-    one = jax.eval_shape(lambda: jax.tree.map(lambda a: jnp.sum(a, 0), carry))  # shapes of a step
+    lead = number.ndim  # 1 where there are many steps
+    one = jax.eval_shape(lambda: jax.tree.map(lambda a: jnp.sum(a, tuple(range(lead))), carry))
+    if lead == 0:
+        return draw(keys, number, one)
     return draw_steps(lambda keys, t: draw(keys, t, one), keys, number)
 
 

@@ -648,3 +648,93 @@ def run(gates=None, params=FRESH, carry=None, **options):
 def test_bad_input(wrong, error, message):
     with pytest.raises(error, match=message):
         wrong()
+
+
+# Carries of other kinds
+
+
+class MemoryCarry(NamedTuple):
+    h: Any  # [*batch, n]
+    memory: Any  # [*batch, n, n], as of an mLSTM
+    count: Any  # [*batch]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A cell that remembers outer products, and how many steps it has seen."""
+
+    def init(self, key, input_size, hidden_size, dtype=np.float64):
+        params = GRU().init(key, input_size, hidden_size, dtype)
+        return jax.tree.map(
+            lambda w: w + 0.3 * jnp.cos(jnp.arange(w.size)).reshape(w.shape), params
+        )
+
+    def start(self, params, batch_shape):
+        n, dtype = params.w_hh.shape[-1], params.w_hh.dtype
+        shapes = (n,), (n, n), ()
+        return MemoryCarry(*(jnp.zeros((*batch_shape, *shape), dtype) for shape in shapes))
+
+    def step(self, own, x_part, h_part, carry, noise):
+        k, v, q = jnp.split(jnp.tanh(x_part + h_part), 3, axis=-1)
+        memory = 0.8 * carry.memory + k[..., :, None] * v[..., None, :]
+        count = carry.count + 0.1
+        h = jnp.sum(memory * q[..., :, None], axis=-2) / (1 + count[..., None])
+        return MemoryCarry(h, memory, count)
+
+
+@pytest.mark.parametrize("masks", [{}, {"lengths": True}, {"resets": True}, MASKS])
+@pytest.mark.parametrize("derivative", ["vjp", "jvp"])
+def test_a_carry_with_any_axes_after_the_batch(derivative, masks):
+    # As many sequences as units: a mask along the wrong axis would fit.
+    cell, (time, batch, n) = Memory(), (7, 3, 3)
+    params = cell.init(jax.random.key(0), 4, n)
+    xs = jax.random.normal(jax.random.key(1), (time, batch, 4), np.float64)
+    carry = jax.tree.map(lambda a: a + jnp.sin(jnp.arange(a.size)).reshape(a.shape) ** 2,
+                         cell.start(params, (batch,)))  # fmt: skip
+    given = {
+        "lengths": jnp.asarray([7, 4, 0]) if "lengths" in masks else None,
+        "resets": jax.random.bernoulli(jax.random.key(2), 0.3, (time, batch))
+        if "resets" in masks
+        else None,
+        "reset_to": jax.tree.map(lambda a: 0.5 * a, carry) if "reset_to" in masks else None,
+    }
+
+    def run(params, carry, xs, **options):
+        return jlstm.lstm(params, carry, xs, gates=cell, chunk=3, **given, **options)
+
+    def one(n):
+        """A sequence by itself, in which no mask can go along a wrong axis."""
+        pick = partial(jax.tree.map, lambda a: a[n])
+        alone = {
+            "lengths": given["lengths"] if given["lengths"] is None else given["lengths"][n],
+            "resets": given["resets"] if given["resets"] is None else given["resets"][:, n],
+            "reset_to": pick(given["reset_to"]),
+        }
+        return jlstm.lstm(params, pick(carry), xs[:, n], gates=cell, **alone)
+
+    last, hs = run(params, carry, xs)
+    for k in range(batch):
+        expected = one(k)
+        assert_trees_agree((jax.tree.map(lambda a, k=k: a[k], last), hs[:, k]), expected, ROUNDING)
+
+    def loss(*point, **options):
+        last, hs = run(*point, **options)
+        return jnp.sum(hs**2) + sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(last))
+
+    for residuals in ("gates", "carry", "chunks"):
+        gradient = jax.jit(jax.grad(partial(loss, derivative=derivative, residuals=residuals),
+                                    (0, 1, 2)))  # fmt: skip
+        expected = jax.grad(partial(loss, derivative="autodiff"), (0, 1, 2))(params, carry, xs)
+        assert_trees_agree(gradient(params, carry, xs), expected, ROUNDING)
+
+
+@dataclass(frozen=True)
+class Counting(Memory):
+    def start(self, params, batch_shape):
+        return super().start(params, batch_shape)._replace(count=jnp.zeros(batch_shape, int))
+
+
+def test_a_carry_of_integers_is_refused():
+    params = Memory().init(jax.random.key(0), 4, 3)
+    with pytest.raises(TypeError, match=r"gates\.start: expected a floating-point dtype, got int"):
+        jlstm.lstm(params, None, jnp.zeros((2, 4)), gates=Counting())

@@ -13,6 +13,7 @@ from witness import assert_trees_agree
 
 import jlstm
 from jlstm import SLSTM, SLSTMCarry, SLSTMParams, Stack, init_stack, stack
+from jlstm.types import at_least_32_bits
 
 # float64 rounds at 1.1e-16; a gradient here is a sum of some hundred terms through seven steps.
 ROUNDING = 1e-12
@@ -73,7 +74,7 @@ def problem_of(
 
     def carry():
         h, c, n, m = (normal(*batch, hidden) for _ in range(4))
-        return SLSTMCarry(h, c, jnp.exp(n), m)
+        return SLSTMCarry(h, c, jnp.exp(n), m.astype(at_least_32_bits(jnp.dtype(dtype))))
 
     some = draw.integers(0, time, endpoint=True, size=batch)
     if some.size > 1:
@@ -87,7 +88,7 @@ def problem_of(
         gates=SLSTM(heads=heads, forget=forget),
         point=(params, carry(), normal(time, *batch, inputs), carry() if reset_to else None),
         cotangents=(
-            SLSTMCarry(*(normal(*batch, hidden) for _ in range(4))),
+            carry(),
             normal(time, *batch, hidden),
         ),
         masks={
@@ -385,7 +386,13 @@ def test_large_inputs_of_both_signs_stay_finite(forget):
 def test_all_stays_in_the_dtype_of_the_weights(derivative, dtype, tolerance):
     problem = problem_of(14, dtype=dtype, **MASKS)
     answer = pulled_back(problem, derivative=derivative, chunk=3)
-    assert {a.dtype for a in jax.tree.leaves(answer)} == {jnp.dtype(dtype)}
+    (carry, hs), gradients = answer
+    narrow = [*carry[:3], hs, *gradients[0], *gradients[1][:3], gradients[2], *gradients[3][:3]]
+    assert {a.dtype for a in narrow} == {jnp.dtype(dtype)}
+    # The stabiliser alone has at least 32 bits.
+    assert {a.dtype for a in (carry.m, gradients[1].m, gradients[3].m)} == {
+        at_least_32_bits(jnp.dtype(dtype))
+    }
     wide = problem._replace(
         point=jax.tree.map(lambda a: a.astype(np.float64), problem.point),
         cotangents=jax.tree.map(lambda a: a.astype(np.float64), problem.cotangents),
@@ -539,7 +546,8 @@ class TestInit:
         cell = SLSTM(heads=3)
         carry = cell.start(cell.init(jax.random.key(0), 5, 6, dtype=jnp.float16), batch)
         shape = (*((batch,) if batch == 3 else batch), 6)
-        assert {(a.shape, a.dtype) for a in carry} == {(shape, jnp.dtype("float16"))}
+        assert {a.shape for a in carry} == {shape}
+        assert [a.dtype.name for a in carry] == ["float16", "float16", "float16", "float32"]
         assert not any(a.any() for a in carry)
 
 

@@ -43,8 +43,8 @@ class Tuning(NamedTuple):
 class Kernel(NamedTuple):
     """One way to walk through a chunk; the signatures are those of ``jlstm.kernels.xla``.
 
-    It finds all carries from x and the first carry (x·W is its own to compute), and the cotangents
-    of all steps from those of all h. What it saves is what ``Local.forward`` saves. Products over
+    It finds all carries from x and the first carry, computing x·W itself, and the cotangents of all
+    steps from those of all h. What it saves is what ``Local.forward`` saves. Products over
     time, residual policies and rules of differentiation stay with the engine. ``forward`` and
     ``backward`` need no derivative of their own: where JAX asks for one (for second derivatives),
     the engine takes that of the scan; and so it does for symbolic sizes and explicit mesh axes.
