@@ -111,6 +111,7 @@ def _run(
         return blanked
 
     constants = _constants(gates, params, reset_to, inputs.keys)
+    plan.check(constants.weights, steps.xs, gradient=False)
     steps = steps._replace(xs=blank(steps.xs))
     carry, hs = DERIVATIVES[derivative](plan, constants, carry, steps)
     return carry, blank(hs)

@@ -483,3 +483,13 @@ def test_over_devices():
     layer = jlstm.over_devices(jlstm.lstm, jax.devices()[:2])
     answer = run_jlstm(problem, layer=layer, implementation=NUMPY)
     assert_agree(answer, run_jlstm(problem, derivative="autodiff"), 1e-12)
+
+
+def test_a_kernel_for_the_forward_pass_alone():
+    here = NUMPY._replace(refuses=lambda p: "no gradient" if p.gradient else None)
+    params, carry, xs = plain()
+    last, hs = jlstm.lstm(params, carry, xs, implementation=here)
+    assert_trees_agree((last, hs), jlstm.lstm(params, carry, xs), ROUNDING)
+    assert CALLS
+    with pytest.raises(ValueError, match="implementation: 'numpy' cannot do this: no gradient"):
+        gradient(params, carry, xs, implementation=here)
