@@ -38,7 +38,7 @@ from jlstm.linear import (
     transposed,
 )
 from jlstm.local import Values, local_of
-from jlstm.plan import Plan, Policy, in_chunks, starts
+from jlstm.plan import Plan, in_chunks, starts
 from jlstm.walk import (
     Constants,
     Steps,
@@ -64,40 +64,37 @@ def vjp(
     plan: Plan, constants: Constants, carry: State, steps: Steps
 ) -> tuple[State, Float[Array, "time *batch output"]]:
     """The carry after the last step, and the outputs; their derivative is ``_vjp_bwd``."""
-
-    def keep(first: State, after: State, saved: None) -> Any:
-        return after.h
-
-    return _forward(plan, None, keep, constants, carry, steps)
+    last, kept = _forward(plan, constants, carry, steps, gradient=False)
+    return last, kept["hs"]
 
 
 def _vjp_fwd(
     plan: Plan, constants: Constants, carry: State, steps: Steps
 ) -> tuple[tuple[State, Array], Any]:
-    policy = plan.policy
-    last, kept = _forward(plan, policy, policy.keep, constants, carry, steps)
-    hs = kept["carries"].h if policy.carries else kept.pop("hs")
+    last, kept = _forward(plan, constants, carry, steps, gradient=True)
+    hs = kept["carries"].h if plan.policy.carries else kept.pop("hs")
     return (last, hs), (constants, carry, steps, kept)
 
 
 def _forward(
-    plan: Plan, policy: Policy | None, keep: Any, constants: Constants, carry: State, steps: Steps
-) -> tuple[State, Any]:
-    """The carry after the last step, and what is kept of all chunks; no policy, no gradient."""
+    plan: Plan, constants: Constants, carry: State, steps: Steps, *, gradient: bool
+) -> tuple[State, dict[str, Any]]:
+    """The carry after the last step, and what is kept of all chunks: h alone without a gradient."""
+    policy = plan.policy
 
     def run(
         kernel: Kernel, tuning: Tuning, constants: Constants, carry: State, steps: Steps
     ) -> Any:
         def walk(first: State, data: tuple[Steps, Any]) -> tuple[State, Any]:
-            wanted = "hs" if policy is None else policy.wanted
-            last, *found = kernel.forward(plan.walk, constants, first, data[0], keep=wanted)
-            return last, keep(first, *found)
+            wanted = policy.wanted if gradient else "hs"
+            last, after, saved = kernel.forward(plan.walk, constants, first, data[0], keep=wanted)
+            return last, policy.keep(first, after, saved) if gradient else {"hs": after.h}
 
         return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
 
-    plan.check(constants.weights, steps.xs, gradient=policy is not None)
-    choice = partial(plan.tuned, constants.weights, steps.xs, policy is not None)
-    out: tuple[State, Any] = on_platform(run, choice, constants, carry, steps)
+    plan.check(constants.weights, steps.xs, gradient)
+    choice = partial(plan.tuned, constants.weights, steps.xs, gradient)
+    out: tuple[State, dict[str, Any]] = on_platform(run, choice, constants, carry, steps)
     return out
 
 

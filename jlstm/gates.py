@@ -165,33 +165,41 @@ def check_weights(gates: Gates, params: Any) -> Any:
     return jax.tree.map(jnp.asarray, params)
 
 
-def check_state(name: str, gates: Gates, params: Any, carry: Any, batch: Sequence[int]) -> State:
-    """``carry`` as JAX arrays, None as it is; raise unless it is one of this cell, ``[*batch, ·]``.
+def first_state(gates: Gates, params: Any, batch: Sequence[int]) -> State:
+    """Shapes and dtypes of a carry of this cell, ``[*batch, ·]``, by what ``start`` gives.
 
     Raises:
-        TypeError: a carry of another kind, or of another dtype; a cell whose carry has no h.
-        ValueError: a shape that does not fit.
+        TypeError: a start without h, or not of floating-point arrays.
+        ValueError: h has not as many units as w_hh has rows.
     """
-    wanted = jax.eval_shape(lambda: gates.start(params, tuple(batch)))
-    if not hasattr(wanted, "h"):
+    first = jax.eval_shape(lambda: gates.start(params, tuple(batch)))
+    if not hasattr(first, "h"):
         raise TypeError(
             "gates: expected a start that is a NamedTuple or dataclass with a field h, got "
-            f"{type(wanted).__name__}"
+            f"{type(first).__name__}"
         )
-    for leaf in jax.tree.leaves(wanted):
+    for leaf in jax.tree.leaves(first):
         check_float("gates.start", leaf.dtype)
     *blocks, rows, _, _ = params.w_hh.shape
-    if math.prod(blocks) * rows != wanted.h.shape[-1]:
+    if math.prod(blocks) * rows != first.h.shape[-1]:
         raise ValueError(
-            f"params.w_hh: expected {wanted.h.shape[-1]} rows, as h has so many units by "
+            f"params.w_hh: expected {first.h.shape[-1]} rows, as h has so many units by "
             f"gates.start, got {math.prod(blocks) * rows}"
         )
-    if carry is None:
-        return None
-    if type(carry) is not type(wanted):
-        raise TypeError(f"{name}: expected {type(wanted).__name__}, got {type(carry).__name__}")
+    return first
+
+
+def check_state(name: str, carry: Any, first: State) -> State:
+    """``carry`` as JAX arrays; raise unless it is like ``first``, from ``first_state``.
+
+    Raises:
+        TypeError: a carry of another kind, or of another dtype.
+        ValueError: a shape that does not fit.
+    """
+    if type(carry) is not type(first):
+        raise TypeError(f"{name}: expected {type(first).__name__}, got {type(carry).__name__}")
 
     def check(path: Any, one: jax.ShapeDtypeStruct, value: Any) -> Array:
         return check_array(name + jax.tree_util.keystr(path), value, one.shape, one.dtype)
 
-    return jax.tree_util.tree_map_with_path(check, wanted, carry)
+    return jax.tree_util.tree_map_with_path(check, first, carry)

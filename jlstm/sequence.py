@@ -16,7 +16,15 @@ from jlstm.checks import check_choice, check_flag, check_size
 from jlstm.derivatives import DERIVATIVES, Derivative
 from jlstm.dropout import sequence_keys, step_numbers
 from jlstm.equations import PLAIN
-from jlstm.gates import Gates, State, check_gates, check_state, check_weights, extras_of
+from jlstm.gates import (
+    Gates,
+    State,
+    check_gates,
+    check_state,
+    check_weights,
+    extras_of,
+    first_state,
+)
 from jlstm.kernels import Kernel, check_implementation
 from jlstm.linear import alike, along, flatten
 from jlstm.plan import POLICIES, Plan, Residuals
@@ -56,9 +64,7 @@ def cell(
     params, extras = check_weights(check_gates(gates), params), extras_of(gates)
     x = check_array("x", x, ("...", params.w_ih.shape[0]), params.w_hh.dtype)
     batch = x.shape[:-1]
-    if carry is None:
-        raise TypeError("carry: expected the carry of the step before, got None")
-    carry = check_state("carry", gates, params, carry, batch)
+    carry = check_state("carry", carry, first_state(gates, params, batch))
     if t is not None:
         check_step("t", t)
     if key is not None:
@@ -195,8 +201,11 @@ def lstm(
     params, extras = check_weights(check_gates(gates), params), extras_of(gates)
     xs = check_array("xs", xs, ("time", "...", params.w_ih.shape[0]), params.w_hh.dtype)
     time, *batch = xs.shape[:-1]
-    carry = check_state("carry", gates, params, carry, batch)
-    reset_to = check_state("reset_to", gates, params, reset_to, batch)
+    first = first_state(gates, params, batch)
+    if carry is not None:
+        carry = check_state("carry", carry, first)
+    if reset_to is not None:
+        reset_to = check_state("reset_to", reset_to, first)
     if key is not None:
         check_key("key", key)
     keys = sequence_keys(key, batch) if extras.random else None

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import jax
@@ -73,3 +74,16 @@ def ranks_that_fit(request):
     in_core = request.path.stem.removeprefix("test_").removesuffix("_random") in CORE
     with jax.numpy_rank_promotion("raise" if in_core else "allow"):
         yield
+
+
+@pytest.fixture(scope="module")
+def keras(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Keras on JAX; the environment, which it reads on import and never again, is put back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "jax")
+        # Where it would otherwise write its settings into the user's home.
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        keras = pytest.importorskip("keras", reason="the extra `oracles` is not installed")
+    if keras.backend.backend() != "jax":
+        pytest.skip(f"Keras was imported before, for {keras.backend.backend()}")
+    return keras

@@ -5,8 +5,6 @@ The GRU is the very class of the page; nothing of it is written again here.
 
 import itertools
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from witness import assert_trees_agree
+from pasted import blocks, run_as_pasted
+from variant_witness import assert_slopes_agree, pulled_back, random_like
+from witness import as_numpy, assert_trees_agree
 
 import jlstm
 from jlstm import Stack, init_stack, stack
 from jlstm.gates import Extras
 
 PAGE = Path(__file__).parents[1] / "docs" / "own_cell.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+BLOCKS = blocks(PAGE, "python")
 KNOWN: dict[str, Any] = {"__name__": "own_cell"}
 for block in BLOCKS:
     if block is BLOCKS[0] or block.startswith("jax.export."):
@@ -32,9 +32,6 @@ GRU, GRUParams, GRUCarry = (KNOWN[name] for name in ("GRU", "GRUParams", "GRUCar
 
 # float64 rounds at 1.1e-16; a gradient here is a sum of some tens of terms through seven steps.
 ROUNDING = 1e-12
-# Central differences over 2e-6 are off by 1e-12 times the third derivative, and by the rounding of
-# values of about 100, which is 1.4e-14, over 2e-6.
-DIFFERENCES = 3e-7
 RULES = [*itertools.product(("vjp", "jvp", "autodiff"), ("gates", "carry", "chunks"))]
 MASKS = {"lengths": True, "resets": True, "reset_to": True}
 
@@ -43,17 +40,10 @@ MASKS = {"lengths": True, "resets": True, "reset_to": True}
 
 
 def test_the_page_runs_as_pasted(tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(BLOCKS)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
+    printed = run_as_pasted(BLOCKS, tmp_path)
     promised = re.findall(r"print\(.*\)  # (.*)$", "\n".join(BLOCKS), re.MULTILINE)
     assert len(promised) == 3
-    assert result.stdout.splitlines() == promised
+    assert printed == promised
 
 
 def test_a_cell_has_about_25_lines():
@@ -160,26 +150,6 @@ def problem_of(
     )
 
 
-def pulled_back(problem, **options):
-    """(results, gradients of the point)."""
-
-    @jax.jit
-    def run(point, cotangents):
-        out, pull_back = jax.vjp(partial(problem.lstm, **options), *point)
-        return out, pull_back(cotangents)
-
-    return run(problem.point, problem.cotangents)
-
-
-def as_numpy(tree):
-    return jax.tree.map(np.asarray, tree)
-
-
-def random_like(seed, tree):
-    draw = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: jnp.asarray(draw.standard_normal(a.shape), a.dtype), tree)
-
-
 # Values and gradients
 
 CASES: dict[str, dict[str, Any]] = {
@@ -205,21 +175,7 @@ def test_values_are_the_loops_and_gradients_its_differences(case):
     assert_trees_agree(jax.jit(problem.lstm)(*problem.point), expected)
     out, gradients = pulled_back(problem, chunk=3)
     assert_trees_agree(out, expected)
-
-    values, tree = jax.tree.flatten(point)
-
-    def value(n, change):
-        moved = [a + change if k == n else a for k, a in enumerate(values)]
-        results = jax.tree.leaves(problem.witness(*jax.tree.unflatten(tree, moved)))
-        return sum(map(np.vdot, results, jax.tree.leaves(problem.cotangents)))
-
-    found = jax.tree.leaves(gradients)
-    assert len(found) == len(values)
-    for n, gradient in enumerate(found):
-        direction = np.random.default_rng(n).standard_normal(gradient.shape)
-        slope = (value(n, 1e-6 * direction) - value(n, -1e-6 * direction)) / 2e-6
-        scale = float(np.linalg.norm(gradient)) + 1
-        assert abs(np.vdot(gradient, direction) - slope) < DIFFERENCES * scale, n
+    assert_slopes_agree(problem.witness, problem, gradients)
 
 
 @pytest.mark.grid(3)
@@ -445,19 +401,6 @@ def test_export_with_symbolic_sizes(derivative, shape):
 
 # Other people's GRU. Both in float64, in another order of summation.
 OTHERS = 1e-13
-
-
-@pytest.fixture(scope="module")
-def keras(tmp_path_factory):
-    """Keras on JAX; the environment, which it reads on import and never again, is put back."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERAS_BACKEND", "jax")
-        # Where it would otherwise write its settings into the user's home.
-        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        keras = pytest.importorskip("keras", reason="the extra `oracles` is not installed")
-    if keras.backend.backend() != "jax":
-        pytest.skip(f"Keras was imported before, for {keras.backend.backend()}")
-    return keras
 
 
 @pytest.mark.parametrize("case", ["plain", "lengths", "reverse"])

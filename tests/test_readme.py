@@ -1,47 +1,33 @@
 """The README's examples run as they stand, one after the other, and its picture is true."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from pasted import blocks, run_as_pasted
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-def blocks(language):
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
-
-
 @pytest.mark.slow
 def test_the_python_examples_run_as_pasted(tmp_path):
-    examples = blocks("python")
+    examples = blocks(README, "python")
     assert len(examples) >= 2
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(examples)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
+    printed = run_as_pasted(examples, tmp_path)
     # What the comments promise: the shape, then a finite loss.
-    shape, loss = result.stdout.splitlines()
+    shape, loss = printed
     assert shape == "(64, 64)"
     assert 0 < float(loss) < 10
 
 
 def test_the_first_example_has_fifteen_lines():
-    lines = [line for line in blocks("python")[0].splitlines() if line.strip()]
+    lines = [line for line in blocks(README, "python")[0].splitlines() if line.strip()]
     assert len(lines) <= 15
 
 
 @pytest.mark.parametrize("command", ["make demo", "make test"])
 def test_both_commands_are_there(command):
-    assert any(command in block for block in blocks("sh"))
+    assert any(command in block for block in blocks(README, "sh"))
     target = command.removeprefix("make ")
     assert re.search(rf"^{target}:", (README.parent / "Makefile").read_text("utf-8"), re.MULTILINE)
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import slstm_witness
-from witness import assert_trees_agree
+from variant_witness import assert_slopes_agree, pulled_back, random_like
+from witness import as_numpy, assert_trees_agree
 
 import jlstm
 from jlstm import SLSTM, SLSTMCarry, SLSTMParams, Stack, init_stack, stack
@@ -17,9 +18,6 @@ from jlstm.types import at_least_32_bits
 
 # float64 rounds at 1.1e-16; a gradient here is a sum of some hundred terms through seven steps.
 ROUNDING = 1e-12
-# Central differences over 2e-6 are off by 1e-12 times the third derivative, and by the rounding of
-# values of about 100, which is 1.4e-14, over 2e-6.
-DIFFERENCES = 3e-7
 FORGETS = ("sigmoid", "exp")
 RULES = [*itertools.product(("vjp", "jvp", "autodiff"), ("gates", "carry", "chunks"))]
 MASKS = {"lengths": True, "resets": True, "reset_to": True}
@@ -99,45 +97,6 @@ def problem_of(
     )
 
 
-def pulled_back(problem, **options):
-    """(results, gradients of the point)."""
-
-    @jax.jit
-    def run(point, cotangents):
-        out, pull_back = jax.vjp(partial(problem.lstm, **options), *point)
-        return out, pull_back(cotangents)
-
-    return run(problem.point, problem.cotangents)
-
-
-def as_numpy(tree):
-    return jax.tree.map(np.asarray, tree)
-
-
-def random_like(seed, tree):
-    draw = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: jnp.asarray(draw.standard_normal(a.shape), a.dtype), tree)
-
-
-def assert_slopes_agree(problem, gradients, leaves):
-    """Each gradient against a central difference of the NumPy loop, in a random direction."""
-    values, tree = jax.tree.flatten(as_numpy(problem.point))
-    found = jax.tree.leaves(gradients)
-    assert len(found) == len(values)
-
-    def value(n, change):
-        moved = [a + change if k == n else a for k, a in enumerate(values)]
-        results = problem.witness(*jax.tree.unflatten(tree, moved))
-        pairs = zip(jax.tree.leaves(results), jax.tree.leaves(problem.cotangents), strict=True)
-        return sum(np.vdot(a, d) for a, d in pairs)
-
-    for n in leaves:
-        direction = np.random.default_rng(n).standard_normal(values[n].shape)
-        slope = (value(n, 1e-6 * direction) - value(n, -1e-6 * direction)) / 2e-6
-        scale = float(np.linalg.norm(found[n])) + 1
-        assert abs(np.vdot(found[n], direction) - slope) < DIFFERENCES * scale, n
-
-
 # Values and gradients
 
 CASES: dict[str, dict[str, Any]] = {
@@ -164,7 +123,7 @@ def test_values_are_the_loops_and_gradients_its_differences(case, forget):
     assert_trees_agree(jax.jit(problem.lstm)(*problem.point), expected)
     out, gradients = pulled_back(problem, chunk=3)
     assert_trees_agree(out, expected)
-    assert_slopes_agree(problem, gradients, range(len(jax.tree.leaves(problem.point))))
+    assert_slopes_agree(problem.witness, problem, gradients)
 
 
 @pytest.mark.grid(3)
@@ -204,7 +163,7 @@ def test_from_the_zero_start(forget):
     assert_trees_agree(out, expected)
     assert_trees_agree(jax.jit(problem.lstm)(params, None, xs, None), expected)
     leaves = range(len(jax.tree.leaves(problem.point)))
-    assert_slopes_agree(problem, gradients, [*leaves[:3], leaves[-1]])
+    assert_slopes_agree(problem.witness, problem, gradients, [*leaves[:3], leaves[-1]])
     by_autodiff = pulled_back(problem, derivative="autodiff")
     assert_trees_agree((out, gradients), by_autodiff, ROUNDING)
     first, _ = jlstm.cell(params, zeros, xs[0], gates=problem.gates)

@@ -303,6 +303,16 @@ def slope_of(run, problem, leaf, seed):
     return (value(1e-6) - value(-1e-6)) / 2e-6, direction
 
 
+def assert_slopes_agree(run, problem, gradients, leaves=None):
+    """Each gradient (or some) against a difference of ``run``, in a random direction."""
+    found = jax.tree.leaves(gradients)
+    assert len(found) == len(jax.tree.leaves(problem.point))
+    for n in range(len(found)) if leaves is None else leaves:
+        slope, direction = slope_of(run, problem, n, seed=n)
+        scale = float(jnp.linalg.norm(found[n])) + 1
+        assert abs(np.vdot(found[n], direction) - slope) < DIFFERENCES * scale, n
+
+
 def pulling_back(problem, **options):
     """(point, cotangents) -> (results, gradients of the point), compiled."""
 

@@ -152,6 +152,13 @@ def assert_agree(actual: dict[str, Array], expected: dict[str, Array], tolerance
     assert all(error <= tolerance for error in errors.values()), errors
 
 
+def as_numpy(tree: Any) -> Any:
+    """The same pytree, of NumPy arrays."""
+    import jax
+
+    return jax.tree.map(np.asarray, tree)
+
+
 def assert_trees_agree(actual: Any, expected: Any, tolerance: float = 1e-12) -> None:
     """Assert that two pytrees have as many arrays, each within this ``relative_error``."""
     import jax

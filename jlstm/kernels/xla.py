@@ -49,24 +49,22 @@ def forward(
     """
     local, own = local_of(walk.gates), constants.weights.own
     save, ahead = keep == "gates", keep != "hs" or not tuning.stepwise
-    xs = x_part(walk, constants, steps.xs) if ahead else steps.xs
+    if ahead:
+        steps = steps._replace(xs=x_part(walk, constants, steps.xs))
 
-    def step(carry: State, t: tuple[Any, ...]) -> tuple[State, tuple[State, Any]]:
-        x, valid, keep, number = t
-        x = x if ahead else x_part(walk, constants, x)
-        prev = select(keep, carry, constants.reset_to)
+    def step(carry: State, t: Steps) -> tuple[State, tuple[State, Any]]:
+        x = t.xs if ahead else x_part(walk, constants, t.xs)
+        prev = select(t.keep, carry, constants.reset_to)
         h = h_part(walk, constants, prev.h)
-        drawn = noise(walk, constants, number, prev)
+        drawn = noise(walk, constants, t.t, prev)
         if ahead:
             new, saved = local.forward(own, x, h, prev, drawn)
         else:
             new, saved = walk.gates.step(own, x, h, prev, drawn), None
-        new = select(valid, new, carry)
+        new = select(t.valid, new, carry)
         return new, (new, saved if save else None)
 
-    carry, (after, saved) = lax.scan(
-        step, carry, (xs, *steps[1:]), reverse=walk.reverse, unroll=tuning.unroll
-    )
+    carry, (after, saved) = lax.scan(step, carry, steps, reverse=walk.reverse, unroll=tuning.unroll)
     return carry, after, saved
 
 

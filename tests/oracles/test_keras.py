@@ -21,19 +21,6 @@ from jlstm.variants import Variant, VariantParams
 TOLERANCE = 1e-13
 
 
-@pytest.fixture(scope="module")
-def keras(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Keras on JAX; the environment, which it reads on import and never again, is put back."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERAS_BACKEND", "jax")
-        # Where it would otherwise write its settings into the user's home.
-        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        keras = pytest.importorskip("keras", reason="the extra `oracles` is not installed")
-    if keras.backend.backend() != "jax":
-        pytest.skip(f"Keras was imported before, for {keras.backend.backend()}")
-    return keras
-
-
 def promoting() -> Any:
     """What Keras needs and the tests forbid themselves: dtypes that are promoted silently."""
     return jax.numpy_dtype_promotion("standard")
