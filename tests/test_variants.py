@@ -27,6 +27,7 @@ from variant_witness import (
     SOME,
     TOGETHER,
     any_options,
+    assert_slopes_agree,
     loop_of,
     problem_of,
     pulled_back,
