@@ -23,9 +23,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from jlstm.gates import Columns, State, extras_of
-from jlstm.kernels import Kernel, Tuning, on_platform
-from jlstm.kernels.xla import XLA
+from jlstm.gates import Columns, State, Values, extras_of
+from jlstm.kernels import XLA, Kernel, choose, on_platform
 from jlstm.linear import (
     Weights,
     along,
@@ -37,16 +36,18 @@ from jlstm.linear import (
     total,
     transposed,
 )
-from jlstm.local import Values, local_of
-from jlstm.plan import Plan, in_chunks, starts
+from jlstm.local import local_of
+from jlstm.plan import Plan, Tuning
 from jlstm.walk import (
     Constants,
     Steps,
     Walk,
     h_part,
+    in_chunks,
     masked,
     noise,
     select,
+    starts,
     values,
     x_part,
     zeros_like,
@@ -64,47 +65,52 @@ def vjp(
     plan: Plan, constants: Constants, carry: State, steps: Steps
 ) -> tuple[State, Float[Array, "time *batch output"]]:
     """The carry after the last step, and the outputs; their derivative is ``_vjp_bwd``."""
-    last, kept = _forward(plan, constants, carry, steps, gradient=False)
+    last, kept = _forward(plan, constants, carry, steps)
     return last, kept["hs"]
 
 
 def _vjp_fwd(
     plan: Plan, constants: Constants, carry: State, steps: Steps
 ) -> tuple[tuple[State, Array], Any]:
-    last, kept = _forward(plan, constants, carry, steps, gradient=True)
-    hs = kept["carries"].h if plan.policy.carries else kept.pop("hs")
+    last, kept = _forward(_with_gradient(plan), constants, carry, steps)
+    hs = kept["carries"].h if plan.policy.kept else kept.pop("hs")
     return (last, hs), (constants, carry, steps, kept)
 
 
+def _with_gradient(plan: Plan) -> Plan:
+    plan = plan._replace(gradient=True)
+    if plan.policy.kept or plan.chunk is not None:
+        return plan
+    # One carry is kept for each chunk: as many on all platforms.
+    return plan._replace(chunk=XLA.tune(plan).chunk)
+
+
 def _forward(
-    plan: Plan, constants: Constants, carry: State, steps: Steps, *, gradient: bool
+    plan: Plan, constants: Constants, carry: State, steps: Steps
 ) -> tuple[State, dict[str, Any]]:
     """The carry after the last step, and what is kept of all chunks: h alone without a gradient."""
-    policy = plan.policy
+    keep = plan.policy.wanted if plan.gradient else "hs"
 
     def run(
         kernel: Kernel, tuning: Tuning, constants: Constants, carry: State, steps: Steps
     ) -> Any:
         def walk(first: State, data: tuple[Steps, Any]) -> tuple[State, Any]:
-            wanted = policy.wanted if gradient else "hs"
-            last, after, saved = kernel.forward(plan.walk, constants, first, data[0], keep=wanted)
-            return last, policy.keep(first, after, saved) if gradient else {"hs": after.h}
+            last, after, saved = kernel.forward(plan.walk, constants, first, data[0], keep=keep)
+            kept = plan.policy.keep(first, after, saved) if plan.gradient else {"hs": after.h}
+            return last, kept
 
         return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
 
-    plan.check(constants.weights, steps.xs, gradient)
-    choice = partial(plan.tuned, constants.weights, steps.xs, gradient)
-    out: tuple[State, dict[str, Any]] = on_platform(run, choice, constants, carry, steps)
+    out: tuple[State, dict[str, Any]] = on_platform(run, plan, constants, carry, steps)
     return out
 
 
 def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[State, Array]) -> tuple[Any, ...]:
-    constants, _, steps, _ = residuals
     reverse, policy = plan.walk.reverse, plan.policy
 
     def run(kernel: Kernel, tuning: Tuning, residuals: Any, d_carry: State, dhs: Array) -> Any:
         constants, carry, steps, kept = residuals
-        if policy.carries:
+        if policy.kept:
             firsts = starts(carry, kept["carries"], tuning.chunk, reverse=reverse)
         else:
             firsts = kept.pop("first")
@@ -124,8 +130,8 @@ def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[State, Array]) -> tup
         )
         return Constants(d_weights, d_reset, None, None), d_carry, dxs
 
-    choice = partial(plan.tuned, constants.weights, steps.xs, True)
-    d_constants, d_carry, dxs = on_platform(run, choice, residuals, *cotangents)
+    answer = on_platform(run, _with_gradient(plan), residuals, *cotangents)
+    d_constants, d_carry, dxs = answer
     return d_constants, d_carry, Steps(dxs, None, None, None)
 
 
@@ -167,8 +173,8 @@ def jvp(
     Chunk and unroll are those of the CPU everywhere: where JAX differentiates a choice of platform,
     it keeps what each branch needs.
     """
-    keep = jax.checkpoint_policies.save_only_these_names(*plan.policy.names)
-    _, tuning = plan._replace(kernel=XLA).tuned(constants.weights, steps.xs, True, "cpu")
+    keep = jax.checkpoint_policies.save_only_these_names(*plan.policy.kept)
+    _, tuning = choose(plan._replace(kernel=XLA, gradient=True))
     rule = jax.checkpoint(partial(_jvp, plan, tuning), policy=keep, prevent_cse=False)
 
     def walk(carry: State, data: tuple[Steps, Any]) -> tuple[State, Array]:
@@ -206,7 +212,9 @@ def _jvp_rule(plan: Plan, tuning: Tuning, primals: Any, tangents: Any) -> tuple[
     last, after, saved = XLA.forward(tuning, walk, constants, carry, steps, keep="gates")
     # The names by which ``jvp`` says what may be kept for a backward pass.
     after, saved = _named(after, "carries"), _named(saved, "gates")
-    known = values(walk, constants, steps, carry, after, None if plan.policy.step_again else saved)
+    if plan.policy.kept == ("carries",):
+        saved = None
+    known = values(walk, constants, steps, carry, after, saved)
 
     def linear(*terms: tuple[Callable[..., Array], Any, Any]) -> Columns:
         moved = [f(a, w, walk.dtype) for f, a, w in terms if not (_is_zero(a) or _is_zero(w))]
@@ -220,13 +228,18 @@ def _jvp_rule(plan: Plan, tuning: Tuning, primals: Any, tangents: Any) -> tuple[
         dx_part = dx_part + along(moving.b, dx_part)
     dh_part = linear((recurrent, masked(constants, known.before.h), moving.w_hh))
     d_own = jax.tree.map(_dense, moving.own, weights.own, is_leaf=_is_zero)
-    beforehand = local.tangent(known, d_own, dx_part, dh_part)
-    jac, push = local.prepare_forward(known)
+
+    # Tangents by the transpose of what finds cotangents: first what is known before the walk.
+    jac, pull = local.prepare(known)
+    left = jax.eval_shape(jax.vmap(pull), jac, after)[0]
+    beforehand = _transpose(partial(local.gradient, known), left)(dx_part, dh_part, d_own)
 
     def step(d: State, t: tuple[Any, ...]) -> tuple[State, Array]:
         jac, beforehand, valid, keep = t
         d_prev = select(keep, d, d_reset)
-        new = select(valid, push(jac, beforehand, h_part(walk, constants, d_prev.h), d_prev), d)
+        push = _transpose(partial(pull, jac), d)
+        new = push(beforehand, h_part(walk, constants, d_prev.h), d_prev)
+        new = select(valid, new, d)
         return new, new.h
 
     d_after = lax.scan(
@@ -237,6 +250,12 @@ def _jvp_rule(plan: Plan, tuning: Tuning, primals: Any, tangents: Any) -> tuple[
         unroll=tuning.unroll,
     )
     return (last, after.h), d_after
+
+
+def _transpose(linear: Callable[[Any], Any], like: Any) -> Callable[..., Any]:
+    """The transpose of a linear function of ``like``, which takes its results."""
+    transposed = jax.linear_transpose(linear, like)
+    return lambda *results: transposed(results)[0]
 
 
 def _named(tree: Any, name: str) -> Any:
@@ -258,7 +277,7 @@ def autodiff(
     plan: Plan, constants: Constants, carry: State, steps: Steps
 ) -> tuple[State, Float[Array, "time *batch output"]]:
     """The same by the cell's equations, step by step; everything is left to JAX."""
-    walk, weights, policy = plan.walk, constants.weights, plan.policy
+    walk, weights = plan.walk, constants.weights
 
     def step(carry: State, t: Steps) -> tuple[State, Array]:
         prev = select(t.keep, carry, constants.reset_to)
@@ -267,17 +286,17 @@ def autodiff(
         new = select(t.valid, new, carry)
         return new, new.h
 
-    one = jax.checkpoint(step, prevent_cse=False) if policy.step_again else step
+    one = jax.checkpoint(step, prevent_cse=False) if plan.policy.kept == ("carries",) else step
 
     def scan(carry: State, data: tuple[Steps, Any]) -> tuple[State, Array]:
         unroll = plan.unroll or 1
         return lax.scan(one, carry, data[0], reverse=walk.reverse, unroll=unroll)
 
-    if policy.carries:
+    if plan.policy.kept:
         return scan(carry, (steps, ()))
-    _, tuning = plan._replace(kernel=XLA).tuned(weights, steps.xs, True, "cpu")
-    chunked = jax.checkpoint(scan, prevent_cse=False)
-    return in_chunks(chunked, carry, steps, tuning.chunk, reverse=walk.reverse)
+    _, tuning = choose(plan._replace(kernel=XLA, gradient=True))
+    again = jax.checkpoint(scan, prevent_cse=False)
+    return in_chunks(again, carry, steps, tuning.chunk, reverse=walk.reverse)
 
 
 DERIVATIVES: Mapping[str, Callable[..., tuple[State, Array]]] = {

@@ -16,9 +16,9 @@ notes; their a is called g here::
 The linear map x·W + h'·U + b is the same for every gated cell, and nearly all of the arithmetic:
 it belongs to the engine. What makes this cell an LSTM is the gate arithmetic (z, c') → (h, c), and
 that is here, as a few plain functions; ``PLAIN`` hands them over. It is elementwise over units, so
-its local Jacobian is six vectors, and a derivative in either direction is a few multiply-adds with
-them. They depend on forward values alone: ``jacobian`` finds them for many time steps at once, and
-only ``pullback`` (or ``pushforward``) has to walk through time.
+its local Jacobian is six vectors, and a step of back-propagation is a few multiply-adds with them.
+They depend on forward values alone: ``jacobian`` finds them for many time steps at once, and only
+``pullback`` has to walk through time.
 
 Errata of the notes:
 
@@ -44,7 +44,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jlstm.gates import Columns, Derivative, Extras, Gates
+from jlstm.gates import Columns, Extras, Gates, Local
 from jlstm.initializers import init_carry, init_params
 from jlstm.linear import along
 from jlstm.types import Carry, LSTMParams, check_fields
@@ -137,31 +137,25 @@ def pullback(jac: Jacobian, dh: State, dc: State) -> tuple[Columns, State]:
     return dz, dc * jac.c_c
 
 
-def pushforward(jac: Jacobian, dz: Columns, dc_prev: State) -> tuple[State, State]:
-    """Tangents of (z, c') to tangents of (h, c): the transpose of ``pullback``."""
-    dz_i, dz_f, dz_g, dz_o = jnp.split(dz, 4, axis=-1)
-    dc = dc_prev * jac.c_c + dz_i * jac.c_zi + dz_f * jac.c_zf + dz_g * jac.c_zg
-    return dz_o * jac.h_zo + dc * jac.h_c, dc
+# The same in the form that the engine asks for, with z = x·W + h'·U.
 
 
-# The same in the form that the engine asks for.
-
-
-def _forward(z: Columns, prev: Carry) -> tuple[Carry, Activated]:
-    h, c, gates = forward(z, prev.c)
+def _forward(
+    own: Any, x_part: Columns, h_part: Columns, prev: Carry, noise: None
+) -> tuple[Carry, Activated]:
+    h, c, gates = forward(x_part + h_part, prev.c)
     return Carry(h, c), gates
 
 
-def _pullback(jac: Jacobian, d: Carry) -> tuple[Columns, Carry]:
+def _pull(jac: Jacobian, d: Carry) -> tuple[Columns, Columns, Carry]:
     dz, dc_prev = pullback(jac, d.h, d.c)
-    return dz, Carry(jnp.zeros_like(d.h), dc_prev)
+    return dz, dz, Carry(jnp.zeros_like(d.h), dc_prev)
 
 
-BY_HAND = Derivative(
+BY_HAND = Local(
     _forward,
-    jacobian=lambda saved, before, after: jacobian(saved, before.c, after.c),
-    pullback=_pullback,
-    pushforward=lambda jac, dz, d_prev: Carry(*pushforward(jac, dz, d_prev.c)),
+    prepare=lambda v: (jacobian(v.saved, v.before.c, v.after.c), _pull),
+    gradient=lambda v, dz: (dz, dz, v.own),
 )
 
 

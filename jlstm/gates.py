@@ -64,21 +64,35 @@ class Gates(Protocol):
         ...
 
 
-class Derivative(NamedTuple):
-    """The derivative of a step by hand, for a cell whose only own weight is the bias.
+class Values(NamedTuple):
+    """What is known of one step, or of many, when its derivative is asked for."""
 
-    z is x·W + h'·U + b. The local Jacobian is found for many steps at once; then one step of back-
-    propagation (or of its transpose) is all that the walk through time has to do.
+    own: Any
+    """The weights of the cell without w_ih and w_hh."""
+    saved: Any
+    """What ``Local.forward`` saved."""
+    before: State
+    """The carry that the step started from."""
+    after: State
+    noise: Any
+
+
+class Local(NamedTuple):
+    """A step and its derivative, d<name> being the cotangent of <name>.
+
+    Its local Jacobian is prepared for many steps at once; then one step of back-propagation is all
+    that the walk through time has to do. Both ``pull`` and ``gradient`` are linear in cotangents:
+    tangents are found by their transposes.
     """
 
-    forward: Callable[[Columns, State], tuple[State, Any]]
-    """(z, carry') to the carry, and what ``jacobian`` needs to know of the step."""
-    jacobian: Callable[[Any, State, State], Any]
-    """(saved, carry', carry) of many steps to the local Jacobian of each."""
-    pullback: Callable[[Any, State], tuple[Columns, State]]
-    """(jac, cotangents of the carry) to those of z, and of carry' but through h'·U."""
-    pushforward: Callable[[Any, Columns, State], State]
-    """(jac, tangents of z and carry') to those of the carry: the transpose of ``pullback``."""
+    forward: Callable[[Any, Columns, Columns, State, Any], tuple[State, Any]]
+    """(own, x·W, h'·U, carry', noise) to the carry, and what is saved for the derivative."""
+    prepare: Callable[[Values], tuple[Any, Callable[[Any, State], tuple[Any, Columns, State]]]]
+    """Values of many steps to (jac, pull): a pytree with the steps as leading axis, and a function
+    for one step of it. ``pull(jac_t, d_carry)`` is (what ``gradient`` needs, d(h'·U), d_carry' but
+    for what comes through h'·U)."""
+    gradient: Callable[[Values, Any], tuple[Columns, Columns, Any]]
+    """What ``pull`` left at many steps to d(x·W), d(h'·U) and the sum of d_own."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +103,8 @@ class Extras:
     """Whether the step sees x·W, h'·U and a bias ``b`` only as their sum. The engine then calls it
     as ``step(own, 0, x·W + h'·U + b, …)``, b being None in ``own``; it keeps one array instead of
     two, and finds dW and dU as one product."""
-    derivative: Derivative | None = None
-    """The derivative by hand, for a cell that is ``summed``; from the equations if None."""
+    derivative: Local | None = None
+    """The derivative by hand; from the equations if None."""
     noise: Callable[[PRNGKeyArray, Array, State], Any] | None = None
     """(keys ``[*batch]``, number of the step, shapes and dtypes of carry') to the random masks of a
     step. It is called again wherever they are needed."""
@@ -119,9 +133,6 @@ def check_gates(gates: Any) -> Gates:
             "gates: expected a cell, such as Variant(), with the functions init, start and step, "
             f"got {type(gates).__name__} {gates!r}"
         )
-    extras = extras_of(gates)
-    if extras.derivative is not None and not extras.summed:
-        raise ValueError("gates: expected extras.summed where extras.derivative is given")
     try:
         hash(gates)
     except TypeError:

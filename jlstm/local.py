@@ -1,4 +1,4 @@
-"""The local derivative of a step: from the equations of a cell, or by hand.
+"""The local derivative of a step, from the equations of a cell.
 
 A step is a small function (x·W, h'·U, carry') -> carry. When a chunk of steps has been computed,
 its derivative can be prepared for all of them at once, and the walk through time only applies it,
@@ -6,83 +6,19 @@ step by step. The gradients of the cell's own weights are then again for all ste
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 from jaxtyping import Array
 
-from jlstm.gates import Columns, Derivative, Gates, State, extras_of
-
-Own = Any
-"""The weights of a cell without w_ih and w_hh."""
-
-
-class Values(NamedTuple):
-    """What is known of one step, or of many, when its derivative is asked for."""
-
-    own: Own
-    saved: Any
-    """What ``Local.forward`` saved."""
-    before: State
-    """The carry that the step started from."""
-    after: State
-    noise: Any
-
-
-class Local(NamedTuple):
-    """A step and its derivative, in the form that the engine uses.
-
-    ``prepare`` and ``prepare_forward`` return a pytree with the steps as its leading axis, and a
-    function that takes one step of it. d<name> is a cotangent in ``prepare`` and ``gradient``, and
-    a tangent in ``prepare_forward`` and ``tangent``.
-    """
-
-    forward: Callable[[Own, Columns, Columns, State, Any], tuple[State, Any]]
-    """(own, x·W, h'·U, carry', noise) to the carry, and what is saved for the derivative."""
-    prepare: Callable[[Values], tuple[Any, Callable[[Any, State], tuple[Any, Columns, State]]]]
-    """Values of many steps to (jac, pull), where ``pull(jac_t, d_carry)`` is (what ``gradient``
-    needs, d(h'·U), d_carry' but for what comes through h'·U)."""
-    gradient: Callable[[Values, Any], tuple[Columns, Columns, Own]]
-    """What ``pull`` left at many steps to d(x·W), d(h'·U) and the sum of d_own."""
-    prepare_forward: Callable[[Values], tuple[Any, Callable[[Any, Any, Columns, State], State]]]
-    """Values of many steps to (jac, push), where ``push(jac_t, known_t, d(h'·U), d_carry')`` is
-    d_carry."""
-    tangent: Callable[[Values, Own, Columns, Columns], Any]
-    """(values, d_own, d(x·W), the part of d(h'·U) that is known beforehand) of many steps to what
-    is known of the tangent before the walk."""
+from jlstm.gates import Columns, Gates, Local, State, Values, extras_of
 
 
 def local_of(gates: Gates) -> Local:
     """The step of a cell and its derivative: by hand if the cell has one."""
-    derivative = extras_of(gates).derivative
-    return from_equations(gates) if derivative is None else by_hand(derivative)
-
-
-def by_hand(derivative: Derivative) -> Local:
-    """From a derivative by hand, with z = x·W + h'·U; there are no own weights."""
-
-    def forward(own: Own, x: Columns, h: Columns, prev: State, noise: Any) -> tuple[State, Any]:
-        return derivative.forward(x + h, prev)
-
-    def jacobian(values: Values) -> Any:
-        return derivative.jacobian(values.saved, values.before, values.after)
-
-    def pull(jac: Any, d: State) -> tuple[Any, Columns, State]:
-        dz, d_prev = derivative.pullback(jac, d)
-        return dz, dz, d_prev
-
-    def push(jac: Any, dz: Columns, h: Columns, d_prev: State) -> State:
-        return derivative.pushforward(jac, dz + h, d_prev)
-
-    return Local(
-        forward,
-        prepare=lambda values: (jacobian(values), pull),
-        gradient=lambda values, dz: (dz, dz, values.own),
-        prepare_forward=lambda values: (jacobian(values), push),
-        tangent=lambda values, d_own, x, h: x + h,
-    )
+    return extras_of(gates).derivative or from_equations(gates)
 
 
 def from_equations(gates: Gates) -> Local:
@@ -93,25 +29,22 @@ def from_equations(gates: Gates) -> Local:
     """
     summed = extras_of(gates).summed
 
-    def step(own: Own, saved: Any, prev: State, noise: Any) -> State:
+    def step(own: Any, saved: Any, prev: State, noise: Any) -> State:
         x, h = saved
         return gates.step(own, jnp.zeros((), h.dtype) if x is None else x, h, prev, noise)
 
-    def forward(own: Own, x: Columns, h: Columns, prev: State, noise: Any) -> tuple[State, Any]:
+    def forward(own: Any, x: Columns, h: Columns, prev: State, noise: Any) -> tuple[State, Any]:
         saved = (None, x + h) if summed else (x, h)
         return step(own, saved, prev, noise), saved
 
-    def linear(by: Callable[..., Any], values: Values) -> tuple[Any, Callable[..., Any]]:
-        """Each step's derivative in h'·U and carry', which is all that the walk needs."""
+    def prepare(values: Values) -> tuple[Any, Callable[..., Any]]:
+        more = bool(jax.tree.leaves((values.own, values.saved[0])))
 
         def one(x: Columns | None, h: Columns, prev: State, noise: Any) -> Any:
-            return by(lambda h, prev: step(values.own, (x, h), prev, noise), h, prev)[1]
+            # In h'·U and carry' alone, which is all that the walk needs.
+            return jax.vjp(lambda h, prev: step(values.own, (x, h), prev, noise), h, prev)[1]
 
-        return _for_each(one, *values.saved, values.before, values.noise)
-
-    def prepare(values: Values) -> tuple[Any, Callable[..., Any]]:
-        jac, rebuild = linear(jax.vjp, values)
-        more = bool(jax.tree.leaves((values.own, values.saved[0])))
+        jac, rebuild = _for_each(one, *values.saved, values.before, values.noise)
 
         def pull(jac: Any, d: State) -> tuple[Any, Columns, State]:
             dh, d_prev = rebuild(jac)(d)
@@ -119,7 +52,7 @@ def from_equations(gates: Gates) -> Local:
 
         return jac, pull
 
-    def gradient(values: Values, left: tuple[State, Columns]) -> tuple[Columns, Columns, Own]:
+    def gradient(values: Values, left: tuple[State, Columns]) -> tuple[Columns, Columns, Any]:
         own, (x, h), (d, dh) = values.own, values.saved, left
         if d is None:
             return dh, dh, own
@@ -127,22 +60,7 @@ def from_equations(gates: Gates) -> Local:
         d_own, dx = pull(d)
         return dh if x is None else dx, dh, d_own
 
-    def prepare_forward(values: Values) -> tuple[Any, Callable[..., Any]]:
-        jac, rebuild = linear(jax.linearize, values)
-
-        def push(jac: Any, known: State, h: Columns, d_prev: State) -> State:
-            return jax.tree.map(jnp.add, known, rebuild(jac)(h, d_prev))
-
-        return jac, push
-
-    def tangent(values: Values, d_own: Own, x: Columns, h: Columns) -> State:
-        return jax.jvp(
-            lambda own, saved: step(own, saved, values.before, values.noise),
-            (values.own, values.saved),
-            (d_own, (None, x + h) if summed else (x, h)),
-        )[1]
-
-    return Local(forward, prepare, gradient, prepare_forward, tangent)
+    return Local(forward, prepare, gradient)
 
 
 def _for_each(make: Callable[..., Any], *steps: Any) -> tuple[list[Array], Callable[..., Any]]:

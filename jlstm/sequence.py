@@ -3,6 +3,7 @@
 Arguments are checked here, and masks made; what is computed, and how, is in ``derivatives.py``.
 """
 
+import math
 from functools import partial
 from typing import Any, NamedTuple, get_args
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.export import is_symbolic_dim
+from jax.sharding import AxisType
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.checks import check_choice, check_flag, check_size
@@ -25,7 +27,7 @@ from jlstm.gates import (
     extras_of,
     first_state,
 )
-from jlstm.kernels import Kernel, check_implementation
+from jlstm.kernels import XLA, Kernel, check_implementation, check_refusal
 from jlstm.linear import alike, along, flatten
 from jlstm.plan import POLICIES, Plan, Residuals
 from jlstm.types import check_array, check_float, check_key, check_step
@@ -117,7 +119,7 @@ def _run(
         return blanked
 
     constants = _constants(gates, params, reset_to, inputs.keys)
-    plan.check(constants.weights, steps.xs, gradient=False)
+    check_refusal(plan)
     steps = steps._replace(xs=blank(steps.xs))
     carry, hs = DERIVATIVES[derivative](plan, constants, carry, steps)
     return carry, blank(hs)
@@ -224,13 +226,20 @@ def lstm(
     if compute_dtype is not None:
         compute_dtype = check_float("compute_dtype", compute_dtype)
         gates = gates if extras.rounded is None else extras.rounded(compute_dtype)
+    kernel = check_implementation(implementation)
+    if is_symbolic_dim(time):
+        chunk = None
+    elif chunk is not None:
+        chunk = max(1, min(chunk, time))
     plan = Plan(
-        walk=Walk(gates, bool(reverse), compute_dtype),
-        policy=POLICIES[residuals],
-        kernel=check_implementation(implementation),
+        Walk(gates, bool(reverse), compute_dtype),
+        POLICIES[residuals],
+        shape=(time, math.prod(batch), *params.w_ih.shape[::2]),
+        columns=math.prod(params.w_ih.shape[1:]),
+        dtype=xs.dtype,
+        kernel=XLA if _only_scan((params, carry, xs)) else kernel,
         chunk=chunk,
         unroll=unroll,
-        hidden=params.w_ih.shape[-1],
     )
 
     number = None if keys is None else step_numbers(time, t)
@@ -245,6 +254,15 @@ def lstm(
             ) from error
         raise
     return last, hs
+
+
+def _only_scan(arrays: Any) -> bool:
+    """Whether there are symbolic sizes, or explicit axes of a mesh, which only the scan can do."""
+    return any(
+        any(map(is_symbolic_dim, a.shape))
+        or AxisType.Explicit in jax.typeof(a).sharding.mesh.axis_types
+        for a in jax.tree.leaves(arrays)
+    )
 
 
 def valid_steps(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time *batch"]:

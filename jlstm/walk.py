@@ -7,16 +7,19 @@ A step t, from x_t·W on, with every mask that applies to it::
     carry  = new where valid_t, else carry
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.dropout import draw_steps
-from jlstm.gates import Columns, Gates, State, extras_of
+from jlstm.gates import Columns, Gates, State, Values, extras_of
 from jlstm.linear import Weights, along, input_part, recurrent
-from jlstm.local import Values, local_of
+from jlstm.local import local_of
 
 
 class Walk(NamedTuple):
@@ -121,3 +124,64 @@ def values(
         parts = x_part(walk, constants, steps.xs), h_part(walk, constants, prev.h)
         _, saved = local_of(walk.gates).forward(own, *parts, prev, drawn)
     return Values(own, saved, prev, after, drawn)
+
+
+# Time in chunks
+
+
+def in_chunks(
+    walk: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    steps: Any,
+    chunk: int,
+    *,
+    reverse: bool,
+    chunks: Any = (),
+) -> tuple[Any, Any]:
+    """``walk(carry, (steps, chunks)) -> (carry, outs)``, chunk after chunk.
+
+    Args:
+        walk: through one chunk.
+        carry: what goes from chunk to chunk.
+        steps: arrays with the time leading, and so are outs. What is left over where the chunk does
+            not divide the time is a chunk of its own, the last in time.
+        chunk: how many steps at a time.
+        reverse: from the last chunk to the first.
+        chunks: arrays with one entry for each chunk.
+    """
+    time = jax.tree.leaves(steps)[0].shape[0]
+    count, rest = divmod(time, chunk)
+
+    def whole(a: Array) -> Array:
+        return a[: count * chunk].reshape(count, chunk, *a.shape[1:])
+
+    def run_whole(carry: Any) -> tuple[Any, Any]:
+        data = jax.tree.map(whole, steps), jax.tree.map(lambda a: a[:count], chunks)
+        if count == 1:  # needs no loop
+            return walk(carry, jax.tree.map(lambda a: a[0], data))
+        carry, outs = lax.scan(walk, carry, data, reverse=reverse)
+        return carry, jax.tree.map(lambda a: a.reshape(count * a.shape[1], *a.shape[2:]), outs)
+
+    if rest == 0:
+        return run_whole(carry)
+    over = jax.tree.map(lambda a: a[count * chunk :], steps), jax.tree.map(lambda a: a[-1], chunks)
+    if reverse:
+        carry, outs_over = walk(carry, over)
+        carry, outs = run_whole(carry)
+    else:
+        carry, outs = run_whole(carry)
+        carry, outs_over = walk(carry, over)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outs, outs_over)
+
+
+def starts(first: State, after: State, chunk: int, *, reverse: bool) -> State:
+    """The carry that each chunk started from, given those after all steps."""
+
+    def cut(first: Array, after: Array) -> Array:
+        if is_symbolic_dim(chunk):
+            return first[None]
+        if reverse:
+            return jnp.concatenate([after[chunk::chunk], first[None]])
+        return jnp.concatenate([first[None], after[chunk - 1 : -1 : chunk]])
+
+    return jax.tree.map(cut, first, after)

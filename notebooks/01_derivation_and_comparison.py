@@ -40,7 +40,7 @@ from matplotlib.ticker import LogLocator
 
 import jlstm
 from jlstm import GATES, Carry, LSTMParams
-from jlstm.equations import Activated, forward, jacobian, pullback, pushforward
+from jlstm.equations import Activated, forward, jacobian, pullback
 from jlstm.plots import BLUE, GREY, RED, new_figure, plot_comparison
 
 # Derivatives are compared at the level of rounding: that takes float64, and products that an
@@ -840,15 +840,17 @@ for residuals, chunk in (("gates", 1), ("carry", 2), ("chunks", 3)):
 # ### The tangent, which is the transpose
 #
 # The local Jacobian can be read in the other direction. Push small changes of $(\hat k, c^{t-1})$
-# forward, and multiply by the same six vectors: that is `pushforward`. As matrices, `pushforward`
-# is $J$ and `pullback` is $J^\top$, and a transpose has a test that needs no third party,
-# $\langle J^\top u, v\rangle = \langle u, J v\rangle$ for all $u$ and $v$.
+# forward, and multiply by the same six vectors. As matrices, `pullback` is $J^\top$ and this is $J$,
+# so it need not be written down a second time: JAX transposes any linear function. A transpose has a
+# test that needs no third party, $\langle J^\top u, v\rangle = \langle u, J v\rangle$ for all $u$
+# and $v$.
 
 # %%
 u = normal(B, H), normal(B, H)  # cotangents of (h, c)
 w = normal(B, 4 * H), normal(B, H)  # tangents of (z, c of the step before)
 
-pulled, pushed = pullback(jac, *u), pushforward(jac, *w)
+pulled = pullback(jac, *u)
+pushed = jax.linear_transpose(lambda u: pullback(jac, *u), u)(w)[0]
 assert relative_error(inner(pulled, w), inner(u, pushed)) < ROUNDING
 
 # And against JAX's tangent of the step's arithmetic itself.

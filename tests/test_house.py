@@ -35,7 +35,7 @@ def rows_of_the_picture() -> list[list[str]]:
 ROWS = rows_of_the_picture()
 CORE = {
     "checks", "types", "activations", "linear", "gates", "dropout", "initializers", "equations",
-    "local", "variants", "slstm", "walk", "kernels", "kernels.kernel", "kernels.xla", "plan",
+    "local", "variants", "slstm", "walk", "kernels", "kernels.xla", "plan",
     "derivatives", "sequence", "layers", "devices",
 }  # fmt: skip
 CORE_MAY_IMPORT = {"jax", "jaxtyping", "numpy", *sys.stdlib_module_names}

@@ -19,8 +19,9 @@ from witness import assert_agree, assert_trees_agree, random_problem, run_jlstm,
 import jlstm
 from jlstm import SLSTM, Carry, Stack, init_stack, kernels, stack
 from jlstm.equations import PLAIN, Activated
-from jlstm.kernels import XLA, Kernel, Problem, choose
+from jlstm.kernels import XLA, Kernel, choose
 from jlstm.linear import flatten
+from jlstm.plan import POLICIES, Plan
 from jlstm.walk import Constants, Steps, Walk
 
 # float64 rounds at 1.1e-16; a gradient here is a sum of some tens of terms through seven steps.
@@ -124,13 +125,13 @@ def numpy_backward(tuning, walk, constants, u_t, values, steps, d, dhs):
     )
 
 
-def numpy_refuses(problem: Problem) -> str | None:
+def numpy_refuses(plan: Plan) -> str | None:
     """Reasons of the three kinds that a real kernel has: the cell, sizes, dtypes."""
-    if problem.walk.gates != PLAIN:
+    if plan.walk.gates != PLAIN:
         return "only the plain LSTM"
-    if problem.shape[-1] > 8:
+    if plan.shape[-1] > 8:
         return "hidden is greater than 8"
-    if problem.walk.dtype is not None:
+    if plan.walk.dtype is not None:
         return "factors are not rounded"
     return None
 
@@ -170,7 +171,7 @@ def loop_backward(tuning, walk, constants, u_t, values, steps, d, dhs):
     return jax.tree.map(lambda *a: jnp.concatenate(a), *(outs[t] for t in range(time))), d
 
 
-LOOP = Kernel("loop", lambda problem: None, XLA.tune, loop_forward, loop_backward)
+LOOP = Kernel("loop", lambda plan: None, XLA.tune, loop_forward, loop_backward)
 
 
 # The same numbers
@@ -289,29 +290,23 @@ def test_an_implementation_that_there_is_not(implementation, error):
         gradient(*plain(), implementation=implementation)
 
 
-def asked(hidden, gates=PLAIN):
-    return Problem(
-        platform="cpu",
-        walk=Walk(gates, False, None),
-        shape=(7, 3, 5, hidden),
-        columns=4 * hidden,
-        dtype=np.dtype("float64"),
-        borders=False,
-        gradient=True,
-    )
+def asked(kernel, hidden, gates=PLAIN):
+    walk, dtype = Walk(gates, False, None), np.dtype("float64")
+    plan = Plan(walk, POLICIES["gates"], (7, 3, 5, hidden), 4 * hidden, dtype, kernel)
+    return choose(plan)[0]
 
 
 def test_the_first_is_taken_that_does_not_refuse(monkeypatch):
     small = NUMPY._replace(name="small", refuses=lambda p: "big" if p.shape[-1] > 2 else None)
     monkeypatch.setattr(kernels, "KERNELS", (small, NUMPY, XLA))
-    assert choose(None, asked(hidden=2)) is small
-    assert choose(None, asked(hidden=3)) is NUMPY
-    assert choose(None, asked(hidden=9)) is XLA
-    assert choose(None, asked(hidden=3, gates=SLSTM())) is XLA
+    assert asked(None, hidden=2) is small
+    assert asked(None, hidden=3) is NUMPY
+    assert asked(None, hidden=9) is XLA
+    assert asked(None, hidden=3, gates=SLSTM()) is XLA
     # What was asked for goes before all others, the scan included; else the scan.
-    assert choose(NUMPY, asked(hidden=2)) is NUMPY
-    assert choose(XLA, asked(hidden=2)) is XLA
-    assert choose(small, asked(hidden=3)) is XLA
+    assert asked(NUMPY, hidden=2) is NUMPY
+    assert asked(XLA, hidden=2) is XLA
+    assert asked(small, hidden=3) is XLA
 
 
 def test_the_fastest_is_taken_where_none_is_asked_for(monkeypatch):
@@ -328,11 +323,11 @@ def test_the_fastest_is_taken_where_none_is_asked_for(monkeypatch):
 
 
 def test_a_kernel_chooses_its_chunk_unless_the_caller_does():
-    def tune(problem):
-        seen.append(problem)
-        return XLA.tune(problem)._replace(chunk=2)
+    def tune(plan):
+        seen.append(plan)
+        return XLA.tune(plan)._replace(chunk=2)
 
-    seen: list[Problem] = []
+    seen: list[Plan] = []
     kernel, problem = NUMPY._replace(tune=tune), random_problem(batch=(3, 2))
     run_jlstm(problem, implementation=kernel)
     assert CALLS == {"forward": 4, "backward": 4}
@@ -341,8 +336,8 @@ def test_a_kernel_chooses_its_chunk_unless_the_caller_does():
     assert CALLS == {"forward": 1, "backward": 1}
     assert {p.shape for p in seen} == {(7, 6, 5, 2)}
     assert True in {p.gradient for p in seen}
-    assert {(p.walk, p.columns, p.dtype, p.borders) for p in seen} == {
-        (Walk(PLAIN, False, None), 8, np.dtype("float64"), False)
+    assert {(p.walk, p.columns, p.dtype, p.policy) for p in seen} == {
+        (Walk(PLAIN, False, None), 8, np.dtype("float64"), POLICIES["gates"])
     }
 
 

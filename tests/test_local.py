@@ -22,8 +22,9 @@ from variant_witness import (
 from witness import assert_trees_agree
 
 from jlstm.equations import PLAIN
+from jlstm.gates import Values
 from jlstm.linear import flatten
-from jlstm.local import Values, _for_each, from_equations, local_of
+from jlstm.local import _for_each, from_equations, local_of
 from jlstm.slstm import SLSTM
 from jlstm.types import replace
 
@@ -80,7 +81,10 @@ def stepping(gates, noise):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def apart(local, gates, point, d, moving):
-    """By ``Local``: the carries; cotangents of (own, x·W, h'·U, carry'); tangents of the carry."""
+    """By ``Local``: the carries; cotangents of (own, x·W, h'·U, carry'); tangents of the carry.
+
+    Tangents come from the transposes, as in the engine.
+    """
     _, own, x, h, before, noise = point
     after, saved = local.forward(own, x, h, before, noise)
     values = Values(own, saved, before, after, noise)
@@ -95,9 +99,13 @@ def apart(local, gates, point, d, moving):
 
     # Half of the tangent of h'·U is known before the walk, the other half is found on the way.
     m_own, m_x, m_h, m_before = moving
-    known = local.tangent(values, m_own, m_x, m_h / 2)
-    jac, push = local.prepare_forward(values)
-    pushed = each(push, jac, known, m_h / 2, m_before)
+    gradient = jax.linear_transpose(partial(local.gradient, values), left)
+    (known,) = gradient((m_x, m_h / 2, m_own))
+
+    def push(jac, d, *moving):
+        return jax.linear_transpose(partial(pull, jac), d)(moving)[0]
+
+    pushed = each(push, jac, d, known, m_h / 2, m_before)
     return after, (d_own, dx, dh, d_before), dh_of_each, pushed
 
 
@@ -205,15 +213,14 @@ def test_where_nothing_differs_from_step_to_step_nothing_is_kept():
     np.testing.assert_array_equal(rebuild([])(jnp.ones(5))[0], m.sum(1))
 
 
-@pytest.mark.parametrize("direction", ["prepare", "prepare_forward"])
 @pytest.mark.parametrize("name", ["projection", "everything"])
-def test_a_projection_is_not_copied_for_each_step(name, direction):
+def test_a_projection_is_not_copied_for_each_step(name):
     gates, weights = CELLS[name]
     _, own, x, h, before, noise = point_of(gates, weights)
     assert own.w_hr.shape == (6, 4)
     local = local_of(gates)
     after, saved = local.forward(own, x, h, before, noise)
-    jac, _ = getattr(local, direction)(Values(own, saved, before, after, noise))
+    jac, _ = local.prepare(Values(own, saved, before, after, noise))
     shapes = [a.shape for a in jax.tree.leaves(jac)]
     # Three steps of two sequences, and of each a vector; or one number, of its normalisation.
     assert shapes

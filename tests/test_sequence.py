@@ -26,7 +26,10 @@ from witness import (
 
 import jlstm
 from jlstm import sequence
-from jlstm.kernels.xla import choose_chunk, choose_unroll
+from jlstm.equations import PLAIN
+from jlstm.kernels.xla import choose_chunk, tune
+from jlstm.plan import POLICIES, Plan
+from jlstm.walk import Walk
 
 DERIVATIVES = get_args(sequence.Derivative)
 RESIDUALS = get_args(sequence.Residuals)
@@ -938,7 +941,9 @@ class TestChooseChunk:
 
 
 def test_steps_compiled_as_one_depend_on_the_platform():
-    assert [choose_unroll(platform) for platform in ("cpu", "gpu", "tpu")] == [1, 8, 8]
+    plan = Plan(Walk(PLAIN, False, None), POLICIES["gates"], (7, 3, 5, 4), 16, np.dtype("float32"))
+    found = [tune(plan._replace(platform=p)).unroll for p in ("cpu", "gpu", "tpu")]
+    assert found == [1, 8, 8]
 
 
 # Bad input

@@ -1,17 +1,16 @@
 """Kernels: the one thing that hardware changes, the walk through a chunk, and the choice of one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 from jax import lax
 
-from jlstm.kernels.kernel import Kernel as Kernel
-from jlstm.kernels.kernel import Problem as Problem
-from jlstm.kernels.kernel import Tuning as Tuning
 from jlstm.kernels.xla import XLA as XLA
 from jlstm.linear import vary_like
+from jlstm.plan import Kernel as Kernel
+from jlstm.plan import Plan, Tuning
 
 KERNELS = (XLA,)
 """All kernels, the fastest first."""
@@ -38,33 +37,36 @@ def check_implementation(implementation: Any) -> Kernel | None:
     )
 
 
-def choose(kernel: Kernel | None, problem: Problem) -> Kernel:
-    """The kernel that was asked for, or else the first, unless it refuses: the next, the scan."""
-    wanted = KERNELS if kernel is None else (kernel, XLA)
-    return next(k for k in wanted if k.refuses(problem) is None)
-
-
-def check_refusal(kernel: Kernel, problems: Iterable[Problem]) -> None:
+def check_refusal(plan: Plan) -> None:
     """Raise ValueError where the kernel that was asked for refuses on all platforms."""
-    reasons = [kernel.refuses(problem) for problem in problems]
-    if None not in reasons:
-        raise ValueError(f"implementation: {kernel.name!r} cannot do this: {reasons[0]}")
+    if plan.kernel is not None:
+        reasons = [plan.kernel.refuses(plan._replace(platform=p)) for p in PLATFORMS]
+        if None not in reasons:
+            raise ValueError(f"implementation: {plan.kernel.name!r} cannot do this: {reasons[0]}")
 
 
-def on_platform(
-    function: Callable[..., Any], tuned: Callable[[str], tuple[Kernel, Tuning]], *arrays: Any
-) -> Any:
+def choose(plan: Plan) -> tuple[Kernel, Tuning]:
+    """The kernel to take, and how.
+
+    It is the one that was asked for, or else the first; where it refuses, the next, and at last the
+    scan. What the caller has chosen goes before what the kernel would.
+    """
+    wanted = KERNELS if plan.kernel is None else (plan.kernel, XLA)
+    kernel = next(k for k in wanted if k.refuses(plan) is None)
+    best = kernel.tune(plan)
+    return kernel, best._replace(chunk=plan.chunk or best.chunk, unroll=plan.unroll or best.unroll)
+
+
+def on_platform(function: Callable[..., Any], plan: Plan, *arrays: Any) -> Any:
     """``function(kernel, tuning, *arrays)``, with those of the platform that it is compiled for.
 
     Args:
         function: what to compute; the shapes of its results do not depend on the platform.
-        tuned: from the name of a platform to what to take there.
+        plan: for any platform.
         arrays: pytrees of arrays.
     """
 
-    def branch(choice: tuple[Kernel, Tuning]) -> Callable[..., Any]:
-        kernel, tuning = choice
-
+    def branch(kernel: Kernel, tuning: Tuning) -> Callable[..., Any]:
         def bind(kernel: Kernel) -> list[Callable[..., Any]]:
             return [partial(kernel.forward, tuning), partial(kernel.backward, tuning)]
 
@@ -74,12 +76,13 @@ def on_platform(
         forward, backward = walks
         return partial(function, kernel._replace(forward=forward, backward=backward), tuning)
 
-    chosen = {platform: tuned(platform) for platform in PLATFORMS}
+    check_refusal(plan)
+    chosen = {platform: choose(plan._replace(platform=platform)) for platform in PLATFORMS}
     default = chosen.pop("gpu")
-    others = {p: branch(choice) for p, choice in chosen.items() if choice != default}
+    others = {p: branch(*choice) for p, choice in chosen.items() if choice != default}
     if not others:
-        return branch(default)(*arrays)
-    return lax.platform_dependent(*arrays, default=branch(default), **others)
+        return branch(*default)(*arrays)
+    return lax.platform_dependent(*arrays, default=branch(*default), **others)
 
 
 def _with_derivative_of(scan: Callable[..., Any], walk: Callable[..., Any]) -> Callable[..., Any]:

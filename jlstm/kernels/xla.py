@@ -21,10 +21,10 @@ from jax import lax
 from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
-from jlstm.gates import State
-from jlstm.kernels.kernel import Keep, Kernel, Problem, Tuning
+from jlstm.gates import State, Values
 from jlstm.linear import Matrix, recurrent_back
-from jlstm.local import Values, local_of
+from jlstm.local import local_of
+from jlstm.plan import Keep, Kernel, Plan, Tuning
 from jlstm.types import replace
 from jlstm.walk import (
     Constants,
@@ -113,21 +113,27 @@ def backward(
 # What was measured
 
 
-def tune(problem: Problem) -> Tuning:
+def tune(plan: Plan) -> Tuning:
     """The choices for one platform and shape."""
-    time, batch, inputs, hidden = problem.shape
-    cpu = problem.platform == "cpu"
+    time, batch, inputs, hidden = plan.shape
+    cpu = plan.platform == "cpu"
+    # Without a gradient, and with a W of at most 2¹⁴ numbers, x·W for a batch costs less than
+    # writing it down for all steps of a chunk and reading it again: 1.1 to 1.2 times on CPU.
+    stepwise = cpu and not plan.gradient and plan.columns * inputs <= 2**14
+    stepwise = stepwise and (is_symbolic_dim(batch) or batch > 1)
+    # A symbolic batch, in ``jax.export``, is taken to be of the usual order.
+    many = 32 if is_symbolic_dim(batch) else batch
     chunk: Any
-    stepwise = cpu and not problem.gradient and choose_stepwise(batch, problem.columns * inputs)
     if is_symbolic_dim(time):
         chunk = time
     elif stepwise:
         chunk = max(1, time)
     else:
-        # A symbolic batch, in ``jax.export``, is taken to be of the usual order.
-        many = 32 if is_symbolic_dim(batch) else batch
-        chunk = choose_chunk(time, many, inputs, hidden, problem.borders, problem.platform)
-    return Tuning(chunk, choose_unroll(problem.platform), stepwise, copies=cpu)
+        chunk = choose_chunk(time, many, inputs, hidden, not plan.policy.kept, plan.platform)
+    # More than one step at a time brings nothing on CPU. On GPU a step is a few microseconds of
+    # work, and what is compiled as one is also launched as one. (From XLA's documentation; not
+    # measured.)
+    return Tuning(chunk, 1 if cpu else 8, stepwise, copies=cpu)
 
 
 def choose_chunk(
@@ -159,24 +165,5 @@ def choose_chunk(
     return min(near, key=lambda k: abs(k - target), default=target)
 
 
-def choose_unroll(platform: str) -> int:
-    """The steps compiled as one: 1 on CPU, where more bring nothing; 8 elsewhere.
-
-    On GPU a step is a few microseconds of work, and what is compiled as one is also launched as
-    one. (From XLA's documentation; not measured.)
-    """
-    return 1 if platform == "cpu" else 8
-
-
-def choose_stepwise(batch: Any, weights: int) -> bool:
-    """Whether x·W is computed step by step where no gradient is asked for.
-
-    For a batch, and a W of at most 2¹⁴ numbers, that product costs less than writing down and
-    reading again what it gives for all steps of a chunk; 1.1 to 1.2 times on CPU.
-    """
-    many = is_symbolic_dim(batch) or batch > 1
-    return many and weights <= 2**14
-
-
-XLA = Kernel("xla", lambda problem: None, tune, forward, backward)
+XLA = Kernel("xla", lambda plan: None, tune, forward, backward)
 """It refuses nothing."""
