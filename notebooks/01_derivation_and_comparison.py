@@ -840,10 +840,10 @@ for residuals, chunk in (("gates", 1), ("carry", 2), ("chunks", 3)):
 # ### The tangent, which is the transpose
 #
 # The local Jacobian can be read in the other direction. Push small changes of $(\hat k, c^{t-1})$
-# forward, and multiply by the same six vectors. As matrices, `pullback` is $J^\top$ and this is $J$,
-# so it need not be written down a second time: JAX transposes any linear function. A transpose has a
-# test that needs no third party, $\langle J^\top u, v\rangle = \langle u, J v\rangle$ for all $u$
-# and $v$.
+# forward, and multiply by the same six vectors. As matrices, `pullback` is $J^\top$ and this is
+# $J$, so it need not be written down a second time: JAX transposes any linear function. A transpose
+# has a test that needs no third party, $\langle J^\top u, v\rangle = \langle u, J v\rangle$ for
+# all $u$ and $v$.
 
 # %%
 u = normal(B, H), normal(B, H)  # cotangents of (h, c)
