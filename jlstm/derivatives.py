@@ -24,7 +24,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from jlstm.gates import Columns, State, Values, extras_of
-from jlstm.kernels import XLA, Kernel, choose, on_platform
+from jlstm.kernels import XLA, Kernel, check_refusal, choose, on_platform
 from jlstm.linear import (
     Weights,
     along,
@@ -72,7 +72,9 @@ def vjp(
 def _vjp_fwd(
     plan: Plan, constants: Constants, carry: State, steps: Steps
 ) -> tuple[tuple[State, Array], Any]:
-    last, kept = _forward(_with_gradient(plan), constants, carry, steps)
+    plan = _with_gradient(plan)
+    check_refusal(plan)
+    last, kept = _forward(plan, constants, carry, steps)
     hs = kept["carries"].h if plan.policy.kept else kept.pop("hs")
     return (last, hs), (constants, carry, steps, kept)
 
@@ -130,8 +132,7 @@ def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[State, Array]) -> tup
         )
         return Constants(d_weights, d_reset, None, None), d_carry, dxs
 
-    answer = on_platform(run, _with_gradient(plan), residuals, *cotangents)
-    d_constants, d_carry, dxs = answer
+    d_constants, d_carry, dxs = on_platform(run, _with_gradient(plan), residuals, *cotangents)
     return d_constants, d_carry, Steps(dxs, None, None, None)
 
 
@@ -212,9 +213,7 @@ def _jvp_rule(plan: Plan, tuning: Tuning, primals: Any, tangents: Any) -> tuple[
     last, after, saved = XLA.forward(tuning, walk, constants, carry, steps, keep="gates")
     # The names by which ``jvp`` says what may be kept for a backward pass.
     after, saved = _named(after, "carries"), _named(saved, "gates")
-    if plan.policy.kept == ("carries",):
-        saved = None
-    known = values(walk, constants, steps, carry, after, saved)
+    known = values(walk, constants, steps, carry, after, None if plan.policy.step_again else saved)
 
     def linear(*terms: tuple[Callable[..., Array], Any, Any]) -> Columns:
         moved = [f(a, w, walk.dtype) for f, a, w in terms if not (_is_zero(a) or _is_zero(w))]
@@ -286,7 +285,7 @@ def autodiff(
         new = select(t.valid, new, carry)
         return new, new.h
 
-    one = jax.checkpoint(step, prevent_cse=False) if plan.policy.kept == ("carries",) else step
+    one = jax.checkpoint(step, prevent_cse=False) if plan.policy.step_again else step
 
     def scan(carry: State, data: tuple[Steps, Any]) -> tuple[State, Array]:
         unroll = plan.unroll or 1

@@ -22,6 +22,11 @@ class Policy(NamedTuple):
     one at the start of each chunk is kept."""
 
     @property
+    def step_again(self) -> bool:
+        """Whether each step is computed again from its carry."""
+        return self.kept == ("carries",)
+
+    @property
     def wanted(self) -> Keep:
         """What a kernel has to give for all steps."""
         return self.kept[-1] if self.kept else "hs"

@@ -120,6 +120,8 @@ def _run(
 
     constants = _constants(gates, params, reset_to, inputs.keys)
     check_refusal(plan)
+    if _only_scan((params, carry, steps.xs)):
+        plan = plan._replace(kernel=XLA)
     steps = steps._replace(xs=blank(steps.xs))
     carry, hs = DERIVATIVES[derivative](plan, constants, carry, steps)
     return carry, blank(hs)
@@ -226,18 +228,17 @@ def lstm(
     if compute_dtype is not None:
         compute_dtype = check_float("compute_dtype", compute_dtype)
         gates = gates if extras.rounded is None else extras.rounded(compute_dtype)
-    kernel = check_implementation(implementation)
     if is_symbolic_dim(time):
         chunk = None
     elif chunk is not None:
         chunk = max(1, min(chunk, time))
     plan = Plan(
-        Walk(gates, bool(reverse), compute_dtype),
-        POLICIES[residuals],
+        walk=Walk(gates, bool(reverse), compute_dtype),
+        policy=POLICIES[residuals],
         shape=(time, math.prod(batch), *params.w_ih.shape[::2]),
         columns=math.prod(params.w_ih.shape[1:]),
         dtype=xs.dtype,
-        kernel=XLA if _only_scan((params, carry, xs)) else kernel,
+        kernel=check_implementation(implementation),
         chunk=chunk,
         unroll=unroll,
     )

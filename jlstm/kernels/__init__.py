@@ -76,7 +76,6 @@ def on_platform(function: Callable[..., Any], plan: Plan, *arrays: Any) -> Any:
         forward, backward = walks
         return partial(function, kernel._replace(forward=forward, backward=backward), tuning)
 
-    check_refusal(plan)
     chosen = {platform: choose(plan._replace(platform=platform)) for platform in PLATFORMS}
     default = chosen.pop("gpu")
     others = {p: branch(*choice) for p, choice in chosen.items() if choice != default}
