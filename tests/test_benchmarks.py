@@ -14,13 +14,14 @@ from jax import lax
 from rich.console import Console
 
 from jlstm.comparison import Timing
-from tests.benchmarks import harness, precision, programs, report, scaling, variants
+from tests.benchmarks import contestants, harness, precision, programs, report, scaling, variants
 from tests.benchmarks.__main__ import main, parse_names, parse_shapes
-from tests.benchmarks.contestants import CONTESTANTS, PLAIN, Contestant, Shape, ours
+from tests.benchmarks.contestants import CONTESTANTS, PLAIN, SCAN, Contestant, Shape, ours
 
 TINY = Shape(time=6, batch=4, input=3, hidden=5)
 OURS = [c for c in CONTESTANTS if c.package is None]
-NAMES = {"jlstm", "jlstm carry", "jlstm chunks", "jlstm cores", "autodiff"}
+(ONNX,) = (c for c in CONTESTANTS if c.name == "onnxruntime")
+NAMES = {"jlstm", "jlstm scan", "jlstm carry", "jlstm chunks", "jlstm cores", "autodiff"}
 
 
 def found(name, family, median, *, spread=0.01):
@@ -85,6 +86,8 @@ def run():
 def test_everybody_who_is_there_takes_part_and_agrees(run):
     for one in run.cases:
         expected = {"jlstm"} if one.kind == "stream" else NAMES
+        if contestants.without_kernel(TINY) is not None:
+            expected = expected - {"jlstm scan"}
         assert {r.name for r in one.results} == expected
         assert all(0 <= r.difference < 1e-5 for r in one.results)
         assert one.rounds >= harness.LEAST_ROUNDS
@@ -104,6 +107,8 @@ def test_the_report_has_its_fields(run):
     assert row["compile_seconds"] > 0
     assert row["times_best_jax_peer"] > 0
     assert row["times_torch"] is None
+    assert row["times_onnxruntime"] is None
+    assert row["flops_per_second"] > 0
     assert row["share_of_matrix_rate"] > 0
 
 
@@ -254,6 +259,54 @@ def test_nobody_is_timed_who_takes_too_much_memory(monkeypatch):
     assert "not timed: above" in console.file.getvalue()
 
 
+@pytest.mark.parametrize("kind", ["forward", "stream"])
+def test_onnxruntime_computes_the_same(kind):
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    ((shape, _),) = harness.plan([TINY], [kind])
+    problem = programs.make_problem(shape)
+    program, ours = (programs.build(c, problem, kind) for c in (ONNX, OURS[0]))
+    for _ in range(2):  # a stream goes on, its answer is that of the first step
+        program.call()
+    assert max(harness.differences(program.answer(), ours.answer()).values()) < 1e-5
+
+
+def test_onnxruntime_is_left_out_where_gradients_are_asked_for():
+    there = ONNX._replace(package=None)
+    reasons = {kind: harness.reason_to_leave_out(there, TINY, kind) for kind in programs.KINDS}
+    without = "it finds no gradients"
+    assert reasons == {"forward": None, "gradient": without, "step": without, "stream": None}
+
+
+@pytest.mark.parametrize("why", [None, "it was not built"])
+def test_the_scan_is_told_apart_only_from_a_kernel(why, monkeypatch):
+    monkeypatch.setattr(harness, "without_kernel", lambda shape: why)
+    told = harness.reason_to_leave_out(SCAN, TINY, "gradient")
+    assert told == (why and f"the same as jlstm, which takes no native kernel: {why}")
+    assert harness.reason_to_leave_out(OURS[0], TINY, "gradient") is None
+
+
+def test_a_kernel_is_asked_why_it_refuses(monkeypatch):
+    def lstm(params, carry, xs, *, implementation):
+        assert (implementation, xs.shape) == ("native", (6, 4, 3))
+        raise ValueError("it was not built")
+
+    monkeypatch.setattr(contestants.jlstm, "lstm", lstm)
+    assert contestants.without_kernel(TINY) == "it was not built"
+    monkeypatch.setattr(contestants.jlstm, "lstm", lambda *args, implementation: args[2])
+    assert contestants.without_kernel(TINY) is None
+
+
+@pytest.mark.parametrize("gates", [None, variants.VARIANTS["coupled gates"]])
+def test_variants_are_walked_by_the_scan(gates, monkeypatch):
+    asked = []
+    monkeypatch.setattr(contestants.jlstm, "lstm", lambda *_, **options: asked.append(options))
+    problem = programs.make_problem(TINY)
+    layer = variants.layer_of(TINY, gates, problem, derivative="vjp")
+    layer.apply(layer.load(problem.params), problem.carry, problem.xs)
+    assert asked[0].items() >= {"implementation": "xla", "derivative": "vjp"}.items()
+
+
 def test_who_computes_something_else_is_left_out():
     def other(shape):
         layer = ours(shape)
@@ -333,6 +386,21 @@ def test_means_are_geometric_and_name_the_least():
     assert (mean.least, mean.least_at) == (pytest.approx(2), TINY)
     (torch,) = (m for m in report.means([MADE_UP, wide]) if (m.name, m.rival) == ("jlstm", "torch"))
     assert torch.shapes == 1
+
+
+def test_the_tables_have_a_column_for_each_rival_that_is_there():
+    def told(*cases):
+        console = Console(file=io.StringIO(), width=120)
+        report.show_case(cases[0], console)
+        report.show_summary(cases, console)
+        return console.file.getvalue()
+
+    assert "onnx" not in told(MADE_UP)
+    # 4,000 operations in 2 ms, where a product of matrices does two million a second.
+    assert " 0.002 100 % " in " ".join(told(MADE_UP).split())
+    onnx = case(found("jlstm", "ours", 2e-3), found("onnxruntime", "onnxruntime", 3e-3))
+    lines = [" ".join(line.split()) for line in told(onnx).splitlines()]
+    assert "gradient jlstm – – – – 1.50 1.50 (6,4,3,5) –, –, 1" in lines
 
 
 def test_means_leave_out_what_is_unsteady():

@@ -2,7 +2,8 @@
 
 A contestant on JAX is a ``Layer``: pure functions over weights in the library's own form. What is
 timed around them (jit, the derivative, the training step) is the same for all of them and lives in
-``programs``. PyTorch brings its own autograd and optimiser, in ``torch_program``.
+``programs``. PyTorch brings its own autograd and optimiser, in ``torch_program``; onnxruntime runs
+a finished model and nothing else, in ``onnx_program``.
 
 Libraries are imported only where they are used: one that is not installed is left out and named.
 """
@@ -20,8 +21,8 @@ import jlstm
 from jlstm import Carry, LSTMParams
 from jlstm.devices import over_devices
 
-Family = Literal["ours", "jax", "torch"]
-"""Whose it is: ours; a peer on JAX, what people write by hand included; PyTorch."""
+Family = Literal["ours", "jax", "torch", "onnxruntime"]
+"""Whose it is: ours; a peer on JAX, what people write by hand included; PyTorch; onnxruntime."""
 
 
 class Shape(NamedTuple):
@@ -59,13 +60,15 @@ class Contestant(NamedTuple):
     name: str
     family: Family
     build: Callable[[Shape], Layer] | None
-    """None: PyTorch, which ``torch_program`` runs."""
+    """None: not on JAX, a program of its own for its family."""
     package: str | None = None
     """What has to be installed."""
     devices: int = 1
     """The batch is cut into as many parts; 0 for one part per device there is."""
     streams: bool = True
     """Whether its single step differs from that of those before it in the list."""
+    derives: bool = True
+    """Whether it finds gradients."""
 
     @property
     def installed(self) -> bool:
@@ -89,6 +92,19 @@ def ours(shape: Shape, **options: Any) -> Layer:
 def ours_over_cores(shape: Shape) -> Layer:
     """``jlstm.over_devices()``: the batch in one part per device, where it lies from the start."""
     return ours(shape)._replace(apply=over_devices(), spread=True)
+
+
+def without_kernel(shape: Shape) -> str | None:
+    """Why ``jlstm.lstm`` takes the scan here by itself; None where it takes its native kernel."""
+    if jax.default_backend() != "cpu":
+        return "it is for the CPU"
+    params = jlstm.init_params(jax.random.key(0), shape.input, shape.hidden)
+    xs = jax.ShapeDtypeStruct((shape.time, shape.batch, shape.input), params.w_ih.dtype)
+    try:
+        jax.eval_shape(lambda xs: jlstm.lstm(params, None, xs, implementation="native"), xs)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 # Peers on JAX
@@ -288,10 +304,13 @@ def keras(shape: Shape) -> Layer:
 
 REFERENCE = Contestant("jlstm", "ours", ours)
 """Whose answers the others' are held against."""
+SCAN = Contestant("jlstm scan", "ours", partial(ours, implementation="xla"), streams=False)
+"""Without the native kernel."""
 PLAIN = Contestant("autodiff", "jax", plain_scan, streams=False)
 
 CONTESTANTS = (
     REFERENCE,
+    SCAN,
     Contestant("jlstm carry", "ours", partial(ours, residuals="carry"), streams=False),
     Contestant("jlstm chunks", "ours", partial(ours, residuals="chunks"), streams=False),
     Contestant("jlstm cores", "ours", ours_over_cores, devices=0, streams=False),
@@ -302,4 +321,5 @@ CONTESTANTS = (
     Contestant("equinox", "jax", equinox, "equinox"),
     Contestant("keras", "jax", keras, "keras"),
     Contestant("torch", "torch", None, "torch"),
+    Contestant("onnxruntime", "onnxruntime", None, "onnxruntime", derives=False),
 )

@@ -18,10 +18,10 @@ product of two large matrices takes its turn among the others: what share of the
 somebody reaches is measured under the load of the same minutes.
 
 **Threads.** Everyone runs with what its library does by itself on all cores: XLA's pool of threads,
-which is as large for one host device as for several, and as many threads of PyTorch as there are
-cores. Only ``jlstm cores`` uses more than the first device. The others do not pay for the devices
-they leave alone: at (256,16,32,64) they took the same time with one host device and with two, and
-``--devices 1`` shows it anywhere.
+which is as large for one host device as for several, and as many threads of PyTorch and of
+onnxruntime as there are cores. Only ``jlstm cores`` uses more than the first device. The others do
+not pay for the devices they leave alone: at (256,16,32,64) they took the same time with one host
+device and with two, and ``--devices 1`` shows it anywhere.
 
 **Load.** Where other processes want the cores too, whoever waits for all of its threads at every
 step waits longest: PyTorch's LSTM on all of two busy cores has been seen at many times its own
@@ -46,7 +46,7 @@ import numpy as np
 from jlstm.comparison import Timing, timing
 from jlstm.devices import count_cores
 from tests.benchmarks import programs
-from tests.benchmarks.contestants import REFERENCE, Contestant, Shape
+from tests.benchmarks.contestants import REFERENCE, SCAN, Contestant, Shape, without_kernel
 from tests.benchmarks.programs import Kind, Program, build, count_work
 
 SHAPES = (
@@ -106,7 +106,8 @@ class Case:
     work: int
     """Floating-point operations that the task needs, however somebody may do it."""
     matrix_rate: float
-    """Floating-point operations per second of a product of two 2048² matrices, among the turns."""
+    """Floating-point operations per second of a product of two 2048² matrices by XLA, among the
+    turns: about the machine's peak, to judge by what share of it somebody reaches."""
     rounds: int
     others: float | None
     """Cores that everything else on the machine kept busy meanwhile; None where it does not tell.
@@ -227,6 +228,10 @@ def reason_to_leave_out(contestant: Contestant, shape: Shape, kind: Kind) -> str
         return "only on the CPU so far"
     if kind == "stream" and not contestant.streams:
         return "its single step is that of jlstm"
+    if kind in ("gradient", "step") and not contestant.derives:
+        return "it finds no gradients"
+    if contestant is SCAN and (why := without_kernel(shape)) is not None:
+        return f"the same as jlstm, which takes no native kernel: {why}"
     if contestant.devices != 1:
         devices = len(jax.devices())
         if devices == 1:
@@ -356,15 +361,21 @@ def describe_machine() -> Machine:
         except metadata.PackageNotFoundError:
             return None
 
-    packages = ("jlstm", "jax", "jaxlib", "flax", "dm-haiku", "equinox", "keras", "torch", "numpy")
-    prefixes = ("XLA_", "JAX_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "KERAS_", "MALLOC_")
+    jax_packages = ("jax", "jaxlib", "flax", "dm-haiku", "equinox", "keras")
+    packages = ("jlstm", *jax_packages, "torch", "onnxruntime", "numpy")
+    threads = ("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "ORT_")
+    prefixes = ("JLSTM_", "XLA_", "JAX_", "KERAS_", "MALLOC_", "GLIBC_", *threads)
     device = jax.devices()[0]
     return Machine(
         processor=_processor() if device.platform == "cpu" else device.device_kind,
         cores=count_cores(),
         backend=device.platform,
         devices=len(jax.devices()),
-        threads={"torch": count_cores(), "XLA (its own choice: the cores)": count_cores()},
+        threads={
+            "torch": count_cores(),
+            "onnxruntime": count_cores(),
+            "XLA (its own choice: the cores)": count_cores(),
+        },
         versions={package: version(package) for package in packages},
         environment={k: v for k, v in sorted(os.environ.items()) if k.startswith(prefixes)},
         load=os.getloadavg() if hasattr(os, "getloadavg") else None,

@@ -1,7 +1,8 @@
 """One contestant's way through one problem: compiled, fed and told apart from the clock.
 
 Everything that a peer does not do by itself is here, and is the same for all on JAX: jit, the
-derivative, the training step. PyTorch brings its own autograd and optimiser.
+derivative, the training step. PyTorch brings its own autograd and optimiser; onnxruntime has
+neither.
 """
 
 import time as clock
@@ -51,7 +52,7 @@ class Program(NamedTuple):
     compile_seconds: float | None = None
     """From the Python function to its executable: tracing, lowering, XLA."""
     temp_bytes: int | None = None
-    """Memory beside arguments and results, on all devices together."""
+    """Memory beside arguments and results, on all devices together, as far as XLA knows of it."""
     flops: int | None = None
     """Floating-point operations in the matrix products of the program handed to XLA; None for a
     program of several devices, whose parts are not told apart."""
@@ -92,7 +93,8 @@ def count_work(shape: Shape, kind: Kind) -> int:
 def build(contestant: Contestant, problem: Problem, kind: Kind) -> Program:
     """One contestant, ready for one kind of work."""
     if contestant.build is None:
-        return torch_program(problem, kind)
+        make = onnx_program if contestant.family == "onnxruntime" else torch_program
+        return make(problem, kind)
     shape = problem.shape
     upper = contestant.build(shape._replace(input=shape.hidden))
     return jax_program(contestant.build(shape), upper, problem, kind)
@@ -409,3 +411,77 @@ def _torch_training(torch: Any, tensor: Any, load: Any, problem: Problem) -> Pro
         return {"losses": np.asarray([float(step().detach()) for _ in range(3)])}
 
     return Program(fresh(one_bias=False), answer)
+
+
+# onnxruntime
+
+
+def onnx_program(problem: Problem, kind: Kind) -> Program:
+    """The LSTM operator of ONNX in onnxruntime on the CPU; arrays are NumPy's, in and out.
+
+    The weights are constants of the model, as in one that was exported: they are laid out once,
+    when the session is made, and not at every call.
+    """
+    import onnx
+    import onnxruntime
+
+    if kind not in ("forward", "stream"):
+        raise ValueError(f"kind: expected forward or stream, without gradients, got {kind!r}")
+    time, batch, _, hidden = problem.shape
+    order = [0, 3, 1, 2]  # i, f, g, o in ONNX's order: i, o, f, g
+    w_ih, w_hh, b = (_np(w)[..., order, :].reshape(-1, 4 * hidden) for w in problem.params)
+    two = np.concatenate([b, 0 * b], axis=1)  # it has two biases, of which one is 0
+    weights = {"W": w_ih.T[None], "R": w_hh.T[None], "B": two}
+    xs, state = _np(problem.xs), {name: _np(a)[None] for name, a in problem.carry._asdict().items()}
+
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    node = helper.make_node(
+        "LSTM", ["xs", *weights, "", "h", "c"], ["hs", "h_last", "c_last"], hidden_size=hidden
+    )
+    shapes = {"xs": xs.shape, "h": (1, batch, hidden), "c": (1, batch, hidden)}
+    results = {"hs": (time, 1, batch, hidden), "h_last": shapes["h"], "c_last": shapes["c"]}
+    given, made = (
+        [helper.make_tensor_value_info(name, floats, shape) for name, shape in named.items()]
+        for named in (shapes, results)
+    )
+    constants = [
+        onnx.numpy_helper.from_array(np.ascontiguousarray(w), name) for name, w in weights.items()
+    ]
+    graph = helper.make_graph([node], "lstm", given, made, initializer=constants)
+    # Versions that are old enough for any onnxruntime; the operator has not changed since.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = count_cores()
+    # By itself its threads spin for some 20 ms after a call, in the turn of whoever comes next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    if kind == "stream":
+        return _onnx_stream(session, xs, state)
+
+    def forward() -> Any:
+        return session.run(list(results), {"xs": xs, **state})
+
+    def answer() -> dict[str, np.ndarray]:
+        hs, h, c = forward()
+        return {"hs": hs[:, 0], "h": h[0], "c": c[0]}
+
+    return Program(forward, answer)
+
+
+def _onnx_stream(session: Any, x: np.ndarray, start: dict[str, np.ndarray]) -> Program:
+    state = start
+
+    def step(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip("hc", session.run(["h_last", "c_last"], {"xs": x, **state}), strict=True))
+
+    def call() -> None:
+        nonlocal state
+        state = step(state)
+
+    def answer() -> dict[str, np.ndarray]:
+        after = step(start)
+        return {"hs": after["h"][0], "h": after["h"][0], "c": after["c"][0]}
+
+    return Program(call, answer)

@@ -22,6 +22,9 @@ from tests.benchmarks.precision import Precision
 from tests.benchmarks.programs import Kind
 from tests.benchmarks.scaling import Series
 
+RIVALS = ("jax", "torch", "onnxruntime")
+"""The families of peers, of each of which the fastest counts."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -51,6 +54,7 @@ class Report:
                     "unsteady": r.unsteady,
                     "times_best_jax_peer": ratio(case, r, "jax"),
                     "times_torch": ratio(case, r, "torch"),
+                    "times_onnxruntime": ratio(case, r, "onnxruntime"),
                     "flops_per_second": rate(case, r),
                     "share_of_matrix_rate": rate(case, r) / case.matrix_rate,
                 }
@@ -139,7 +143,7 @@ class Mean(NamedTuple):
 
 
 def means(cases: Sequence[Case]) -> list[Mean]:
-    """Geometric means of the ratios, for everybody, against JAX peers and against PyTorch.
+    """Geometric means of the ratios, for everybody, against each family of peers.
 
     A shape where one of the two is unsteady does not count, whoever it favours.
     """
@@ -148,7 +152,7 @@ def means(cases: Sequence[Case]) -> list[Mean]:
         here = [case for case in cases if case.kind == kind]
         for name in dict.fromkeys(r.name for case in here for r in case.results):
             both = [(case, r) for case in here for r in case.results if r.name == name]
-            for rival in ("jax", "torch"):
+            for rival in RIVALS:
                 known = [
                     (other.seconds.median / r.seconds.median, case.shape)
                     for case, r in both
@@ -242,13 +246,14 @@ def show_case(case: Case, console: Console) -> None:
         f"{case.work / 1e9:.3g} GFLOP, matrix product {case.matrix_rate / 1e9:.0f} GFLOP/s",
         highlight=False,
     )
+    rivals = _rivals(r.family for r in case.results)
     table = _table(
         "\n",
         "median\nms",
         "quartiles\nms",
         "least\nms",
-        "× best\nJAX peer",
-        "×\ntorch",
+        *(HEADERS[rival] for rival in rivals),
+        "GFLOP\n/s",
         "of matrix\nproduct",
         "temp\nMB",
         "compile\ns",
@@ -262,8 +267,8 @@ def show_case(case: Case, console: Console) -> None:
             Text(_digits(1e3 * t.median), style="bold green" if t.median == fastest else ""),
             Text(_quartiles(t, 1e3), style="yellow" if r.unsteady else ""),
             _digits(1e3 * r.least),
-            _times(ratio(case, r, "jax"), r),
-            _times(ratio(case, r, "torch"), r),
+            *(_times(ratio(case, r, rival), r) for rival in rivals),
+            _digits(rate(case, r) / 1e9),
             f"{100 * rate(case, r) / case.matrix_rate:.0f} %",
             _megabytes(r.temp_bytes),
             "–" if r.compile_seconds is None else f"{r.compile_seconds:.2f}",
@@ -282,22 +287,31 @@ def show_case(case: Case, console: Console) -> None:
         console.print(f"{name}: {why}", highlight=False, style="dim")
 
 
+HEADERS = {"jax": "× best\nJAX peer", "torch": "×\ntorch", "onnxruntime": "× onnx-\nruntime"}
+
+
+def _rivals(families: Iterable[str]) -> list[str]:
+    """Those among them, and JAX peers and PyTorch in any case."""
+    known = {"jax", "torch", *families}
+    return [rival for rival in RIVALS if rival in known]
+
+
 def show_summary(cases: Sequence[Case], console: Console) -> None:
     """Means over the shapes, and every loss."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for header in ("kind", "", "× best JAX peer", "least", "× torch", "least", "shapes"):
-        table.add_column(header, no_wrap=True)
     rows: dict[tuple[str, str], dict[str, Mean]] = {}
     for mean in means(cases):
         rows.setdefault((mean.kind, mean.name), {})[mean.rival] = mean
+    rivals = _rivals(rival for by_rival in rows.values() for rival in by_rival)
+    columns = [header for rival in rivals for header in (HEADERS[rival], "\nleast")]
+    table = _table("\nkind", "\n", *columns, "\nshapes", left=2 + len(columns))
     for (kind, name), by_rival in rows.items():
         cells = []
-        for rival in ("jax", "torch"):
+        for rival in rivals:
             m = by_rival.get(rival)
             cells += ["–", "–"] if m is None else [f"{m.mean:.2f}", f"{m.least:.2f} {m.least_at}"]
         any_mean = next(iter(by_rival.values()))
         style = "bold" if any_mean.family == "ours" else ""
-        counts = [str(by_rival[r].shapes) for r in ("jax", "torch") if r in by_rival]
+        counts = [str(by_rival[r].shapes) if r in by_rival else "–" for r in rivals]
         table.add_row(kind, Text(name, style=style), *cells, ", ".join(counts))
     console.print("\n[bold]Geometric means over the shapes[/bold]; above 1 is faster")
     console.print(table)
@@ -500,7 +514,7 @@ def _times(value: float | None, result: Result) -> Text:
 
 # As a picture
 
-BLUES = (BLUE, "#4f9bd9", "#0f8a8a", "#5b4bb5")
+BLUES = (BLUE, "#4f9bd9", "#0f8a8a", "#5b4bb5", "#12305c")
 MARKERS = "osD^vPX*<>"
 
 

@@ -3,7 +3,8 @@
 The work is the gradient of ``programs``, with weights of the variant's own. A variant's time has
 two explanations, both counted in the program that is handed to XLA: matrix products, and what is
 computed number by number, of which ``per_unit`` says how many results there are for every unit and
-step. Beside stands the same cell with its derivative left to autodiff of the plain scan.
+step. Beside stands the same cell with its derivative left to autodiff of the plain scan. The
+plain cell is walked by the scan, as all others are, though it has a native kernel on CPU.
 
 ``measure_memory`` compiles every kind of derivative of every variant, by hand and by autodiff, and
 reads how many temporary bytes each needs; nothing is run.
@@ -117,6 +118,7 @@ def measure_point(
 
 def layer_of(shape: Shape, gates: Variant | None, problem: Problem, **options: Any) -> Layer:
     """``jlstm.lstm`` of this cell, with fresh weights in place of the problem's."""
+    options = {"implementation": "xla", **options}
     if gates is None:
         return ours(shape, **options)
     output = problem.carry.h.shape[-1]
