@@ -101,7 +101,8 @@ def _forward(
             kept = plan.policy.keep(first, after, saved) if plan.gradient else {"hs": after.h}
             return last, kept
 
-        return in_chunks(walk, carry, steps, tuning.chunk, reverse=plan.walk.reverse)
+        chunk = tuning.ahead or tuning.chunk
+        return in_chunks(walk, carry, steps, chunk, reverse=plan.walk.reverse)
 
     out: tuple[State, dict[str, Any]] = on_platform(run, plan, constants, carry, steps)
     return out

@@ -62,9 +62,11 @@ class Tuning(NamedTuple):
     unroll: int = 1
     """Steps of the inner loop that are compiled as one."""
     stepwise: bool = False
-    """Whether x·W is computed step by step; only where no gradient is asked for."""
+    """Whether x·W is computed step by step."""
     copies: bool = False
     """Whether a transposed matrix is written down before a product with it."""
+    ahead: int | None = None
+    """Steps in a chunk of the forward pass, if it is another."""
 
 
 class Kernel(NamedTuple):

@@ -7,12 +7,13 @@ from typing import Any
 import jax
 from jax import lax
 
+from jlstm.kernels.native import NATIVE
 from jlstm.kernels.xla import XLA as XLA
 from jlstm.linear import vary_like
 from jlstm.plan import Kernel as Kernel
 from jlstm.plan import Plan, Tuning
 
-KERNELS = (XLA,)
+KERNELS = (NATIVE, XLA)
 """All kernels, the fastest first."""
 
 PLATFORMS = ("cpu", "gpu", "tpu")
@@ -54,7 +55,9 @@ def choose(plan: Plan) -> tuple[Kernel, Tuning]:
     wanted = KERNELS if plan.kernel is None else (plan.kernel, XLA)
     kernel = next(k for k in wanted if k.refuses(plan) is None)
     best = kernel.tune(plan)
-    return kernel, best._replace(chunk=plan.chunk or best.chunk, unroll=plan.unroll or best.unroll)
+    if plan.chunk is not None:
+        best = best._replace(chunk=plan.chunk, ahead=None)
+    return kernel, best._replace(unroll=plan.unroll or best.unroll)
 
 
 def on_platform(function: Callable[..., Any], plan: Plan, *arrays: Any) -> Any:

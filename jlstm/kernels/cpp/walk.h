@@ -1,0 +1,71 @@
+// What the walk through a chunk is given; who calls it, and for which instruction set, is in ffi.cc.
+#pragma once
+
+#include <cstdint>
+
+namespace jlstm {
+
+// An array [ensemble, time, batch, ·] or [ensemble, batch, ·], dense but for the ensemble, which may
+// share it; data is nullptr where there is none.
+template <typename T>
+struct Array {
+  T* data = nullptr;
+  const int64_t* member = nullptr;  // where each member of the ensemble starts
+  int64_t step = 0, row = 0;        // how far apart steps and rows are
+  int64_t count = 0;                // rows
+  T* at(int64_t e, int64_t t, int64_t b) const { return data + member[e] + t * step + b * row; }
+  T* at(int64_t e, int64_t b) const { return data + member[e] + b * row; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// Sequences that are walked together: those of all members that have the same weights, a row each.
+struct Rows {
+  const int64_t* members;
+  int64_t batch, begin, end;  // row j is sequence j % batch of member members[j / batch]
+};
+
+struct Sizes {
+  int64_t time, inputs, hidden;  // inputs is 0 where x·W is given
+  bool reverse;
+};
+
+template <typename T>
+struct Forward {
+  Sizes sizes;
+  const T* packed;  // [W; U], or U alone
+  Array<const T> xs, z, b, h, c, reset_h, reset_c;
+  Array<const bool> valid, keep;
+  Array<T> hs, cs, i_f, g, o, last_h, last_c;
+};
+
+template <typename T>
+struct Backward {
+  Sizes sizes;
+  const T* packed;  // Uᵀ
+  Array<const T> i_f, g, o, c_prev, c, dhs, dh, dc, reset_dh, reset_dc;
+  Array<const bool> valid, keep;
+  Array<T> dz, out_dh, out_dc, out_reset_dh, out_reset_dc;
+};
+
+// The functions for one instruction set and dtype.
+template <typename T>
+struct Walks {
+  int64_t panel;  // columns of a panel
+  // Numbers in a packed matrix, and in what a slice of rows needs besides.
+  int64_t (*packed_size)(int64_t rows, int64_t columns);
+  int64_t (*scratch_size)(const Sizes&, int64_t rows);
+  void (*pack)(const T* above, int64_t above_rows, const T* below, int64_t below_rows,
+               int64_t columns, int64_t panel, T* packed);
+  void (*forward)(const Forward<T>&, const Rows&, T* scratch);
+  void (*backward)(const Backward<T>&, const Rows&, T* scratch);
+  void (*sigmoid)(const T* x, T* y, int64_t n);
+  void (*tanh)(const T* x, T* y, int64_t n);
+};
+
+struct Level {
+  const char* name;
+  Walks<float> f32;
+  Walks<double> f64;
+};
+
+}  // namespace jlstm

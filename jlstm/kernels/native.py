@@ -1,0 +1,181 @@
+"""The walk through a chunk on CPU, in C++: the plain LSTM, in float32 and float64.
+
+The equations are those of ``equations.py``, forward and backward by hand, in ``cpp/walk.cc``; how
+it is built and why it is fast stands in ``docs/cpu_kernel.md``. The library is an option: where it
+was not built, or ``JLSTM_NATIVE=0`` says so, this kernel refuses and the scan is taken. It has no
+derivatives of its own beyond the backward pass: the engine takes those of the scan.
+"""
+
+import ctypes
+import math
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jlstm.equations import PLAIN, Activated
+from jlstm.gates import Values
+from jlstm.kernels.xla import XLA
+from jlstm.linear import Matrix
+from jlstm.plan import Keep, Kernel, Plan, Tuning
+from jlstm.types import Carry
+from jlstm.walk import Constants, Steps, Walk, x_part
+
+LIBRARY = Path(__file__).with_name("libnative.so")
+
+
+@cache
+def library() -> ctypes.CDLL | str:
+    """The library, its functions known to XLA; or the reason why there is none.
+
+    The environment variable ``JLSTM_NATIVE`` is read here, at the first use: 0 for no library, 1
+    for an error where there is none.
+
+    Raises:
+        RuntimeError: there is none, and JLSTM_NATIVE is 1.
+    """
+    wanted = os.environ.get("JLSTM_NATIVE", "")
+    if wanted == "0":
+        return "JLSTM_NATIVE=0 switches it off"
+    try:
+        found = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        built = LIBRARY.exists()
+        reason = f"it cannot be loaded: {error}" if built else "it was not built (no C++ compiler)"
+        if wanted == "1":
+            raise RuntimeError(f"JLSTM_NATIVE=1 asks for the native kernel, but {reason}") from None
+        return reason
+    found.jlstm_level.restype = ctypes.c_char_p
+    for name in ("jlstm_forward", "jlstm_backward"):
+        target = jax.ffi.pycapsule(getattr(found, name))
+        jax.ffi.register_ffi_target(name, target, platform="cpu")
+    return found
+
+
+def status() -> str:
+    """Whether the kernel is in use, for which instruction set, or why not."""
+    found = library()
+    return f"not in use: {found}" if isinstance(found, str) else found.jlstm_level().decode()
+
+
+def refuses(plan: Plan) -> str | None:
+    """The reason why it cannot do this, or None."""
+    if plan.platform != "cpu":
+        return f"it runs on CPU, not on {plan.platform}"
+    if plan.walk.gates != PLAIN:
+        return f"it computes the plain LSTM, not {plan.walk.gates!r}"
+    if plan.dtype not in (jnp.float32, jnp.float64):
+        return f"it computes in float32 and float64, not in {jnp.dtype(plan.dtype).name}"
+    if plan.walk.dtype is not None:
+        return f"it does not round factors to {jnp.dtype(plan.walk.dtype).name} (compute_dtype)"
+    found = library()
+    return found if isinstance(found, str) else None
+
+
+def tune(plan: Plan) -> Tuning:
+    """The choices for one shape."""
+    time, _, inputs, hidden = plan.shape
+    best = XLA.tune(plan)
+    # A step reads all of W and U. As long as they fit into the cache of a core, x·W at every step
+    # costs less than writing it down for all steps.
+    inside = plan.columns * (inputs + hidden) <= 2**19
+    ahead = max(1, time) if inside and (plan.policy.kept or not plan.gradient) else None
+    return best._replace(stepwise=inside, ahead=ahead)
+
+
+def forward(
+    tuning: Tuning, walk: Walk, constants: Constants, carry: Carry, steps: Steps, *, keep: Keep
+) -> tuple[Carry, Carry, Any]:
+    """As ``xla.forward``. With ``keep="hs"`` the c of each step is not written down."""
+    weights, (time, *batch, _), hidden = constants.weights, steps.xs.shape, carry.h.shape[-1]
+    w_ih, b, xs, z = weights.w_ih, weights.b, steps.xs, None
+    if not tuning.stepwise:
+        w_ih, b, xs, z = None, None, None, x_part(walk, constants, steps.xs)
+    last_h, last_c, hs, cs, *gates = _call(
+        "jlstm_forward",
+        (w_ih, weights.w_hh, b),
+        (xs, z, *carry, *_reset(steps, constants.reset_to), steps.valid, steps.keep),
+        ((*batch, hidden), (*batch, hidden), (time, *batch, hidden))
+        + ((time, *batch, hidden) if keep != "hs" else None,)
+        + tuple((time, *batch, k * hidden) if keep == "gates" else None for k in (2, 1, 1)),
+        walk,
+        (time, *batch),
+    )
+    after = Carry(hs, hs if keep == "hs" else cs)
+    return Carry(last_h, last_c), after, Activated(*gates) if keep == "gates" else None
+
+
+def backward(
+    tuning: Tuning,
+    walk: Walk,
+    constants: Constants,
+    u_t: Matrix,
+    values: Values,
+    steps: Steps,
+    d: tuple[Carry, Carry],
+    dhs: Array,
+) -> tuple[Array, tuple[Carry, Carry]]:
+    """As ``xla.backward``."""
+    (*lead, hidden), (d_carry, d_reset) = dhs.shape, d
+    state, resets = (*lead[1:], hidden), steps.keep is not None
+    dh, dc, *d_reset_to, dz = _call(
+        "jlstm_backward",
+        (u_t,),
+        (*values.saved, values.before.c, values.after.c, dhs, *d_carry, *_reset(steps, d_reset))
+        + (steps.valid, steps.keep),
+        (state, state, *[state if resets else None] * 2, (*lead, 4 * hidden)),
+        walk,
+        lead,
+    )
+    return dz, (Carry(dh, dc), Carry(*d_reset_to) if resets else d_reset)
+
+
+def _reset(steps: Steps, reset_to: Carry) -> tuple[Array | None, Array | None]:
+    return (None, None) if steps.keep is None else (reset_to.h, reset_to.c)
+
+
+def _call(
+    name: str,
+    weights: Sequence[Array | None],
+    arrays: Sequence[Array | None],
+    results: Sequence[tuple[int, ...] | None],
+    walk: Walk,
+    lead: Sequence[int],
+) -> list[Any]:
+    """A function of the library, which knows one batch axis, and an empty array for None.
+
+    Args:
+        name: which one.
+        weights: arrays without batch axes.
+        arrays: arrays ``[*batch, ·]`` or ``[time, *batch, ·]``.
+        results: the shapes of such arrays, of the dtype of all.
+        walk: how to walk.
+        lead: time and batch.
+    """
+    time, *batch = lead
+    dtype = next(a.dtype for a in weights if a is not None)
+
+    def merged(shape: Sequence[int]) -> tuple[int, ...]:
+        before = len(shape) - 1 - len(batch)
+        return (*shape[:before], math.prod(batch), shape[-1])
+
+    empty = jnp.zeros(0, dtype)
+    given = [empty if a is None else a for a in weights]
+    given += [empty if a is None else a.reshape(merged(a.shape)) for a in arrays]
+    shapes = [(0,) if shape is None else merged(shape) for shape in results]
+    outs = jax.ffi.ffi_call(
+        name, [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes], vmap_method="expand_dims"
+    )(*given, time=np.int64(time), reverse=walk.reverse)
+    return [
+        None if shape is None else a.reshape(shape) for a, shape in zip(outs, results, strict=True)
+    ]
+
+
+NATIVE = Kernel("native", refuses, tune, forward, backward)
+"""For the plain LSTM on CPU."""
