@@ -11,23 +11,30 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installations must not write into one environment at a time
-.PHONY: help demo test test-slow test-newest lint bench lock clean
+.PHONY: help demo test test-slow test-pure test-newest lint bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12 make ...   another interpreter (after make clean)"
 
-demo: $(VENV)/.demo ## train a language model on real text and show what it learnt
+# The native kernel, built anew when its source is newer; without a C++ compiler there is none.
+LIBRARY := jlstm/kernels/libnative.so
+
+demo: $(VENV)/.demo $(LIBRARY) ## train a language model on real text and show what it learnt
 	$(BIN)/jlstm demo
 
 # A file's tests go to one process, which makes what they share once.
 PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist loadfile
-test: $(VENV)/.dev ## run the tests that go with every change
+test: $(VENV)/.dev $(LIBRARY) ## run the tests that go with every change
 	$(BIN)/python $(PYTEST) -m "not slow"
 
-test-slow: $(VENV)/.dev ## run the tests that take many seconds each
+test-slow: $(VENV)/.dev $(LIBRARY) ## run the tests that take many seconds each
 	$(BIN)/python $(PYTEST) -m slow
+
+test-pure: $(VENV)/.dev ## run the tests of what has a native kernel without it
+	JLSTM_NATIVE=0 $(BIN)/python $(PYTEST) -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
+		build devices equations kernels layers sequence))
 
 # An environment of its own, resolved anew: what a user of today gets, where `make test` has what is
 # locked. Without what needs other people's LSTMs, notebooks or benchmarks.
@@ -47,7 +54,7 @@ lint: $(VENV)/.dev ## check style and types
 	$(BIN)/mypy
 
 BENCH ?= --shapes small --seconds 5
-bench: $(VENV)/.bench ## time jlstm against its peers (BENCH="--shapes all": at every shape)
+bench: $(VENV)/.bench $(LIBRARY) ## time jlstm against its peers (BENCH="--shapes all": at every shape)
 	@mkdir -p runs
 	$(BIN)/python -m tests.benchmarks --json runs/benchmarks.json --plot runs/benchmarks.png $(BENCH)
 
@@ -64,7 +71,7 @@ lock: ## pin the dependencies anew (needs uv)
 		--output-file requirements/bench.lock pyproject.toml
 
 clean: ## remove the environment, the caches and what was built
-	rm -rf $(VENV) $(NEWEST) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) $(LIBRARY)* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find jlstm tests notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # An environment is whole only while .made stands: an installation takes it away first and puts
@@ -84,5 +91,8 @@ $(VENV)/.demo $(VENV)/.dev $(VENV)/.bench: pyproject.toml | $(VENV)/.made
 	@rm -f $(VENV)/.made
 	@echo "Installing $(filter %.lock,$^) into $(VENV); the first time takes up to a minute."
 	@$(PIP) install --quiet $(COMPILED) --requirement $(filter %.lock,$^)
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@JLSTM_NATIVE=0 $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.made $@
+
+$(LIBRARY): hatch_build.py $(wildcard jlstm/kernels/cpp/*)
+	@$(BIN)/python hatch_build.py

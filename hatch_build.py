@@ -109,7 +109,7 @@ def build(library: Path) -> str:
 
 
 def build_or_not(library: Path) -> str:
-    """As ``build``, but an error only if JLSTM_NATIVE=1: else the line says why, and none is left.
+    """As ``build``, but an error only if JLSTM_NATIVE=1: else the line says why.
 
     Raises:
         NotBuiltError: it cannot be built, and JLSTM_NATIVE=1.
@@ -117,8 +117,10 @@ def build_or_not(library: Path) -> str:
     try:
         return build(library)
     except NotBuiltError as reason:
-        library.unlink(missing_ok=True)  # that of an earlier source
-        if os.environ.get("JLSTM_NATIVE") == "1":
+        wanted = os.environ.get("JLSTM_NATIVE")
+        if wanted != "0":
+            library.unlink(missing_ok=True)  # it is that of an earlier source
+        if wanted == "1":
             raise
         return f"native kernel: not built: {reason}"
 
@@ -136,13 +138,18 @@ class NativeKernel(BuildHookInterface):  # type: ignore[type-arg] # of a configu
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Builds it, before the wheel is put together."""
-        self.place = tempfile.TemporaryDirectory()  # as long as this hook is there
-        library = LIBRARY if version == "editable" else Path(self.place.name, LIBRARY.name)
-        self.app.display_info(build_or_not(library))
-        if version != "editable" and library.exists():
-            build_data["force_include"][str(library)] = f"jlstm/kernels/{LIBRARY.name}"
+        self.library = LIBRARY if version == "editable" else Path(self.directory, LIBRARY.name)
+        self.library.parent.mkdir(parents=True, exist_ok=True)
+        self.app.display_info(build_or_not(self.library))
+        if version != "editable" and self.library.exists():
+            build_data["force_include"][str(self.library)] = f"jlstm/kernels/{LIBRARY.name}"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-linux_{platform.machine()}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Leaves nothing beside the wheel."""
+        if self.library != LIBRARY:
+            self.library.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
