@@ -64,7 +64,7 @@ def build_app() -> "App":
     app = App(
         name="jlstm",
         help="The LSTM for JAX, with a hand-derived backward pass.",
-        version=lambda: f"jlstm {metadata.version('jlstm')}",
+        version=_version,
         version_format="plaintext",
         suppress_keyboard_interrupt=False,  # main has its own word for it
     )
@@ -91,6 +91,13 @@ def build_app() -> "App":
     ):
         app.command(f"jlstm.cli.{home}", name=name, help=what)
     return app
+
+
+def _version() -> str:
+    """The version, and whether the native kernel is in use."""
+    from jlstm.kernels import native
+
+    return f"jlstm {metadata.version('jlstm')}\nnative kernel: {native.status()}"
 
 
 def _comes_from_the_machine(error: Exception) -> bool:

@@ -32,7 +32,20 @@ def test_python_m_jlstm_is_the_command():
         [sys.executable, "-m", "jlstm", "--version"], capture_output=True, text=True, check=False
     )
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout == f"jlstm {metadata.version('jlstm')}\n"
+    version, kernel = ran.stdout.splitlines()
+    assert version == f"jlstm {metadata.version('jlstm')}"
+    assert re.fullmatch("native kernel: (baseline|avx2|avx512|not in use: .+)", kernel)
+
+
+def test_the_version_says_why_there_is_no_native_kernel():
+    ran = subprocess.run(
+        [sys.executable, "-m", "jlstm", "--version"],
+        env={**os.environ, "JLSTM_NATIVE": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.endswith("\nnative kernel: not in use: JLSTM_NATIVE=0 switches it off\n")
 
 
 def test_help_names_every_command(run):
