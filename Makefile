@@ -33,8 +33,8 @@ test-slow: $(VENV)/.dev $(LIBRARY) ## run the tests that take many seconds each
 	$(BIN)/python $(PYTEST) -m slow
 
 test-pure: $(VENV)/.dev ## run the tests of what has a native kernel without it
-	JLSTM_NATIVE=0 $(BIN)/python $(PYTEST) -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
-		build devices equations kernels layers sequence))
+	JLSTM_NATIVE=0 $(BIN)/python $(PYTEST) -m "not slow" \
+		tests/test_kernels.py tests/test_layers.py tests/test_sequence.py
 
 # An environment of its own, resolved anew: what a user of today gets, where `make test` has what is
 # locked. Without what needs other people's LSTMs, notebooks or benchmarks.
