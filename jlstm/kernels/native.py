@@ -53,7 +53,7 @@ def library() -> ctypes.CDLL | str:
         return reason
     found.jlstm_level.restype = ctypes.c_char_p
     for name in ("jlstm_forward", "jlstm_backward"):
-        target = jax.ffi.pycapsule(getattr(found, name))
+        target = jax.ffi.pycapsule(getattr(found, name))  # type: ignore[no-untyped-call]
         jax.ffi.register_ffi_target(name, target, platform="cpu")
     return found
 
@@ -94,16 +94,18 @@ def forward(
 ) -> tuple[Carry, Carry, Any]:
     """As ``xla.forward``. With ``keep="hs"`` the c of each step is not written down."""
     weights, (time, *batch, _), hidden = constants.weights, steps.xs.shape, carry.h.shape[-1]
-    w_ih, b, xs, z = weights.w_ih, weights.b, steps.xs, None
+    inputs = [weights.w_ih, weights.b, steps.xs, None]
     if not tuning.stepwise:
-        w_ih, b, xs, z = None, None, None, x_part(walk, constants, steps.xs)
+        inputs = [None, None, None, x_part(walk, constants, steps.xs)]
+    w_ih, b, xs, z = inputs
+    reset_h, reset_c = _reset(steps, constants.reset_to)
+    state, many = (*batch, hidden), (time, *batch, hidden)
+    saved = [(time, *batch, k * hidden) if keep == "gates" else None for k in (2, 1, 1)]
     last_h, last_c, hs, cs, *gates = _call(
         "jlstm_forward",
-        (w_ih, weights.w_hh, b),
-        (xs, z, *carry, *_reset(steps, constants.reset_to), steps.valid, steps.keep),
-        ((*batch, hidden), (*batch, hidden), (time, *batch, hidden))
-        + ((time, *batch, hidden) if keep != "hs" else None,)
-        + tuple((time, *batch, k * hidden) if keep == "gates" else None for k in (2, 1, 1)),
+        [w_ih, weights.w_hh, b],
+        [xs, z, carry.h, carry.c, reset_h, reset_c, steps.valid, steps.keep],
+        [state, state, many, None if keep == "hs" else many, *saved],
         walk,
         (time, *batch),
     )
@@ -123,17 +125,20 @@ def backward(
 ) -> tuple[Array, tuple[Carry, Carry]]:
     """As ``xla.backward``."""
     (*lead, hidden), (d_carry, d_reset) = dhs.shape, d
-    state, resets = (*lead[1:], hidden), steps.keep is not None
-    dh, dc, *d_reset_to, dz = _call(
+    d_reset_h, d_reset_c = _reset(steps, d_reset)
+    state = (*lead[1:], hidden)
+    reset = None if steps.keep is None else state
+    known = [*values.saved, values.before.c, values.after.c]
+    so_far = [d_carry.h, d_carry.c, d_reset_h, d_reset_c]
+    dh, dc, dh_reset, dc_reset, dz = _call(
         "jlstm_backward",
-        (u_t,),
-        (*values.saved, values.before.c, values.after.c, dhs, *d_carry, *_reset(steps, d_reset))
-        + (steps.valid, steps.keep),
-        (state, state, *[state if resets else None] * 2, (*lead, 4 * hidden)),
+        [u_t],
+        [*known, dhs, *so_far, steps.valid, steps.keep],
+        [state, state, reset, reset, (*lead, 4 * hidden)],
         walk,
         lead,
     )
-    return dz, (Carry(dh, dc), Carry(*d_reset_to) if resets else d_reset)
+    return dz, (Carry(dh, dc), d_reset if reset is None else Carry(dh_reset, dc_reset))
 
 
 def _reset(steps: Steps, reset_to: Carry) -> tuple[Array | None, Array | None]:
@@ -169,9 +174,9 @@ def _call(
     given = [empty if a is None else a for a in weights]
     given += [empty if a is None else a.reshape(merged(a.shape)) for a in arrays]
     shapes = [(0,) if shape is None else merged(shape) for shape in results]
-    outs = jax.ffi.ffi_call(
-        name, [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes], vmap_method="expand_dims"
-    )(*given, time=np.int64(time), reverse=walk.reverse)
+    specs = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]  # type: ignore[no-untyped-call]
+    call = jax.ffi.ffi_call(name, specs, vmap_method="expand_dims")
+    outs = call(*given, time=np.int64(time), reverse=walk.reverse)
     return [
         None if shape is None else a.reshape(shape) for a, shape in zip(outs, results, strict=True)
     ]
