@@ -7,6 +7,7 @@ no kernel, ``JLSTM_NATIVE=1`` for an error where it cannot be built.
 
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,9 +22,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 KERNELS = Path(__file__).resolve().parent / "jlstm" / "kernels"
 LIBRARY = KERNELS / "libnative.so"
-# XLA refuses a function compiled with newer headers than its own: these are the oldest supported.
-# A Python that they were not made for gets the pure wheel.
+# XLA fails on a function compiled with newer headers than its own, so they are those of the oldest
+# JAX supported, or others of the same version. A Python they were not made for gets the pure wheel.
 HEADERS = "jaxlib==0.10.0; python_version < '3.15'"
+NEWEST_API = 3
 
 # walk.cc is compiled once for each of these; the library takes the best that a machine has.
 AVX512 = "-mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma"
@@ -78,6 +80,9 @@ def build(library: Path) -> str:
     if jaxlib is None or jaxlib.origin is None:
         raise NotBuiltError("jaxlib, whose headers it needs, is not installed")
     headers = Path(jaxlib.origin).with_name("include")
+    told = (headers / "xla/ffi/api/c_api.h").read_text("utf-8")
+    if int(re.findall(r"define XLA_FFI_API_MINOR (\d+)", told)[0]) > NEWEST_API:
+        raise NotBuiltError("with jaxlib's headers it would not fit the oldest JAX supported")
 
     def call(flags: str, *arguments: str | Path) -> None:
         call = [*command, *flags.split(), *arguments]

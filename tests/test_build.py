@@ -126,6 +126,19 @@ def test_a_system_without_the_static_library_links_the_other(script, tools, tmp_
     assert (tmp_path / "libnative.so").read_text() == "built\n"
 
 
+@ON_LINUX
+def test_newer_headers_are_refused(script, tools, tmp_path, monkeypatch):
+    tools("c++")
+    header = tmp_path / "include/xla/ffi/api/c_api.h"
+    header.parent.mkdir(parents=True)
+    spec = importlib.util.spec_from_file_location("jaxlib", tmp_path / "__init__.py")
+    monkeypatch.setattr(script, "find_spec", lambda name: spec)
+    for minor in (script.NEWEST_API, script.NEWEST_API + 1):
+        header.write_text(f"#define XLA_FFI_API_MAJOR 0\n#define XLA_FFI_API_MINOR {minor}\n")
+        line = script.build_or_not(tmp_path / "libnative.so")
+        assert ("not fit the oldest JAX" in line) == (minor > script.NEWEST_API)
+
+
 REASONS = {
     "no compiler": (None, {}, r"there is no C\+\+ compiler"),
     "a broken one": (BROKEN, {}, r"c\+\+ failed: tile.h:7:1: error: a bracket is missing"),
