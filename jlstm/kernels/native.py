@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from jlstm.equations import PLAIN, Activated
 from jlstm.gates import Values
-from jlstm.kernels.xla import XLA
+from jlstm.kernels.xla import choose_chunk
 from jlstm.linear import Matrix
 from jlstm.plan import Keep, Kernel, Plan, Tuning
 from jlstm.types import Carry
@@ -47,7 +47,7 @@ def library() -> ctypes.CDLL | str:
         found = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         built = LIBRARY.exists()
-        reason = f"it cannot be loaded: {error}" if built else "it was not built (no C++ compiler)"
+        reason = f"it cannot be loaded: {error}" if built else "it was not built"
         if wanted == "1":
             raise RuntimeError(f"JLSTM_NATIVE=1 asks for the native kernel, but {reason}") from None
         return reason
@@ -60,7 +60,10 @@ def library() -> ctypes.CDLL | str:
 
 def status() -> str:
     """Whether the kernel is in use, for which instruction set, or why not."""
-    found = library()
+    try:
+        found = library()
+    except RuntimeError as error:
+        return f"not in use: {error}"
     return f"not in use: {found}" if isinstance(found, str) else found.jlstm_level().decode()
 
 
@@ -80,13 +83,14 @@ def refuses(plan: Plan) -> str | None:
 
 def tune(plan: Plan) -> Tuning:
     """The choices for one shape."""
-    time, _, inputs, hidden = plan.shape
-    best = XLA.tune(plan)
+    time, batch, inputs, hidden = plan.shape
+    borders = not plan.policy.kept
+    chunk = choose_chunk(time, batch, inputs, hidden, borders)
     # A step reads all of W and U. As long as they fit into the cache of a core, x·W at every step
     # costs less than writing it down for all steps.
     inside = plan.columns * (inputs + hidden) <= 2**19
-    ahead = max(1, time) if inside and (plan.policy.kept or not plan.gradient) else None
-    return best._replace(stepwise=inside, ahead=ahead)
+    whole = inside and not (borders and plan.gradient)
+    return Tuning(chunk, stepwise=inside, copies=True, ahead=max(1, time) if whole else None)
 
 
 def forward(

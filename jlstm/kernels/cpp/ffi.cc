@@ -3,6 +3,9 @@
 // An operand with no numbers in it stands for one that is not there. Leading axes that an operand
 // has beyond its own are those of an ensemble (jax.vmap puts them there), each of full size or 1.
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -35,12 +38,17 @@ namespace ffi = xla::ffi;
 const Level& find_level() {
   std::vector<const Level*> levels;
 #ifdef __x86_64__
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
-    levels.push_back(&avx512);
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels.push_back(&avx2);
+  // Asked of processor and system themselves: where Zig compiles, __builtin_cpu_supports says no.
+  unsigned eax, ebx, ecx, edx, features = 0, kept = 0;
+  __cpuid(1, eax, ebx, ecx, edx);
+  const bool fma = ecx >> 12 & 1;
+  if (ecx >> 27 & 1) __asm__ volatile("xgetbv" : "=a"(kept), "=d"(edx) : "c"(0));
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) features = ebx;
+  const auto has = [&](unsigned bits, unsigned registers) {
+    return fma && (features & bits) == bits && (kept & registers) == registers;
+  };
+  if (has(1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, 0xe6)) levels.push_back(&avx512);  // F DQ BW VL
+  if (has(1u << 5, 0x6)) levels.push_back(&avx2);
 #endif
   levels.push_back(&baseline);
   const char* wanted = std::getenv("JLSTM_NATIVE_LEVEL");
