@@ -14,7 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from variant_witness import TOGETHER, problem_of, pulled_back
-from witness import assert_agree, assert_trees_agree, random_problem, run_jlstm, run_oracle
+from witness import (
+    assert_agree,
+    assert_trees_agree,
+    equations_of,
+    random_problem,
+    run_jlstm,
+    run_oracle,
+)
 
 import jlstm
 from jlstm import SLSTM, Carry, Stack, init_stack, kernels, stack
@@ -272,12 +279,18 @@ def test_a_kernel_for_another_platform_is_no_error_and_the_scan_runs():
     assert not CALLS
 
 
-@pytest.mark.parametrize("implementation", [None, "xla", XLA])
-def test_none_and_xla_are_the_scan(implementation):
+@pytest.mark.parametrize("implementation", ["xla", XLA])
+def test_xla_is_the_scan(implementation):
     problem = random_problem(**MASKS)
     answer = run_jlstm(problem, implementation=implementation)
-    assert_agree(answer, run_jlstm(problem), 0)
+    assert_agree(answer, run_jlstm(problem, implementation="xla"), 0)
+    assert_agree(answer, run_jlstm(problem), ROUNDING)
     assert not CALLS
+    params, carry, xs, _ = plain()
+    run = partial(jlstm.lstm, implementation=implementation)
+    program = jax.make_jaxpr(run)(params, carry, xs)
+    assert len(list(equations_of(program, "scan"))) == 1
+    assert not any(equations_of(program, "ffi_call"))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +298,7 @@ def test_none_and_xla_are_the_scan(implementation):
     [("cuda", ValueError), (3, TypeError), (Kernel, TypeError), (("xla",), TypeError)],
 )
 def test_an_implementation_that_there_is_not(implementation, error):
-    message = r"implementation: expected None, a Kernel or one of \['xla'\], got "
+    message = r"implementation: expected None, a Kernel or one of \['native', 'xla'\], got "
     with pytest.raises(error, match=message):
         gradient(*plain(), implementation=implementation)
 

@@ -545,7 +545,9 @@ def test_the_program_lowers_for_every_platform(derivative, residuals):
     problem = problem._replace(
         **{name: np.float32(getattr(problem, name)) for name in ("dhs", "dh", "dc")}
     )
-    loss = scalar(problem, derivative=derivative, residuals=residuals, chunk=3)
+    # Of the scan: what calls native code for CPU is not exported unless one says so.
+    how = {"residuals": residuals, "chunk": 3, "implementation": "xla"}
+    loss = scalar(problem, derivative=derivative, **how)
     program = jax.jit(jax.value_and_grad(loss))
     exported = jax.export.export(program, platforms=("cpu", "cuda", "tpu"))(*point)
     assert exported.platforms == ("cpu", "cuda", "tpu")
@@ -678,16 +680,17 @@ def test_the_cell_state_is_not_rounded_to_the_products_dtype():
     np.testing.assert_array_equal(last.c, carry.c)
 
 
-# The shape of the program
+# The shape of the program: that of the scan, whose loops can be looked into
 
 
-def gradient_program(sizes, **options):
+def gradient_program(sizes, implementation="xla", **options):
     time, batch, inputs, hidden = sizes
     params = jlstm.init_params(jax.random.key(0), inputs, hidden)
     xs = jnp.ones((time, batch, inputs), jnp.float32)
 
     def loss(params, xs):
-        return jnp.sum(jlstm.lstm(params, None, xs, **options)[1] ** 2)
+        _, hs = jlstm.lstm(params, None, xs, implementation=implementation, **options)
+        return jnp.sum(hs**2)
 
     return jax.jit(jax.grad(loss, argnums=(0, 1))), params, xs
 
@@ -823,7 +826,7 @@ def test_only_autodiff_adds_up_weight_gradients_step_by_step(derivative, residua
 
 
 def temporary_bytes(sizes, **options):
-    program, *point = gradient_program(sizes, **options)
+    program, *point = gradient_program(sizes, implementation=None, **options)
     return program.lower(*point).compile().memory_analysis().temp_size_in_bytes
 
 
@@ -872,14 +875,14 @@ def test_a_small_product_with_the_inputs_is_left_in_the_loop(batch, inputs, hidd
     # Where no gradient is asked for, and only for a batch.
     params = jlstm.init_params(jax.random.key(0), inputs, hidden)
     xs = jnp.ones((12, batch, inputs), jnp.float32)
-    program = jax.make_jaxpr(partial(jlstm.lstm, chunk=4))(params, None, xs)
+    program = jax.make_jaxpr(partial(jlstm.lstm, chunk=4, implementation="xla"))(params, None, xs)
     (loop,), _ = loops_of(program)
     assert len(list(equations_of(loop.params["jaxpr"], "dot_general"))) == (2 if light else 1)
 
 
 def test_a_forward_pass_with_the_product_in_its_loop_needs_no_chunks():
     params, xs = jlstm.init_params(jax.random.key(0), 3, 5), jnp.ones((1000, 2, 3), jnp.float32)
-    program = jax.make_jaxpr(jlstm.lstm)(params, None, xs)
+    program = jax.make_jaxpr(partial(jlstm.lstm, implementation="xla"))(params, None, xs)
     (loop,), chunks = loops_of(program)
     assert (loop.params["length"], chunks) == (1000, [])
     # Elsewhere than on CPU it is computed beforehand, for a chunk at a time.
