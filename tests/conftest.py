@@ -76,6 +76,13 @@ def ranks_that_fit(request):
         yield
 
 
+@pytest.fixture
+def two_devices():
+    """For what is cut over two devices: a GPU is one, whatever is said about the CPU."""
+    if len(jax.devices()) < 2:
+        pytest.skip("two devices are needed")
+
+
 @pytest.fixture(scope="module")
 def keras(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Keras on JAX; the environment, which it reads on import and never again, is put back."""

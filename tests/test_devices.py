@@ -52,6 +52,7 @@ def test_another_layer():
     np.testing.assert_allclose(answer["hs"], run_jlstm(problem)["hs"] / 2)
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_each_device_has_its_part_of_the_batch():
     params = jlstm.init_params(jax.random.key(0), 3, 5)
     carry, hs = jax.jit(jlstm.over_devices())(params, None, jnp.ones((6, 4, 3), jnp.float32))
@@ -60,6 +61,7 @@ def test_each_device_has_its_part_of_the_batch():
     assert {s.device for s in hs.addressable_shards} == set(jax.devices())
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_only_the_devices_named():
     layer = jlstm.over_devices(devices=jax.devices()[1:])
     params = jlstm.init_params(jax.random.key(0), 3, 5)
@@ -67,6 +69,7 @@ def test_only_the_devices_named():
     assert hs.devices() == set(jax.devices()[1:])
 
 
+@pytest.mark.usefixtures("two_devices")
 @pytest.mark.grid(3)
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
 @pytest.mark.parametrize("axes", [{"d": 2}, {"d": 2, "e": 1}])
@@ -94,6 +97,7 @@ def test_under_a_mesh_that_is_set_its_devices_are_taken(kind, axes):
             jlstm.over_devices(devices=jax.devices()[:1])(params, carry, placed, **options)
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_xs_on_an_explicit_mesh_say_the_devices():
     params = jlstm.init_params(jax.random.key(0), 3, 5)
     xs = jnp.ones((6, 4, 3), jnp.float32)
@@ -112,6 +116,7 @@ def test_gradients_are_added_up_once_and_outside_of_every_loop():
     assert not any(any(equations_of(loop.params["jaxpr"], "psum")) for loop in loops)
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_placed_once_compiled_once():
     params = place(jlstm.init_params(jax.random.key(0), 3, 5))
     carry = place(jlstm.init_carry(4, 5), axis=0)
@@ -124,6 +129,7 @@ def test_placed_once_compiled_once():
     assert run._cache_size() == 1
 
 
+@pytest.mark.usefixtures("two_devices")
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [

@@ -533,6 +533,7 @@ def test_gradients_over_devices():
     assert_trees_agree(gradient(jlstm.over_devices(layer)), gradient(layer))
 
 
+@pytest.mark.usefixtures("two_devices")
 @pytest.mark.slow
 def test_a_stack_over_an_explicit_mesh():
     gates = Variant(zoneout_c=0.3, layer_norm=True, peepholes=True)

@@ -444,7 +444,8 @@ def test_the_batch_may_be_sharded_over_devices(derivative, options):
     assert_trees_agree(answer, gradient(params, xs, reset_to, masks))
 
 
-MESHES = {kind: jax.make_mesh((2,), ("d",), axis_types=(kind,)) for kind in (EXPLICIT, AUTO)}
+def mesh_of_two(kind):
+    return jax.make_mesh((2,), ("d",), axis_types=(kind,))
 
 
 def cut_over(mesh, tree, lead):
@@ -453,12 +454,14 @@ def cut_over(mesh, tree, lead):
 
 
 @pytest.mark.grid(5)
+@pytest.mark.usefixtures("two_devices")
 @pytest.mark.parametrize("derivative", DERIVATIVES)
-@pytest.mark.parametrize("mesh", MESHES.values(), ids=lambda mesh: mesh.axis_types[0].name)
+@pytest.mark.parametrize("kind", [EXPLICIT, AUTO], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("set_it", [False, True])
-def test_a_batch_on_a_mesh_stays_cut(derivative, mesh, set_it):
+def test_a_batch_on_a_mesh_stays_cut(derivative, kind, set_it):
     if derivative == "autodiff" and not set_it and jax.__version_info__ >= (0, 11):
         pytest.skip("JAX itself cannot transpose a product in a scan there")
+    mesh = mesh_of_two(kind)
     problem = random_problem(batch=(4,), lengths=True, resets=True)
     params, _, xs, _ = arguments(problem)
 
@@ -481,11 +484,12 @@ def test_a_batch_on_a_mesh_stays_cut(derivative, mesh, set_it):
     assert "all-gather" not in program.as_text()
 
 
+@pytest.mark.usefixtures("two_devices")
 @pytest.mark.parametrize("lead", [1, 2])
 def test_either_of_two_batch_axes_may_be_cut(lead):
     problem = random_problem(batch=(4, 2))
     params, carry, xs, _ = arguments(problem)
-    mesh = MESHES[EXPLICIT]
+    mesh = mesh_of_two(EXPLICIT)
 
     @jax.jit
     @partial(jax.value_and_grad, argnums=(0, 1, 2))
@@ -500,6 +504,7 @@ def test_either_of_two_batch_axes_may_be_cut(lead):
     assert answer[1][0].w_hh.sharding.spec == P("d", None, None)
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_the_cell_on_a_mesh_in_a_scan_of_ones_own():
     problem = random_problem(batch=(4,))
     params, carry, xs, _ = arguments(problem)
@@ -509,7 +514,7 @@ def test_the_cell_on_a_mesh_in_a_scan_of_ones_own():
     def run(params, carry, xs):
         return jnp.sum(jax.lax.scan(partial(jlstm.cell, params), carry, xs)[1] ** 2)
 
-    mesh = MESHES[EXPLICIT]
+    mesh = mesh_of_two(EXPLICIT)
     answer = run(params, cut_over(mesh, carry, 0), cut_over(mesh, xs, 1))
     assert_trees_agree(answer, run(params, carry, xs))
 

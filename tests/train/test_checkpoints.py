@@ -52,6 +52,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
     assert not said
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_arrays_come_back_to_where_they_are_wanted(tmp_path):
     tree = {"w": jnp.ones((4, 3)), "h": jnp.ones((4, 3))}
     save_checkpoint(tmp_path, 1, tree, {})
