@@ -161,7 +161,8 @@ def place(tree: Any, axis: int | None = None, devices: Sequence[jax.Device] | No
         devices: as for ``over_devices``.
     """
     mesh = _mesh(devices)
-    return jax.device_put(tree, NamedSharding(mesh, _spec(axis, mesh)))
+    cut = axis if mesh.size > 1 else None  # XLA's results on one device are not cut either
+    return jax.device_put(tree, NamedSharding(mesh, _spec(cut, mesh)))
 
 
 def _spec(axis: int | None, mesh: Mesh | AbstractMesh) -> P:
