@@ -182,7 +182,8 @@ def lstm(
             that the program is compiled for, or for ``"jvp"`` and ``"autodiff"`` on CPU.
             ``"autodiff"`` is cut into chunks only for residuals="chunks". A symbolic time, in
             ``jax.export``, is one chunk.
-        unroll: steps of the inner loop that are compiled as one; None as for chunk.
+        unroll: steps of the inner loop that are compiled as one; None as for chunk. With a symbolic
+            time, 1.
         compute_dtype: the dtype to which the factors of matrix products are rounded, say
             ``jnp.bfloat16``. Sums, gate arithmetic and the carry keep the parameters' dtype. In the
             backward pass of "jvp" and "autodiff", which JAX finds by transposing, the cotangent is
@@ -229,7 +230,7 @@ def lstm(
         compute_dtype = check_float("compute_dtype", compute_dtype)
         gates = gates if extras.rounded is None else extras.rounded(compute_dtype)
     if is_symbolic_dim(time):
-        chunk = None
+        chunk, unroll = None, 1  # a scan does not know what a symbol leaves over
     elif chunk is not None:
         chunk = max(1, min(chunk, time))
     plan = Plan(

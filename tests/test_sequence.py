@@ -596,6 +596,17 @@ def test_export_with_symbolic_sizes(derivative, residuals, shape):
         assert_trees_agree(exported.call(params, *given), run(params, *given))
 
 
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize(
+    ("derivative", "unroll"), [("vjp", None), ("vjp", 3), ("jvp", 3), ("autodiff", 3)]
+)
+def test_export_with_a_symbolic_time_for_every_platform(derivative, unroll, platform):
+    program, params, xs = gradient_program((7, 2, 3, 5), derivative=derivative, unroll=unroll)
+    xs = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("t, b"), 3), xs.dtype)
+    exported = jax.export.export(program, platforms=(platform,))(params, xs)
+    assert str(exported.out_avals[-1].shape) == "(t, b, 3)"
+
+
 def test_export_of_the_cell_with_a_symbolic_batch():
     params, _, xs, _ = arguments(random_problem(batch=(3,)))
 
