@@ -6,7 +6,7 @@ differentiated goes through the scan. ``LOOP`` is any cell, one step after anoth
 
 import itertools
 from collections import Counter
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -26,7 +26,8 @@ from witness import (
 import jlstm
 from jlstm import SLSTM, Carry, Stack, init_stack, kernels, stack
 from jlstm.equations import PLAIN, Activated
-from jlstm.kernels import XLA, Kernel, choose
+from jlstm.kernels import XLA, Kernel, choose, native
+from jlstm.kernels.native import NATIVE
 from jlstm.linear import flatten
 from jlstm.plan import POLICIES, Plan
 from jlstm.walk import Constants, Steps, Walk
@@ -501,3 +502,61 @@ def test_a_kernel_for_the_forward_pass_alone():
     assert_trees_agree(answer, jlstm.lstm(*point), ROUNDING)
     with pytest.raises(ValueError, match="implementation: 'numpy' cannot do this: no gradient"):
         gradient(*point, dhs, implementation=here)
+
+
+# Where there is no native kernel; what it computes is in test_native.py
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """The library is looked for anew, and what was found before comes back after the test."""
+    monkeypatch.setattr(native, "library", cache(native.library.__wrapped__))
+    monkeypatch.delenv("JLSTM_NATIVE", raising=False)
+    return monkeypatch
+
+
+def missing(unread, tmp_path):
+    unread.setattr(native, "LIBRARY", tmp_path / "libnative.so")
+    return "it was not built"
+
+
+def broken(unread, tmp_path):
+    unread.setattr(native, "LIBRARY", tmp_path / "libnative.so")
+    native.LIBRARY.write_text("no library")
+    return "it cannot be loaded: "
+
+
+def switched_off(unread, tmp_path):
+    unread.setenv("JLSTM_NATIVE", "0")
+    return "JLSTM_NATIVE=0 switches it off"
+
+
+@pytest.mark.parametrize(
+    ("without", "time"), [(missing, 21), (broken, 22), (switched_off, 23)]
+)  # a time of its own for each: nothing is cached
+def test_without_its_library_the_native_kernel_says_why_and_the_scan_runs(
+    without, time, unread, tmp_path
+):
+    reason = without(unread, tmp_path)
+    problem = random_problem(time=time, **MASKS)
+    assert native.status().startswith(f"not in use: {reason}")
+    with pytest.raises(ValueError, match=f"implementation: 'native' cannot do this: {reason}"):
+        run_jlstm(problem, implementation="native")
+    assert asked(None, hidden=3) is XLA
+    assert_agree(run_jlstm(problem), run_jlstm(problem, implementation="xla"), 0)
+
+
+@pytest.mark.parametrize("without", [missing, broken])
+def test_an_error_where_the_native_kernel_is_demanded(without, unread, tmp_path):
+    reason = without(unread, tmp_path)
+    unread.setenv("JLSTM_NATIVE", "1")
+    error = f"JLSTM_NATIVE=1 asks for the native kernel, but {reason}"
+    assert native.status().startswith(f"not in use: {error}")
+    with pytest.raises(RuntimeError, match=error):
+        run_jlstm(random_problem(time=24))
+
+
+def test_the_native_kernel_is_taken_where_it_is():
+    there = not isinstance(native.library(), str)
+    assert asked(None, hidden=3) is (NATIVE if there else XLA)
+    assert asked(None, hidden=3, gates=SLSTM()) is XLA
