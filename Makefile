@@ -45,7 +45,7 @@ test-newest: ## run the tests of all that uses JAX on the newest Python at hand,
 	@$(NEWEST)/bin/python -m pip --disable-pip-version-check install --quiet \
 		--editable '.[all,demo,tensorboard]' hypothesis pytest pytest-xdist
 	@$(NEWEST)/bin/python -m pip --disable-pip-version-check list | grep -E '^(jax|jaxlib|numpy|optax|orbax-checkpoint) '
-	$(NEWEST)/bin/python $(PYTEST) -m "not slow" tests/test_[!bhnr]*.py \
+	$(NEWEST)/bin/python $(PYTEST) -m "not slow" tests/test_[!bhnr]*.py tests/test_native.py \
 		tests/models tests/train tests/jobs tests/cli tests/data tests/metrics
 
 lint: $(VENV)/.dev ## check style and types
