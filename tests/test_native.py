@@ -353,7 +353,7 @@ def test_vmap_over_masks_and_reset_to():
         return jax.value_and_grad(loss, (0, 1, 2, 3))(params, carry, xs, reset_to)
 
     starts, weights = several(carry, 4), several(params, 4)
-    for axes in [(None, 0, 0, 0), (0, 0, None, None), (0, None, 0, 0), (None, None, None, 0)]:
+    for axes in [(None, 0, 0, 0), (0, 0, None, None), (None, None, None, 0)]:
         given = [
             many if axis == 0 else pick(many, 1)
             for many, axis in zip((weights, lengths, resets, starts), axes, strict=True)
@@ -391,18 +391,20 @@ def test_an_ensemble_of_one_and_of_none(over):
     for count in (0, 1):
         many = jax.tree.map(lambda a, n=count: jnp.stack([a, a])[:n], (params, xs))
         point = (many[0], carry, xs) if over == "params" else (params, carry, many[1])
-        found = jax.vmap(slopes(problem), axes)(*point)
+        found = jax.jit(jax.vmap(slopes(problem), axes))(*point)
         assert found[0].shape == (count,)
         if count:
-            assert_trees_agree(pick(found, 0), slopes(problem)(params, carry, xs), ROUNDING)
+            one = jax.jit(slopes(problem))(params, carry, xs)
+            assert_trees_agree(pick(found, 0), one, ROUNDING)
 
 
 def test_checkpoint_map_and_scan():
     problem = random_problem(lengths=True, resets=True)
     point = arguments(problem)
-    loss, expected = scalar(problem, chunk=3), slopes(problem, "xla")(*point)
-    answer = jax.value_and_grad(jax.checkpoint(loss), (0, 1, 2))(*point)
-    assert_trees_agree(answer, expected, ROUNDING)
+    loss, expected = scalar(problem, chunk=3), jax.jit(slopes(problem, "xla"))(*point)
+    again = jax.value_and_grad(jax.checkpoint(loss), (0, 1, 2))
+    assert calls(again, *point) > calls(slopes(problem, chunk=7), *point)
+    assert_trees_agree(jax.jit(again)(*point), expected, ROUNDING)
     mapped = jax.lax.map(lambda point: slopes(problem)(*point), several(point))
     assert_trees_agree(pick(mapped, 0), expected, ROUNDING)
 
@@ -421,7 +423,8 @@ def test_a_scan_over_pieces_of_the_sequence():
         return jnp.sum(hs**3) + jnp.sum(last.c**2)
 
     answer = jax.jit(jax.value_and_grad(partial(loss, "native"), (0, 1, 2)))(params, carry, xs)
-    assert_trees_agree(answer, jax.value_and_grad(whole, (0, 1, 2))(params, carry, xs), ROUNDING)
+    expected = jax.jit(jax.value_and_grad(whole, (0, 1, 2)))(params, carry, xs)
+    assert_trees_agree(answer, expected, ROUNDING)
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -456,7 +459,8 @@ def test_shard_map_over_two_devices(check):
     assert_agree(answer, run_oracle(problem), ROUNDING)
 
 
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.grid(2)
+@pytest.mark.parametrize("layers", [2, 3])
 def test_stacks_in_both_directions(layers):
     config = jlstm.Stack(sizes=(7, 4, 5)[:layers], bidirectional=True, learned_carry=True)
     params = jlstm.init_stack(jax.random.key(0), 5, config, dtype=np.float64)
@@ -499,6 +503,7 @@ def test_donated_arguments_give_the_same():
 # Derivatives that are the scan's
 
 
+@pytest.mark.grid(2)
 @pytest.mark.parametrize("residuals", RESIDUALS)
 def test_second_derivatives(residuals):
     problem = random_problem(time=4, hidden_size=3, lengths=True, resets=True)
@@ -543,9 +548,9 @@ def test_second_derivatives_of_an_ensemble():
 def test_other_derivatives_do_not_call_it(derivative):
     problem = random_problem(**MASKS)
     point = arguments(problem)
-    run = slopes(problem, derivative=derivative)
+    run = jax.jit(slopes(problem, derivative=derivative))
     assert calls(run, *point) == 0
-    assert_trees_agree(run(*point), slopes(problem)(*point), ROUNDING)
+    assert_trees_agree(run(*point), jax.jit(slopes(problem))(*point), ROUNDING)
 
 
 # The same bits
@@ -559,8 +564,7 @@ def test_from_run_to_run():
 
 
 @where
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("hidden", [5, 33])
+@pytest.mark.parametrize(("hidden", "dtype"), [(33, np.float32), (5, np.float64)])
 def test_a_sequence_does_not_depend_on_the_batch_it_is_in(hidden, dtype, kernel):
     problem = random_problem(batch=(23,), hidden_size=hidden, lengths=True, resets=True)
 
@@ -569,18 +573,21 @@ def test_a_sequence_does_not_depend_on_the_batch_it_is_in(hidden, dtype, kernel)
         masks = {"lengths": p.lengths[rows], "resets": p.resets[:, rows]}
         point = arguments(p._replace(h0=p.h0[rows], c0=p.c0[rows], xs=p.xs[:, rows]), dtype)
 
-        def run(carry):
-            return jlstm.lstm(point[0], carry, point[2], implementation=kernel, **masks)
+        cotangent = jlstm.Carry(p.dh[rows], p.dc[rows]), p.dhs[:, rows]
+        cotangent = jax.tree.map(lambda a: jnp.asarray(a, dtype), cotangent)
 
-        answer, pull_back = jax.vjp(run, point[1])
-        cotangent = jax.tree.map(jnp.asarray, (jlstm.Carry(p.dh[rows], p.dc[rows]), p.dhs[:, rows]))
-        cotangent = jax.tree.map(lambda a: a.astype(dtype), cotangent)
-        return jax.tree.map(np.asarray, (answer, pull_back(cotangent)[0]))
+        @jax.jit
+        def run(params, carry, xs):
+            lstm = partial(jlstm.lstm, params, xs=xs, implementation=kernel, **masks)
+            answer, pull_back = jax.vjp(lstm, carry)
+            return answer, pull_back(cotangent)[0]
+
+        return jax.tree.map(np.asarray, run(*point))
 
     (carry, hs), d_carry = of(slice(None))
     # x·W beforehand is XLA's product, which is free to sum in another order for another shape.
     tolerance = 0 if kernel is WHERE["inside"] else ROUNDING if dtype == np.float64 else ROUNDING_32
-    for rows in (slice(0, 1), slice(3, 10), slice(17, 23), [22, 4, 9]):
+    for rows in (slice(0, 1), slice(3, 10), [22, 4, 9]):
         whole = (pick(carry, rows), hs[:, rows]), pick(d_carry, rows)
         assert_trees_agree(of(rows), whole, tolerance)
 
