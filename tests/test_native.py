@@ -217,6 +217,7 @@ SIZES = [
     {"input_size": 1, "hidden_size": 1, "batch": (1,), "time": 1},
     {"bias": False},
     {"bias": False, "hidden_size": 16, "batch": (13,)},
+    {"time": 2, "hidden_size": 17, "batch": (1100,)},  # more rows than one slice has
 ]
 
 
@@ -335,6 +336,21 @@ def test_vmap_is_a_loop_in_one_call(over, residuals):
     for n in range(3):
         alone = [pick(a, n) if moves else a for a, moves in zip(given, moving, strict=True)]
         assert_trees_agree(pick(found, n), one(*alone), ROUNDING)
+
+
+@pytest.mark.parametrize("weight", ["w_ih", "w_hh", "b"])
+def test_vmap_over_one_of_the_weights(weight):
+    problem = random_problem(time=4, hidden_size=3)
+    params, carry, xs = arguments(problem)
+
+    def of(implementation):
+        def run(one):
+            given = params._replace(**{weight: one})
+            return slopes(problem, implementation)(given, carry, xs)
+
+        return jax.jit(jax.vmap(run))(several(getattr(params, weight)))
+
+    assert_trees_agree(of("native"), of("xla"), ROUNDING)
 
 
 def test_vmap_over_masks_and_reset_to():
@@ -606,7 +622,7 @@ carry, xs = jlstm.Carry(normal(67, 45), normal(67, 45)), normal(11, 67, 9)
 lengths = draw.integers(0, 12, 67)
 
 @jax.jit
-def run(carry, xs):
+def run(params, carry, xs):
     def loss(carry):
         last, hs = jlstm.lstm(params, carry, xs, lengths=lengths, implementation="native")
         return jnp.sum(hs**2) + jnp.sum(last.c), (last, hs)
@@ -614,7 +630,10 @@ def run(carry, xs):
 
 def bits(_=None):
     # What the kernel alone computes: products over time are XLA's.
-    leaves = jax.tree.leaves(run(carry, xs))
+    # And of numbers so small that float32 has fewer digits of them, or none.
+    tiny = jax.tree.map(lambda a: a * np.float32(1e-38), (carry, xs))
+    results = run(params, carry, xs), run(params._replace(b=0 * params.b), *tiny)
+    leaves = jax.tree.leaves(results)
     return hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in leaves)).hexdigest()
 
 print(bits())
