@@ -157,7 +157,7 @@ void backward(const Backward<T>& d, const Rows& rows, T* scratch) {
     const auto [e, b] = place(rows, j);
     copy(d.dh.at(e, b), scratch + (j - rows.begin) * wide, hidden);
     copy(d.dc.at(e, b), d.out_dc.at(e, b), hidden);
-    if (d.keep) {
+    if (d.out_reset_dh) {  // with no steps there is no keep
       copy(d.reset_dh.at(e, b), d.out_reset_dh.at(e, b), hidden);
       copy(d.reset_dc.at(e, b), d.out_reset_dc.at(e, b), hidden);
     }
