@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installations must not write into one environment at a time
-.PHONY: help demo test test-slow test-pure test-newest lint bench lock clean
+.PHONY: help demo test test-slow test-pure test-newest sanitize lint bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-newest: ## run the tests of all that uses JAX on the newest Python at hand,
 	@$(NEWEST)/bin/python -m pip --disable-pip-version-check list | grep -E '^(jax|jaxlib|numpy|optax|orbax-checkpoint) '
 	$(NEWEST)/bin/python $(PYTEST) -m "not slow" tests/test_[!bhnr]*.py tests/test_native.py \
 		tests/models tests/train tests/jobs tests/cli tests/data tests/metrics
+
+sanitize: $(VENV)/.dev ## run the native kernel's own test, optimised and with sanitizers (needs a C++ compiler)
+	$(BIN)/python -m tests.cpp.sanitize
 
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff check
