@@ -135,7 +135,7 @@ void compare(const char* way, const Shape& s, const std::vector<const char*>& na
   const int64_t rows = s.members() * s.batch;
   const auto report = [&](size_t k, const char* what, int64_t at, double got, double want) {
     fail("%s %s time=%d batch=%d inputs=%d hidden=%d members=%d x=%d b=%d valid=%d keep=%d reverse=%d: "
-         "%s[%d] %s: %.9g, not %.9g\n",
+         "%s[%d] %s: %.17g, not %.17g\n",
          way, kType<T>, int(s.time), int(s.batch), int(s.inputs), int(s.hidden), int(s.members()), s.x, s.bias,
          s.lengths, s.resets, s.reverse, names[k], int(at), what, got, want);
   };
