@@ -76,8 +76,8 @@ class Kernel(NamedTuple):
     steps from those of all h. What it saves is what ``Local.forward`` saves. Products over time,
     residual policies and rules of differentiation stay with the engine. ``forward`` and
     ``backward`` need no derivative of their own: where JAX asks for one (for second derivatives),
-    the engine takes that of the scan; and it takes the scan for symbolic sizes and explicit mesh
-    axes.
+    the engine takes that of the scan; and it takes the scan for symbolic sizes and for arrays that
+    are cut over devices.
     """
 
     name: str

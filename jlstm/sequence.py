@@ -259,11 +259,15 @@ def lstm(
 
 
 def _only_scan(arrays: Any) -> bool:
-    """Whether there are symbolic sizes, or explicit axes of a mesh, which only the scan can do."""
-    return any(
-        any(map(is_symbolic_dim, a.shape))
-        or AxisType.Explicit in jax.typeof(a).sharding.mesh.axis_types
-        for a in jax.tree.leaves(arrays)
+    """Whether there are symbolic sizes, or arrays that XLA cuts over the devices of a mesh.
+
+    Both only the scan can do: XLA cannot cut a call of a kernel, and would gather its operands.
+    """
+    meshes = [jax.typeof(a).sharding.mesh for a in jax.tree.leaves(arrays)]
+    return any(any(map(is_symbolic_dim, a.shape)) for a in jax.tree.leaves(arrays)) or any(
+        kind != AxisType.Manual and size > 1
+        for mesh in meshes
+        for kind, size in zip(mesh.axis_types, mesh.axis_sizes, strict=True)
     )
 
 

@@ -453,7 +453,7 @@ def cut_over(mesh, tree, lead):
     return jax.device_put(tree, NamedSharding(mesh, P(*[None] * lead, "d")))
 
 
-@pytest.mark.grid(5)
+@pytest.mark.grid(3)
 @pytest.mark.usefixtures("two_devices")
 @pytest.mark.parametrize("derivative", DERIVATIVES)
 @pytest.mark.parametrize("kind", [EXPLICIT, AUTO], ids=lambda kind: kind.name)
