@@ -40,11 +40,13 @@ def make_evaluate(loss_fn: LossFn, count: Callable[[Any], float]) -> Evaluate:
         losses, counts = [], []
         for batch in batches:
             loss, carry = compiled(params, carry, batch)
-            losses.append(loss)
+            # One program at a time: on a CPU with as many devices as cores, several that add up over
+            # the devices can wait for one another's threads forever.
+            losses.append(jax.block_until_ready(loss))
             counts.append(count(batch))
         if not sum(counts):
             raise ValueError("batches: expected at least one item to evaluate on, got none")
-        # Fetched once, at the end, and summed in Python's float64.
+        # Summed in Python's float64.
         weighted = [n * float(x) for n, x in zip(counts, jax.device_get(losses), strict=True) if n]
         return math.fsum(weighted) / math.fsum(counts)
 
