@@ -40,7 +40,7 @@ def make_evaluate(loss_fn: LossFn, count: Callable[[Any], float]) -> Evaluate:
         losses, counts = [], []
         for batch in batches:
             loss, carry = compiled(params, carry, batch)
-            # One program at a time: on a CPU with as many devices as cores, several that add up over
+            # One program at a time: on a CPU with as many devices as cores, several that sum over
             # the devices can wait for one another's threads forever.
             losses.append(jax.block_until_ready(loss))
             counts.append(count(batch))
