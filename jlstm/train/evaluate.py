@@ -42,7 +42,7 @@ def make_evaluate(loss_fn: LossFn, count: Callable[[Any], float]) -> Evaluate:
             loss, carry = compiled(params, carry, batch)
             # One program at a time: on a CPU with as many devices as cores, several that sum over
             # the devices can wait for one another's threads forever.
-            losses.append(jax.block_until_ready(loss))
+            losses.append(loss.block_until_ready())
             counts.append(count(batch))
         if not sum(counts):
             raise ValueError("batches: expected at least one item to evaluate on, got none")
