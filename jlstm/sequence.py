@@ -189,7 +189,8 @@ def lstm(
             backward pass of "jvp" and "autodiff", which JAX finds by transposing, the cotangent is
             a factor that stays unrounded.
         implementation: what walks through a chunk for ``"vjp"``: None for the fastest on the
-            platform that the program is compiled for, ``"xla"`` for ``lax.scan``, or a ``Kernel``.
+            platform that the program is compiled for, ``"native"`` for C++ on CPU, ``"xla"`` for
+            ``lax.scan``, or a ``Kernel``.
             (On a platform that a kernel is not for, in ``"jvp"`` and ``"autodiff"``, and in second
             derivatives, it is the scan.)
 
@@ -262,9 +263,8 @@ def _only_scan(plan: Plan, arrays: Any) -> bool:
     """Whether there are symbolic sizes, or arrays that are cut over the devices of a mesh.
 
     Symbolic sizes only the scan can do; and XLA cannot cut a call of a kernel, and would gather its
-    operands. Inside ``shard_map``, where there is nothing to cut, a kernel is taken if it is asked
-    for. It is not taken unasked: on CPU, devices that wait for one another and a kernel share
-    XLA's threads, and such a program has been seen to wait forever.
+    operands. Inside ``shard_map``, where there is nothing to cut, a kernel is taken only if it is
+    asked for.
     """
     leaves = jax.tree.leaves(arrays)
     cut = {
