@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from witness import arguments as all_arguments
 from witness import (
     assert_agree,
     assert_trees_agree,
@@ -59,9 +60,7 @@ where = pytest.mark.parametrize("kernel", WHERE.values(), ids=WHERE)
 
 def arguments(problem, dtype=np.float64):
     """(params, carry, xs) of a problem."""
-    p = problem
-    tree = jlstm.LSTMParams(p.w_ih, p.w_hh, p.b), jlstm.Carry(p.h0, p.c0), p.xs
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)
+    return all_arguments(problem, dtype)[:3]
 
 
 def scalar(problem, implementation="native", **options):

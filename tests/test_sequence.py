@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from witness import (
     Problem,
+    arguments,
     assert_agree,
     assert_trees_agree,
     equations_of,
@@ -47,14 +48,6 @@ rules = pytest.mark.parametrize(("derivative", "residuals"), RULES)
 
 MASKS = {"lengths": True, "resets": True, "reset_to": True}
 EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
-
-
-def arguments(problem, dtype=np.float64):
-    """(params, carry, xs, reset_to) of a problem."""
-    p = problem
-    tree = (jlstm.LSTMParams(p.w_ih, p.w_hh, p.b), jlstm.Carry(p.h0, p.c0), p.xs)
-    tree += (None if p.reset_to is None else jlstm.Carry(*p.reset_to),)
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype), tree)
 
 
 def scalar(problem, **options):

@@ -95,6 +95,19 @@ def run_oracle(problem: Problem, *, misprint: str | None = None) -> dict[str, Ar
     return {"hs": out.hs, "h": out.h, "c": out.c} | named
 
 
+def arguments(problem: Problem, dtype: npt.DTypeLike = np.float64) -> tuple[Any, Any, Any, Any]:
+    """(params, carry, xs, reset_to) of a problem, as ``jlstm.lstm`` takes them."""
+    import jax
+
+    import jlstm
+
+    p = problem
+    params, carry = jlstm.LSTMParams(p.w_ih, p.w_hh, p.b), jlstm.Carry(p.h0, p.c0)
+    reset_to = None if p.reset_to is None else jlstm.Carry(*p.reset_to)
+    tree = params, carry, p.xs, reset_to
+    return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, dtype), tree)
+
+
 def run_jlstm(
     problem: Problem, dtype: npt.DTypeLike = np.float64, layer: Any = None, **options: Any
 ) -> dict:
@@ -109,14 +122,9 @@ def run_jlstm(
 
     layer = jlstm.lstm if layer is None else layer
 
-    def cast(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, dtype), tree)
-
-    p = problem
-    params, carry = jlstm.LSTMParams(p.w_ih, p.w_hh, p.b), jlstm.Carry(p.h0, p.c0)
-    reset_to = None if p.reset_to is None else jlstm.Carry(*p.reset_to)
-    primals = cast((params, carry, p.xs, reset_to))
-    cotangents = cast((jlstm.Carry(p.dh, p.dc), p.dhs))
+    p, primals = problem, arguments(problem, dtype)
+    given = jlstm.Carry(p.dh, p.dc), p.dhs
+    cotangents = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, dtype), given)
     masks = {"lengths": p.lengths, "resets": p.resets, "reverse": p.reverse}
 
     def lstm(params: Any, carry: Any, xs: Any, reset_to: Any) -> Any:

@@ -42,12 +42,12 @@ def make_evaluate(loss_fn: LossFn, count: Callable[[Any], float]) -> Evaluate:
             loss, carry = compiled(params, carry, batch)
             # One program at a time: on a CPU with as many devices as cores, several that sum over
             # the devices can wait for one another's threads forever.
-            losses.append(loss.block_until_ready())
+            losses.append(float(loss))
             counts.append(count(batch))
         if not sum(counts):
             raise ValueError("batches: expected at least one item to evaluate on, got none")
         # Summed in Python's float64.
-        weighted = [n * float(x) for n, x in zip(counts, jax.device_get(losses), strict=True) if n]
+        weighted = [n * x for n, x in zip(counts, losses, strict=True) if n]
         return math.fsum(weighted) / math.fsum(counts)
 
     return evaluate

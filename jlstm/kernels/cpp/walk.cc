@@ -90,18 +90,24 @@ Gates<T> gates_at(const jlstm::Array<T>& i_f, const jlstm::Array<T>& g, const jl
   return {i_f.at(e, t, b), g.at(e, t, b), o.at(e, t, b)};
 }
 
-// Numbers for z of each row (or dh, which is shorter), and for what is known of a row in a step.
+// Numbers for z of a row (or dh, which is shorter): the last gate is read past its end.
+template <typename T>
+int64_t row_size(int64_t hidden) {
+  return padded<T>(4 * hidden) + Vector<T>::kSize;
+}
+
+// For some rows: besides, what is known of each in a step.
 template <typename T>
 int64_t scratch_size(const Sizes& sizes, int64_t rows) {
   const int64_t row = sizeof(Row<T>) + sizeof(int64_t) + sizeof(const T*);
-  return rows * (padded<T>(4 * sizes.hidden) + Vector<T>::kSize + row / sizeof(T));
+  return rows * (row_size<T>(sizes.hidden) + row / sizeof(T));
 }
 
 // The carry of a row stands where it is given back: c in last_c, h among hs.
 template <typename T>
 void forward(const Forward<T>& d, const Rows& rows, T* scratch) {
   const int64_t time = d.sizes.time, hidden = d.sizes.hidden, count = rows.end - rows.begin;
-  const int64_t wide = padded<T>(4 * hidden) + Vector<T>::kSize;  // the last gate is read past its end
+  const int64_t wide = row_size<T>(hidden);
   auto* row = reinterpret_cast<Row<T>*>(scratch + count * wide);
   auto* c_prev = reinterpret_cast<const T**>(row + count);
   auto* which = reinterpret_cast<int64_t*>(c_prev + count);
@@ -151,7 +157,7 @@ template <typename T>
 void backward(const Backward<T>& d, const Rows& rows, T* scratch) {
   const int64_t time = d.sizes.time, hidden = d.sizes.hidden, count = rows.end - rows.begin;
   const int64_t wide = padded<T>(hidden);
-  auto* row = reinterpret_cast<Row<T>*>(scratch + count * (padded<T>(4 * hidden) + Vector<T>::kSize));
+  auto* row = reinterpret_cast<Row<T>*>(scratch + count * row_size<T>(hidden));
 
   for (int64_t j = rows.begin; j < rows.end; ++j) {
     const auto [e, b] = place(rows, j);
