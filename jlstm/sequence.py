@@ -120,7 +120,7 @@ def _run(
 
     constants = _constants(gates, params, reset_to, inputs.keys)
     check_refusal(plan)
-    if _only_scan(plan, (params, carry, steps.xs)):
+    if _only_scan((params, carry, reset_to, steps)):
         plan = plan._replace(kernel=XLA)
     steps = steps._replace(xs=blank(steps.xs))
     carry, hs = DERIVATIVES[derivative](plan, constants, carry, steps)
@@ -259,23 +259,19 @@ def lstm(
     return last, hs
 
 
-def _only_scan(plan: Plan, arrays: Any) -> bool:
+def _only_scan(arrays: Any) -> bool:
     """Whether there are symbolic sizes, or arrays that are cut over the devices of a mesh.
 
     Symbolic sizes only the scan can do; and XLA cannot cut a call of a kernel, and would gather its
-    operands. Inside ``shard_map``, where there is nothing to cut, a kernel is taken only if it is
-    asked for.
+    operands. (Inside ``shard_map`` there is nothing to cut.)
     """
-    leaves = jax.tree.leaves(arrays)
-    cut = {
-        kind
-        for mesh in (jax.typeof(a).sharding.mesh for a in leaves)
-        for kind, size in zip(mesh.axis_types, mesh.axis_sizes, strict=True)
-        if size > 1
-    }
-    if plan.kernel is not None:
-        cut.discard(AxisType.Manual)
-    return bool(cut) or any(any(map(is_symbolic_dim, a.shape)) for a in leaves)
+    leaves = [jax.typeof(a) for a in jax.tree.leaves(arrays)]
+    cut = any(
+        size > 1 and kind is not AxisType.Manual
+        for a in leaves
+        for kind, size in zip(a.sharding.mesh.axis_types, a.sharding.mesh.axis_sizes, strict=True)
+    )
+    return cut or any(any(map(is_symbolic_dim, a.shape)) for a in leaves)
 
 
 def valid_steps(lengths: Any, time: int, batch: list[int]) -> Bool[Array, "time *batch"]:

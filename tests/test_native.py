@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -113,6 +114,23 @@ def test_status_says_the_instruction_set():
     assert os.environ.get("JLSTM_NATIVE_LEVEL", LEVEL) == LEVEL
 
 
+def test_a_library_of_another_version_is_not_used(monkeypatch):
+    monkeypatch.setattr(native, "LIBRARY", Path("libm.so.6"))
+    monkeypatch.delenv("JLSTM_NATIVE", raising=False)
+    assert "not built" in native.library.__wrapped__()  # there is no such file here
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    assert native.FORWARD in native.library.__wrapped__()
+    monkeypatch.setenv("JLSTM_NATIVE", "1")
+    with pytest.raises(RuntimeError, match=native.FORWARD):
+        native.library.__wrapped__()
+
+
+def test_an_instruction_set_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("JLSTM_NATIVE_LEVEL", "avx1024")
+    with pytest.raises(RuntimeError, match="JLSTM_NATIVE_LEVEL: expected .*, got avx1024"):
+        native.library.__wrapped__()
+
+
 REFUSED = {
     "cell": ({"gates": jlstm.Variant(peepholes=True)}, "it computes the plain LSTM, not Variant"),
     "dtype": ({"dtype": jnp.float16}, "it computes in float32 and float64, not in float16"),
@@ -163,7 +181,7 @@ def test_exported_it_has_to_be_allowed_for_cpu_alone():
     assert "jlstm_" not in elsewhere.mlir_module()
     with pytest.raises(ValueError, match=r"Cannot serialize code with custom calls .*\n?.*jlstm_"):
         jax.export.export(program)(*point)
-    names = "jlstm_forward", "jlstm_backward"
+    names = native.FORWARD, native.BACKWARD
     allowed = [jax.export.DisabledSafetyCheck.custom_call(name) for name in names]
     exported = jax.export.export(program, platforms=("cpu", "cuda"), disabled_checks=allowed)(
         *point

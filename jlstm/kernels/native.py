@@ -29,31 +29,38 @@ from jlstm.walk import Constants, Steps, Walk, x_part
 
 LIBRARY = Path(__file__).with_name("libnative.so")
 
+# The number is that of what a call hands over: a program that was exported holds the name.
+FORWARD, BACKWARD = "jlstm_forward_1", "jlstm_backward_1"
+
 
 @cache
 def library() -> ctypes.CDLL | str:
     """The library, its functions known to XLA; or the reason why there is none.
 
-    The environment variable ``JLSTM_NATIVE`` is read here, at the first use: 0 for no library, 1
-    for an error where there is none.
+    Environment variables are read here, at the first use. ``JLSTM_NATIVE``: 0 for no library, 1 for
+    an error where there is none. ``JLSTM_NATIVE_LEVEL``: an instruction set, if not the best one.
 
     Raises:
-        RuntimeError: there is none, and JLSTM_NATIVE is 1.
+        RuntimeError: there is none, and JLSTM_NATIVE is 1; the machine lacks the instruction set.
     """
     wanted = os.environ.get("JLSTM_NATIVE", "")
     if wanted == "0":
         return "JLSTM_NATIVE=0 switches it off"
     try:
         found = ctypes.CDLL(str(LIBRARY))
-    except OSError as error:
+        functions = {name: getattr(found, name) for name in (FORWARD, BACKWARD)}
+    except (OSError, AttributeError) as error:  # it is not there, or of another version
         built = LIBRARY.exists()
         reason = f"it cannot be loaded: {error}" if built else "it was not built"
         if wanted == "1":
             raise RuntimeError(f"JLSTM_NATIVE=1 asks for the native kernel, but {reason}") from None
         return reason
     found.jlstm_level.restype = ctypes.c_char_p
-    for name in ("jlstm_forward", "jlstm_backward"):
-        target = jax.ffi.pycapsule(getattr(found, name))  # type: ignore[no-untyped-call]
+    level, asked = found.jlstm_level().decode(), os.environ.get("JLSTM_NATIVE_LEVEL")
+    if asked not in (None, level):
+        raise RuntimeError(f"JLSTM_NATIVE_LEVEL: expected {level} or what it includes, got {asked}")
+    for name, function in functions.items():
+        target = jax.ffi.pycapsule(function)  # type: ignore[no-untyped-call]
         jax.ffi.register_ffi_target(name, target, platform="cpu")
     return found
 
@@ -106,7 +113,7 @@ def forward(
     state, many = (*batch, hidden), (time, *batch, hidden)
     saved = [(time, *batch, k * hidden) if keep == "gates" else None for k in (2, 1, 1)]
     last_h, last_c, hs, cs, *gates = _call(
-        "jlstm_forward",
+        FORWARD,
         [w_ih, weights.w_hh, b],
         [xs, z, carry.h, carry.c, reset_h, reset_c, steps.valid, steps.keep],
         [state, state, many, None if keep == "hs" else many, *saved],
@@ -135,7 +142,7 @@ def backward(
     known = [*values.saved, values.before.c, values.after.c]
     so_far = [d_carry.h, d_carry.c, d_reset_h, d_reset_c]
     dh, dc, dh_reset, dc_reset, dz = _call(
-        "jlstm_backward",
+        BACKWARD,
         [u_t],
         [*known, dhs, *so_far, steps.valid, steps.keep],
         [state, state, reset, reset, (*lead, 4 * hidden)],

@@ -17,8 +17,14 @@
 
 // The kernel's memory is not 0 at the beginning: numbers that were not written are NaN.
 // Inlined, GCC 12 takes what is allocated for `data` itself, and warns.
+// After so many allocations more there is no memory, in whatever thread; never for a negative number.
+std::atomic<int64_t> allocations_left{-1};
 __attribute__((noinline)) void* operator new(size_t bytes, std::align_val_t align) {
   void* data = nullptr;
+  if (allocations_left.load() >= 0 && allocations_left.fetch_sub(1) <= 0) {
+    allocations_left.store(0);
+    throw std::bad_alloc();
+  }
   if (posix_memalign(&data, size_t(align), bytes) != 0) std::abort();
   return std::memset(data, 0xff, bytes);
 }
@@ -225,7 +231,7 @@ void test_forward(const Shape& s) {
   compare<T>("forward", s, {"last_h", "last_c", "hs", "cs", "i_f", "g", "o"},
              {one, one, all, s.cs ? all : Dims{}, two, gate, gate},
              {last_h, last_c, hs, cs, i_f, gs, os}, [&](ffi::ThreadPool pool, ffi::RemainingRets rets) {
-               jlstm::jlstm_forward(pool, {{args.data(), args.size()}}, rets, time, s.reverse);
+               jlstm::jlstm_forward_1(pool, {{args.data(), args.size()}}, rets, time, s.reverse);
              });
 }
 
@@ -291,8 +297,44 @@ void test_backward(const Shape& s) {
                                          mask[0].buffer(),   mask[1].buffer()};
   compare<T>("backward", s, {"dh", "dc", "reset_dh", "reset_dc", "dz"}, {one, one, reset, reset, {time, batch, 4 * hidden}},
              {out_dh, out_dc, reset_dh, reset_dc, dzs}, [&](ffi::ThreadPool pool, ffi::RemainingRets rets) {
-               jlstm::jlstm_backward(pool, {{args.data(), args.size()}}, rets, time, s.reverse);
+               jlstm::jlstm_backward_1(pool, {{args.data(), args.size()}}, rets, time, s.reverse);
              });
+}
+
+// Where memory runs out, and where a call hands over something else, an error is given back.
+void test_errors() {
+  const Shape s{{3}, 4, 6, 5, 7, true, true, false, false, false, false, false};
+  const auto w = numbers<float>(s, true, {s.inputs, 4 * s.hidden}, -1, 1);
+  const auto u = numbers<float>(s, true, {s.hidden, 4 * s.hidden}, -1, 1);
+  const auto bias = numbers<float>(s, true, {4 * s.hidden}, -1, 1);
+  const auto xs = numbers<float>(s, true, {s.time, s.batch, s.inputs}, -1, 1);
+  const auto carry = numbers<float>(s, true, {s.batch, s.hidden}, -1, 1);
+  const Operand<float> none({}, {0});
+  const Operand<bool> mask({}, {0});
+  const std::vector<ffi::AnyBuffer> args{w.buffer(),     u.buffer(),     bias.buffer(), xs.buffer(),
+                                         none.buffer(),  carry.buffer(), carry.buffer(), none.buffer(),
+                                         none.buffer(),  mask.buffer(),  mask.buffer()};
+  const Operand<float> last_h({3}, {s.batch, s.hidden}), last_c({3}, {s.batch, s.hidden});
+  const Operand<float> hs({3}, {s.time, s.batch, s.hidden});
+  const std::vector<ffi::AnyBuffer> rets{last_h.buffer(), last_c.buffer(), hs.buffer(),  none.buffer(),
+                                         none.buffer(),   none.buffer(),   none.buffer()};
+  const auto call = [&](Kind kind, size_t operands) {
+    ffi::Workers workers{kind, 3};
+    return jlstm::jlstm_forward_1(ffi::ThreadPool(workers), {{args.data(), operands}}, {{rets.data(), rets.size()}},
+                                  s.time, s.reverse).code;
+  };
+  for (const Kind kind : {Kind::kThreads, Kind::kAtOnce, Kind::kLate}) {
+    int64_t left = 0;
+    for (; left < 100; ++left) {
+      allocations_left.store(left);
+      const auto code = call(kind, args.size());
+      allocations_left.store(-1);
+      if (code == ffi::ErrorCode::kOk) break;
+      if (code != ffi::ErrorCode::kResourceExhausted) fail("no memory for allocation %d: another error\n", int(left));
+    }
+    if (left < 2 || left == 100) fail("memory for %d allocations is enough\n", int(left));
+  }
+  if (call(Kind::kLate, args.size() - 1) != ffi::ErrorCode::kInvalidArgument) fail("an operand is missing\n");
 }
 
 long double exact_sigmoid(long double x) {
@@ -348,6 +390,12 @@ int main(int argc, char** argv) {
   // More rows than one slice takes, and results large enough for huge pages.
   const Shape large{{}, 4, 480, 0, 70, false, false, true, true, false, true, true};
   test_forward<double>(large), test_backward<double>(large);
+  // Units shared out: a single row, and a matrix beyond a core's cache.
+  const Shape single{{}, 9, 1, 30, 90, true, true, true, true, true, true, true};
+  test_forward<float>(single), test_backward<float>(single);
+  const Shape wide{{}, 3, 7, 0, 270, false, false, true, true, false, true, true};
+  test_forward<double>(wide), test_backward<double>(wide);
+  test_errors();
   for (const int64_t count : {17, 1000 * int(cases)}) {
     test_function("sigmoid", jlstm_sigmoid_f32, exact_sigmoid, count);
     test_function("sigmoid", jlstm_sigmoid_f64, exact_sigmoid, count);

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -72,32 +73,70 @@ const Walks<T>& walks() {
   }
 }
 
-// Runs task(0) … task(count − 1), those of the pool's threads that are free helping.
+// Runs task(part, stage) for all parts of one stage after the other, those of the pool's threads that
+// are free helping. False if memory ran out.
 //
-// Tasks are taken from a counter. The caller takes part, and waits at last for tasks that have been
-// begun, never for a thread to begin one: it may be alone.
+// A part of a stage is taken by whoever comes first; a thread takes the part that it had in the
+// stage before if it can, whose numbers are in its cache. A stage begins when the one before is
+// done: a thread waits for parts that have been begun, never for one to be begun, as the caller, who
+// takes part, may be alone. A helper that the system has taken off its core would hold up every
+// stage: if one is waited for much longer than a part takes, the helpers leave.
 template <typename Task>
-void run(ffi::ThreadPool& pool, int64_t count, const Task& task) {
+bool run(ffi::ThreadPool& pool, int64_t parts, int64_t stages, const Task& task) {
+  using Clock = std::chrono::steady_clock;
   struct State {
-    std::atomic<int64_t> next{0}, done{0};
-    int64_t count;
+    int64_t parts, stages;
     const Task* task;
-    void work() {
-      for (int64_t k; (k = next.fetch_add(1)) < count;) {
-        (*task)(k);  // which the caller keeps alive until all are done
-        done.fetch_add(1);
+    std::vector<std::atomic<int64_t>> taken;  // of each part, up to which stage
+    std::atomic<int64_t> done{0};
+    std::atomic<bool> failed{false}, alone{false};
+
+    State(int64_t parts_, int64_t stages_, const Task* task_)
+        : parts(parts_), stages(stages_), task(task_), taken(parts_) {}
+
+    void wait(int64_t tasks, Clock::duration patience) {
+      const auto begin = Clock::now();
+      for (int64_t spin = 1; done.load() < tasks; ++spin) {
+        if (spin % 1024 != 0) continue;
+        if (Clock::now() - begin > patience) alone.store(true);
+        std::this_thread::yield();
+      }
+    }
+
+    void work(int64_t mine, bool helper) {
+      auto patience = Clock::duration::max();
+      for (int64_t stage = 0; stage < stages; ++stage) {
+        const int64_t first = mine;
+        for (int64_t k = 0; k < parts; ++k) {
+          const int64_t part = (first + k) % parts;
+          int64_t before = stage;
+          if (taken[part].load() != stage || (helper && alone.load())) continue;
+          if (!taken[part].compare_exchange_strong(before, stage + 1)) continue;
+          mine = part;
+          if (stage > 0) wait(stage * parts, patience);
+          const auto begin = Clock::now();
+          try {
+            if (!failed.load()) (*task)(part, stage);  // which the caller keeps alive until all are done
+          } catch (const std::bad_alloc&) {
+            failed.store(true);
+          }
+          patience = 4 * (Clock::now() - begin) + std::chrono::microseconds(100);
+          done.fetch_add(1);
+        }
       }
     }
   };
-  auto state = std::make_shared<State>();
-  state->count = count;
-  state->task = &task;
-  const int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
-  for (int64_t k = 0; k < helpers; ++k) pool.Schedule([state] { state->work(); });
-  state->work();
-  for (int spin = 0; state->done.load() < count; ++spin) {
-    if (spin > 1000) std::this_thread::yield();
+  const auto state = std::make_shared<State>(parts, stages, &task);
+  const int64_t workers = std::min(std::max<int64_t>(1, pool.num_threads()), parts);
+  try {
+    for (int64_t k = 1; k < workers; ++k) {
+      pool.Schedule([state, first = k * parts / workers] { state->work(first, true); });
+    }
+  } catch (const std::bad_alloc&) {  // fewer will do
   }
+  state->work(0, false);
+  state->wait(parts * stages, Clock::duration::max());
+  return !state->failed.load();
 }
 
 // Memory for numbers of any kind, not initialised.
@@ -190,12 +229,27 @@ class Call {
   std::vector<std::vector<int64_t>> starts_;
 };
 
+// Units are shared out in whole vectors of each dtype.
+constexpr int64_t kUnits = 16;
+
+// Whether threads share out the units of all rows, and not the rows: they then read a part each of a
+// packed matrix, but wait for each other in every step. Measured on two cores with 2 MiB of cache:
+// it pays where a thread would have no row, if a step is at least some 2¹⁵ multiply-adds, and where
+// the matrix takes half a megabyte and a thread would have but two rows. The four megabytes of a
+// hidden size of 512, which are more than a core's cache, pay up to 32 rows for each.
+bool by_units(int64_t threads, int64_t rows, int64_t numbers, int64_t bytes) {
+  if (threads == 1) return false;
+  if (rows < threads) return rows * numbers >= 1 << 15;
+  return rows <= threads * (bytes > 1 << 21 ? 32 : bytes > 1 << 19 ? 2 : 0);
+}
+
 // Walks all members. Those with the same matrices are one batch; of the others as many are packed
-// at a time as there are threads, so that memory for packed matrices is bounded.
+// at a time as there are threads, so that memory for packed matrices is bounded. False if memory
+// ran out.
 template <typename T, typename Data>
-void walk_all(ffi::ThreadPool& pool, Call& call, Data& data, int64_t batch, Array<const T> above,
-              int64_t above_rows, Array<const T> below, int64_t below_rows, int64_t columns,
-              void (*walk)(const Data&, const Rows&, T* scratch)) {
+bool walk_all(ffi::ThreadPool& pool, Call& call, Data& data, int64_t batch, Array<const T> above,
+              int64_t above_rows, Array<const T> below, int64_t below_rows, int64_t gates,
+              void (*walk)(const Data&, const Part&, int64_t first, int64_t last, T* scratch)) {
   const auto start = [](const Array<const T>& a, int64_t e) { return a ? a.member[e] : 0; };
   std::map<std::pair<int64_t, int64_t>, std::vector<int64_t>> same;
   for (int64_t e = 0; e < call.members(); ++e) same[{start(above, e), start(below, e)}].push_back(e);
@@ -204,47 +258,85 @@ void walk_all(ffi::ThreadPool& pool, Call& call, Data& data, int64_t batch, Arra
 
   const Walks<T>& walks = jlstm::walks<T>();
   const int64_t threads = std::max<int64_t>(1, pool.num_threads()), all = groups.size();
-  const int64_t packed_size = walks.packed_size(above_rows + below_rows, columns);
-  const int64_t panels = (columns + walks.panel - 1) / walks.panel;
+  const int64_t matrix_rows = above_rows + below_rows, hidden = data.sizes.hidden, steps = data.sizes.time + 1;
+  const int64_t packed_size = walks.packed_size(matrix_rows, {gates, hidden, 0, hidden});
   const Scratch<T> packed(packed_size * std::min(threads, all));
 
+  // A matrix, or the columns of it that a part needs.
+  struct Matrix {
+    int64_t group;
+    Columns columns;
+    T* packed;
+  };
   for (int64_t first = 0; first < all; first += threads) {
     const int64_t count = std::min(threads, all - first);
-    // Packing a panel is little work: one task for each thread and group.
-    const int64_t parts = std::min(panels, packed_size < (1 << 15) ? 1 : (threads + count - 1) / count);
-    run(pool, count * parts, [&](int64_t task) {
-      const int64_t k = task / parts, part = task % parts, e = groups[first + k][0];
-      for (int64_t p = part * panels / parts; p < (part + 1) * panels / parts; ++p) {
+    std::vector<Matrix> matrices;
+    std::vector<std::pair<Part, int64_t>> parts;  // with the matrix of each
+    const int64_t rows = groups[first].size() * batch;
+    const bool staged = all == 1 && by_units(threads, rows, packed_size, packed_size * sizeof(T));
+    if (staged) {
+      const int64_t blocks = (hidden + kUnits - 1) / kUnits, many = std::min(threads, blocks);
+      for (int64_t p = 0; p < many; ++p) {
+        const int64_t unit = p * blocks / many * kUnits, end = std::min(hidden, (p + 1) * blocks / many * kUnits);
+        const Columns columns{gates, hidden, unit, end - unit};
+        T* place = packed.data + (p == 0 ? 0 : walks.packed_size(matrix_rows, {gates, hidden, 0, unit}));
+        matrices.push_back({0, columns, place});
+        parts.push_back({{groups[0].data(), batch, 0, rows, unit, end - unit}, p});
+      }
+    } else {
+      // Rows for each thread, but no more in one part than what is known of a step, z above all,
+      // takes 256 KiB.
+      const int64_t most = std::max<int64_t>(24, (1 << 18) / (walks.scratch_size(1, hidden) * sizeof(T)));
+      for (int64_t k = 0; k < count; ++k) {
+        matrices.push_back({first + k, {gates, hidden, 0, hidden}, packed.data + k * packed_size});
+        const int64_t rows = groups[first + k].size() * batch;
+        int64_t many = std::max((threads + count - 1) / count, (rows + most - 1) / most);
+        many = std::max<int64_t>(1, std::min(many, rows));
+        for (int64_t p = 0; p < many; ++p) {
+          parts.push_back({{groups[first + k].data(), batch, p * rows / many, (p + 1) * rows / many, 0, hidden}, k});
+        }
+      }
+    }
+
+    // Packing a panel is little work: one task for each thread.
+    const int64_t shares = packed_size < (1 << 15) ? 1 : (threads + count - 1) / count;
+    const int64_t tasks = matrices.size() * shares;
+    const bool made = run(pool, tasks, 1, [&](int64_t task, int64_t) {
+      const auto& [group, columns, place] = matrices[task / shares];
+      const int64_t e = groups[group][0], share = task % shares;
+      const int64_t panels = (columns.gates * columns.units + walks.panel - 1) / walks.panel;
+      for (int64_t p = share * panels / shares; p < (share + 1) * panels / shares; ++p) {
         walks.pack(above ? above.at(e, 0, 0) : nullptr, above ? above_rows : 0, below.at(e, 0, 0),
-                   below_rows, columns, p, packed.data + k * packed_size);
+                   below_rows, columns, p, place);
       }
     });
+    if (!made) return false;
 
-    // A slice for each thread, but no more rows in one than what is known of a step, z above all,
-    // takes 256 KiB.
-    struct Slice {
-      int64_t group, begin, end;
-    };
-    std::vector<Slice> slices;
-    const int64_t most = std::max<int64_t>(24, (1 << 18) / (4 * data.sizes.hidden * sizeof(T)));
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t rows = groups[first + k].size() * batch;
-      int64_t parts = std::max((threads + count - 1) / count, (rows + most - 1) / most);
-      parts = std::max<int64_t>(1, std::min(parts, rows));
-      for (int64_t p = 0; p < parts; ++p) slices.push_back({k, p * rows / parts, (p + 1) * rows / parts});
-    }
-    run(pool, slices.size(), [&](int64_t s) {
-      const auto [k, begin, end] = slices[s];
-      const Scratch<T> scratch(walks.scratch_size(data.sizes, end - begin));
+    const auto one = [&](int64_t p, int64_t begin, int64_t end, T* scratch) {
+      const auto& [part, matrix] = parts[p];
       Data own = data;
-      own.packed = packed.data + k * packed_size;
-      walk(own, {groups[first + k].data(), batch, begin, end}, scratch.data);
-    });
+      own.packed = matrices[matrix].packed;
+      walk(own, part, begin, end, scratch);
+    };
+    const int64_t many = parts.size();
+    bool walked;
+    if (staged) {
+      const int64_t size = walks.scratch_size(rows, hidden);
+      const Scratch<T> scratch(many * size);
+      walked = run(pool, many, steps, [&](int64_t p, int64_t s) { one(p, s, s + 1, scratch.data + p * size); });
+    } else {
+      walked = run(pool, many, 1, [&](int64_t p, int64_t) {
+        const Scratch<T> scratch(walks.scratch_size(parts[p].first.end - parts[p].first.begin, hidden));
+        one(p, 0, steps, scratch.data);
+      });
+    }
+    if (!walked) return false;
   }
+  return true;
 }
 
 template <typename T>
-void forward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
+bool forward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
   Forward<T> d{};
   const auto w = call.arg<T>(2), u = call.arg<T>(2);
   d.b = call.arg<T>(1);
@@ -257,12 +349,12 @@ void forward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
   d.i_f = call.ret<T>(3), d.g = call.ret<T>(3), d.o = call.ret<T>(3);
   sizes.inputs = w ? w.count : 0;
   d.sizes = sizes;
-  if (batch == 0) return;
-  walk_all<T>(pool, call, d, batch, w, sizes.inputs, u, sizes.hidden, 4 * sizes.hidden, walks<T>().forward);
+  if (batch == 0) return true;
+  return walk_all<T>(pool, call, d, batch, w, sizes.inputs, u, sizes.hidden, 4, walks<T>().forward);
 }
 
 template <typename T>
-void backward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
+bool backward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
   Backward<T> d{};
   const auto u_t = call.arg<T>(2);
   d.i_f = call.arg<T>(3), d.g = call.arg<T>(3), d.o = call.arg<T>(3);
@@ -274,23 +366,29 @@ void backward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
   d.out_reset_dh = call.ret<T>(2), d.out_reset_dc = call.ret<T>(2);
   d.dz = call.ret<T>(3);
   d.sizes = sizes;
-  if (batch == 0) return;
-  walk_all<T>(pool, call, d, batch, Array<const T>{}, 0, u_t, 4 * sizes.hidden, sizes.hidden,
-              walks<T>().backward);
+  if (batch == 0) return true;
+  return walk_all<T>(pool, call, d, batch, Array<const T>{}, 0, u_t, 4 * sizes.hidden, 1, walks<T>().backward);
 }
 
 // Both ways: the first result is [ensemble, batch, hidden], of the dtype of all.
-template <auto in_float, auto in_double>
+template <auto in_float, auto in_double, size_t operands, size_t results>
 ffi::Error dispatch(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                     int64_t time, bool reverse) {
+  if (args.size() != operands || rets.size() != results) {
+    return ffi::Error::InvalidArgument("jlstm: this call was made by another version");
+  }
   const ffi::AnyBuffer first = *rets.get<ffi::AnyBuffer>(0).value();
   const auto dims = first.dimensions();
   const size_t lead = dims.size() - 2;
-  Call call(args, rets, lead);
-  const Sizes sizes{time, 0, dims[lead + 1], reverse};
-  if (call.members() == 0) return ffi::Error::Success();
-  (first.element_type() == ffi::F32 ? in_float : in_double)(pool, call, sizes, dims[lead]);
-  return ffi::Error::Success();
+  try {
+    Call call(args, rets, lead);
+    const Sizes sizes{time, 0, dims[lead + 1], reverse};
+    if (call.members() == 0) return ffi::Error::Success();
+    const bool done = (first.element_type() == ffi::F32 ? in_float : in_double)(pool, call, sizes, dims[lead]);
+    if (done) return ffi::Error::Success();
+  } catch (const std::bad_alloc&) {
+  }
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jlstm: out of memory");
 }
 
 #define JLSTM_BINDING                                                                \
@@ -300,8 +398,9 @@ ffi::Error dispatch(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
 }  // namespace
 
 #pragma GCC visibility push(default)
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jlstm_forward, (dispatch<forward<float>, forward<double>>), JLSTM_BINDING);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jlstm_backward, (dispatch<backward<float>, backward<double>>), JLSTM_BINDING);
+// The number in a name changes with what a call hands over: an exported program holds the name.
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jlstm_forward_1, (dispatch<forward<float>, forward<double>, 11, 7>), JLSTM_BINDING);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jlstm_backward_1, (dispatch<backward<float>, backward<double>, 13, 5>), JLSTM_BINDING);
 #pragma GCC visibility pop
 
 }  // namespace jlstm

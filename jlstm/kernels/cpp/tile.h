@@ -12,6 +12,7 @@
 #pragma once
 
 #include "functions.h"
+#include "walk.h"
 
 namespace {
 
@@ -35,16 +36,22 @@ constexpr int64_t padded(int64_t columns) {
 // Packs one panel of the matrix [above; below], of which either may have no rows. Panel q starts at
 // packed + q·kPanel·rows; the last one may be narrower.
 template <typename T>
-void pack(const T* above, int64_t above_rows, const T* below, int64_t below_rows, int64_t columns,
-          int64_t panel, T* packed) {
-  const int64_t first = panel * kPanel<T>, rows = above_rows + below_rows;
-  const int64_t wide = padded<T>(columns) - first < kPanel<T> ? padded<T>(columns) - first : kPanel<T>;
-  const int64_t real = columns - first < wide ? columns - first : wide;
+void pack(const T* above, int64_t above_rows, const T* below, int64_t below_rows,
+          const jlstm::Columns& columns, int64_t panel, T* packed) {
+  const auto [gates, hidden, unit, units] = columns;
+  const int64_t count = gates * units, first = panel * kPanel<T>, rows = above_rows + below_rows;
+  const int64_t wide = padded<T>(count) - first < kPanel<T> ? padded<T>(count) - first : kPanel<T>;
+  const int64_t last = count < first + wide ? count : first + wide;
   T* out = packed + first * rows;
-  for (int64_t k = 0; k < rows; ++k, out += wide) {
-    const T* in = (k < above_rows ? above + k * columns : below + (k - above_rows) * columns) + first;
-    std::memcpy(out, in, real * sizeof(T));
-    std::memset(out + real, 0, (wide - real) * sizeof(T));
+  for (int64_t k = 0; k < rows; ++k) {
+    const T* row = (k < above_rows ? above + k * gates * hidden : below + (k - above_rows) * gates * hidden) + unit;
+    for (int64_t column = first; column < last;) {  // gate by gate
+      const int64_t gate = column / units, u = column % units;
+      const int64_t n = units - u < last - column ? units - u : last - column;
+      std::memcpy(out, row + gate * hidden + u, n * sizeof(T));
+      out += n, column += n;
+    }
+    for (int64_t column = last; column < first + wide; ++column) *out++ = 0;
   }
 }
 

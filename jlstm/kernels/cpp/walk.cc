@@ -1,29 +1,30 @@
 // The walk through a chunk of steps: compiled once for each instruction set.
 //
-// Some rows, that is sequences, are walked through all steps by one thread, with nothing to wait
-// for: a step is one product for all rows, then the gates row by row. The equations are those of
+// A part is some rows, that is sequences, and some units of them. A step of it is one product for all
+// rows, then the gates row by row. A part that has all units is walked through all steps by one
+// thread, with nothing to wait for; where units are shared out, every step needs h (backward: dz)
+// of all units, and so the step before of all parts. The equations are those of
 // jlstm/equations.py, d<name> being the cotangent of <name>.
 //
 // Nothing here may be shared with what is compiled for another instruction set: everything stands
 // in an unnamed namespace, and there are no templates of the standard library.
-
-#include "walk.h"
 
 #include "tile.h"
 
 namespace {
 
 using jlstm::Backward;
+using jlstm::Columns;
 using jlstm::Forward;
-using jlstm::Rows;
+using jlstm::Part;
 using jlstm::Sizes;
 
-// A step of one row: where its carry comes from, and which row it is.
+// Row j of a part: sequence b of member e.
 struct Place {
   int64_t e, b;
 };
 
-Place place(const Rows& rows, int64_t j) { return {rows.members[j / rows.batch], j % rows.batch}; }
+Place place(const Part& part, int64_t j) { return {part.members[j / part.batch], j % part.batch}; }
 
 template <typename T>
 void copy(const T* from, T* to, int64_t n) {
@@ -38,26 +39,34 @@ void zero(T* to, int64_t n) {
 // Where the gates of a step are kept; nullptr where they are not.
 template <typename T>
 struct Gates {
-  T *i_f, *g, *o;
+  T *i, *f, *g, *o;
 };
 
-// z and c' to h and c, equations (1) to (6).
+// From unit u on.
 template <typename T>
-void gates_forward(const T* z, const T* c_prev, int64_t hidden, T* h, T* c, T* kept_c,
+Gates<T> gates_at(const jlstm::Array<T>& i_f, const jlstm::Array<T>& g, const jlstm::Array<T>& o,
+                  int64_t e, int64_t t, int64_t b, int64_t hidden, int64_t u) {
+  if (!i_f) return {nullptr, nullptr, nullptr, nullptr};
+  return {i_f.at(e, t, b) + u, i_f.at(e, t, b) + hidden + u, g.at(e, t, b) + u, o.at(e, t, b) + u};
+}
+
+// z and c' to h and c, equations (1) to (6). A gate has z for as many units, and no more.
+template <typename T>
+void gates_forward(const T* z, const T* c_prev, int64_t units, T* h, T* c, T* kept_c,
                    Gates<T> kept) {
-  for (int64_t u = 0; u < hidden; u += Vector<T>::kSize) {
-    const int64_t n = hidden - u;
+  for (int64_t u = 0; u < units; u += Vector<T>::kSize) {
+    const int64_t n = units - u;
     const V<T> i = sigmoid<T>(load(z + u));
-    const V<T> f = sigmoid<T>(load(z + hidden + u));
-    const V<T> g = tanh<T>(load(z + 2 * hidden + u));
-    const V<T> o = sigmoid<T>(load(z + 3 * hidden + u));
+    const V<T> f = sigmoid<T>(load(z + units + u));
+    const V<T> g = tanh<T>(load(z + 2 * units + u));
+    const V<T> o = sigmoid<T>(load(z + 3 * units + u));
     const V<T> c_new = f * load(c_prev + u, n) + i * g;
     store(c + u, c_new, n);
     store(h + u, o * tanh<T>(c_new), n);
     if (kept_c) store(kept_c + u, c_new, n);
-    if (kept.i_f) {
-      store(kept.i_f + u, i, n);
-      store(kept.i_f + hidden + u, f, n);
+    if (kept.i) {
+      store(kept.i + u, i, n);
+      store(kept.f + u, f, n);
       store(kept.g + u, g, n);
       store(kept.o + u, o, n);
     }
@@ -67,139 +76,142 @@ void gates_forward(const T* z, const T* c_prev, int64_t hidden, T* h, T* c, T* k
 // The cotangents of h and c to those of z and c': one step of back-propagation through time.
 template <typename T>
 void gates_backward(Gates<const T> kept, const T* c_prev, const T* c, const T* dh, const T* dh_own,
-                    int64_t hidden, T* dc, T* dz) {
-  for (int64_t u = 0; u < hidden; u += Vector<T>::kSize) {
-    const int64_t n = hidden - u;
-    const V<T> i = load(kept.i_f + u, n), f = load(kept.i_f + hidden + u, n);
+                    int64_t units, T* dc, Gates<T> dz) {
+  for (int64_t u = 0; u < units; u += Vector<T>::kSize) {
+    const int64_t n = units - u;
+    const V<T> i = load(kept.i + u, n), f = load(kept.f + u, n);
     const V<T> g = load(kept.g + u, n), o = load(kept.o + u, n);
     const V<T> tanh_c = tanh<T>(load(c + u, n));
     const V<T> d_h = load(dh + u, n) + load(dh_own + u, n);
     const V<T> d_c = load(dc + u, n) + d_h * o * (1 - tanh_c * tanh_c);
-    store(dz + u, d_c * g * i * (1 - i), n);
-    store(dz + hidden + u, d_c * load(c_prev + u, n) * f * (1 - f), n);
-    store(dz + 2 * hidden + u, d_c * i * (1 - g * g), n);
-    store(dz + 3 * hidden + u, d_h * tanh_c * o * (1 - o), n);
+    store(dz.i + u, d_c * g * i * (1 - i), n);
+    store(dz.f + u, d_c * load(c_prev + u, n) * f * (1 - f), n);
+    store(dz.g + u, d_c * i * (1 - g * g), n);
+    store(dz.o + u, d_h * tanh_c * o * (1 - o), n);
     store(dc + u, d_c * f, n);
   }
 }
 
-template <typename T>
-Gates<T> gates_at(const jlstm::Array<T>& i_f, const jlstm::Array<T>& g, const jlstm::Array<T>& o,
-                  int64_t e, int64_t t, int64_t b) {
-  if (!i_f) return {nullptr, nullptr, nullptr};
-  return {i_f.at(e, t, b), g.at(e, t, b), o.at(e, t, b)};
-}
-
 // Numbers for z of a row (or dh, which is shorter): the last gate is read past its end.
 template <typename T>
-int64_t row_size(int64_t hidden) {
-  return padded<T>(4 * hidden) + Vector<T>::kSize;
+int64_t row_size(int64_t units) {
+  return padded<T>(4 * units) + Vector<T>::kSize;
 }
 
 // For some rows: besides, what is known of each in a step.
 template <typename T>
-int64_t scratch_size(const Sizes& sizes, int64_t rows) {
+int64_t scratch_size(int64_t rows, int64_t units) {
   const int64_t row = sizeof(Row<T>) + sizeof(int64_t) + sizeof(const T*);
-  return rows * (row_size<T>(sizes.hidden) + row / sizeof(T));
+  return rows * (row_size<T>(units) + row / sizeof(T));
 }
 
 // The carry of a row stands where it is given back: c in last_c, h among hs.
 template <typename T>
-void forward(const Forward<T>& d, const Rows& rows, T* scratch) {
-  const int64_t time = d.sizes.time, hidden = d.sizes.hidden, count = rows.end - rows.begin;
-  const int64_t wide = row_size<T>(hidden);
+void forward_step(const Forward<T>& d, const Part& part, int64_t s, T* scratch) {
+  const auto [time, inputs, hidden, reverse] = d.sizes;
+  const int64_t unit = part.unit, units = part.units, count = part.end - part.begin;
+  const int64_t t = reverse ? time - 1 - s : s, before = reverse ? t + 1 : t - 1;
+  const int64_t wide = row_size<T>(units);
   auto* row = reinterpret_cast<Row<T>*>(scratch + count * wide);
   auto* c_prev = reinterpret_cast<const T**>(row + count);
   auto* which = reinterpret_cast<int64_t*>(c_prev + count);
 
-  for (int64_t j = rows.begin; j < rows.end; ++j) {
-    const auto [e, b] = place(rows, j);
-    copy(d.c.at(e, b), d.last_c.at(e, b), hidden);
-  }
-  for (int64_t s = 0; s < time; ++s) {
-    const int64_t t = d.sizes.reverse ? time - 1 - s : s;
-    int64_t active = 0;
-    for (int64_t j = rows.begin; j < rows.end; ++j) {
-      const auto [e, b] = place(rows, j);
-      const T* h = s == 0 ? d.h.at(e, b) : d.hs.at(e, d.sizes.reverse ? t + 1 : t - 1, b);
-      const T* c = d.last_c.at(e, b);
-      if (d.valid && !*d.valid.at(e, t, b)) {  // padding keeps the carry
-        copy(h, d.hs.at(e, t, b), hidden);
-        if (d.cs) copy(c, d.cs.at(e, t, b), hidden);
-        const auto kept = gates_at(d.i_f, d.g, d.o, e, t, b);
-        if (kept.i_f) zero(kept.i_f, 2 * hidden), zero(kept.g, hidden), zero(kept.o, hidden);
-        continue;
-      }
-      if (d.keep && !*d.keep.at(e, t, b)) h = d.reset_h.at(e, b), c = d.reset_c.at(e, b);
-      const T* x = d.sizes.inputs ? d.xs.at(e, t, b) : nullptr;
-      const T* start = d.z ? d.z.at(e, t, b) : d.b ? d.b.at(e, 0) : nullptr;
-      row[active] = {x, h, start, scratch + active * wide};
-      c_prev[active] = c;
-      which[active++] = j;
+  int64_t active = 0;
+  for (int64_t j = part.begin; j < part.end; ++j) {
+    const auto [e, b] = place(part, j);
+    T* c_own = d.last_c.at(e, b) + unit;
+    if (s == 0) copy(d.c.at(e, b) + unit, c_own, units);
+    const T* h = s == 0 ? d.h.at(e, b) : d.hs.at(e, before, b);
+    if (s == time) {
+      copy(h + unit, d.last_h.at(e, b) + unit, units);
+      continue;
     }
-    product(row, active, d.sizes.inputs, hidden, d.packed, 4 * hidden);
-    for (int64_t k = 0; k < active; ++k) {
-      const auto [e, b] = place(rows, which[k]);
-      gates_forward<T>(row[k].out, c_prev[k], hidden, d.hs.at(e, t, b), d.last_c.at(e, b),
-                       d.cs ? d.cs.at(e, t, b) : nullptr, gates_at(d.i_f, d.g, d.o, e, t, b));
+    const T* c = c_own;
+    if (d.valid && !*d.valid.at(e, t, b)) {  // padding keeps the carry
+      copy(h + unit, d.hs.at(e, t, b) + unit, units);
+      if (d.cs) copy(c, d.cs.at(e, t, b) + unit, units);
+      const auto kept = gates_at(d.i_f, d.g, d.o, e, t, b, hidden, unit);
+      if (kept.i) zero(kept.i, units), zero(kept.f, units), zero(kept.g, units), zero(kept.o, units);
+      continue;
     }
+    if (d.keep && !*d.keep.at(e, t, b)) h = d.reset_h.at(e, b), c = d.reset_c.at(e, b) + unit;
+    T* z = scratch + active * wide;
+    const T* start = d.z ? d.z.at(e, t, b) : d.b ? d.b.at(e, 0) : nullptr;
+    if (start && units < hidden) {
+      for (int64_t gate = 0; gate < 4; ++gate) copy(start + gate * hidden + unit, z + gate * units, units);
+      start = z;
+    }
+    row[active] = {inputs ? d.xs.at(e, t, b) : nullptr, h, start, z};
+    c_prev[active] = c;
+    which[active++] = j;
   }
-  for (int64_t j = rows.begin; j < rows.end; ++j) {
-    const auto [e, b] = place(rows, j);
-    const T* h = time == 0 ? d.h.at(e, b) : d.hs.at(e, d.sizes.reverse ? 0 : time - 1, b);
-    copy(h, d.last_h.at(e, b), hidden);
+  product(row, active, inputs, hidden, d.packed, 4 * units);
+  for (int64_t k = 0; k < active; ++k) {
+    const auto [e, b] = place(part, which[k]);
+    gates_forward<T>(row[k].out, c_prev[k], units, d.hs.at(e, t, b) + unit, d.last_c.at(e, b) + unit,
+                     d.cs ? d.cs.at(e, t, b) + unit : nullptr,
+                     gates_at(d.i_f, d.g, d.o, e, t, b, hidden, unit));
   }
 }
 
 // The cotangents of the carry stand where they are given back, but dh, which is written in whole
-// vectors, in scratch.
+// vectors, in scratch. A step begins with the product of dz that the step before has left.
 template <typename T>
-void backward(const Backward<T>& d, const Rows& rows, T* scratch) {
-  const int64_t time = d.sizes.time, hidden = d.sizes.hidden, count = rows.end - rows.begin;
-  const int64_t wide = padded<T>(hidden);
-  auto* row = reinterpret_cast<Row<T>*>(scratch + count * row_size<T>(hidden));
+void backward_step(const Backward<T>& d, const Part& part, int64_t s, T* scratch) {
+  const auto [time, inputs, hidden, reverse] = d.sizes;
+  const int64_t unit = part.unit, units = part.units, count = part.end - part.begin;
+  const int64_t t = reverse ? s : time - 1 - s, before = reverse ? t - 1 : t + 1;
+  const int64_t wide = padded<T>(units);
+  auto* row = reinterpret_cast<Row<T>*>(scratch + count * row_size<T>(units));
+  const auto dh_of = [&](int64_t j) { return scratch + (j - part.begin) * wide; };
 
-  for (int64_t j = rows.begin; j < rows.end; ++j) {
-    const auto [e, b] = place(rows, j);
-    copy(d.dh.at(e, b), scratch + (j - rows.begin) * wide, hidden);
-    copy(d.dc.at(e, b), d.out_dc.at(e, b), hidden);
+  for (int64_t j = part.begin; s == 0 && j < part.end; ++j) {
+    const auto [e, b] = place(part, j);
+    copy(d.dh.at(e, b) + unit, dh_of(j), units);
+    copy(d.dc.at(e, b) + unit, d.out_dc.at(e, b) + unit, units);
     if (d.out_reset_dh) {  // with no steps there is no keep
-      copy(d.reset_dh.at(e, b), d.out_reset_dh.at(e, b), hidden);
-      copy(d.reset_dc.at(e, b), d.out_reset_dc.at(e, b), hidden);
+      copy(d.reset_dh.at(e, b) + unit, d.out_reset_dh.at(e, b) + unit, units);
+      copy(d.reset_dc.at(e, b) + unit, d.out_reset_dc.at(e, b) + unit, units);
     }
   }
-  for (int64_t s = 0; s < time; ++s) {
-    const int64_t t = d.sizes.reverse ? s : time - 1 - s;
+  if (s > 0) {
     int64_t active = 0;
-    for (int64_t j = rows.begin; j < rows.end; ++j) {
-      const auto [e, b] = place(rows, j);
-      T* dh = scratch + (j - rows.begin) * wide;
-      T* dz = d.dz.at(e, t, b);
-      if (d.valid && !*d.valid.at(e, t, b)) {
-        for (int64_t u = 0; u < hidden; ++u) dh[u] += d.dhs.at(e, t, b)[u];
-        zero(dz, 4 * hidden);
-        continue;
-      }
-      gates_backward<T>(gates_at(d.i_f, d.g, d.o, e, t, b), d.c_prev.at(e, t, b), d.c.at(e, t, b),
-                        dh, d.dhs.at(e, t, b), hidden, d.out_dc.at(e, b), dz);
-      row[active++] = {nullptr, dz, nullptr, dh};
+    for (int64_t j = part.begin; j < part.end; ++j) {
+      const auto [e, b] = place(part, j);
+      if (d.valid && !*d.valid.at(e, before, b)) continue;
+      row[active++] = {nullptr, d.dz.at(e, before, b), nullptr, dh_of(j)};
     }
-    product(row, active, int64_t{0}, 4 * hidden, d.packed, hidden);
-    if (!d.keep) continue;
-    for (int64_t j = rows.begin; j < rows.end; ++j) {
-      const auto [e, b] = place(rows, j);
-      if (*d.keep.at(e, t, b)) continue;
-      T *dh = scratch + (j - rows.begin) * wide, *dc = d.out_dc.at(e, b);
-      T *sum_h = d.out_reset_dh.at(e, b), *sum_c = d.out_reset_dc.at(e, b);
-      for (int64_t u = 0; u < hidden; ++u) sum_h[u] += dh[u], sum_c[u] += dc[u];
-      zero(dh, hidden);
-      zero(dc, hidden);
+    product(row, active, int64_t{0}, 4 * hidden, d.packed, units);
+  }
+  for (int64_t j = part.begin; j < part.end; ++j) {
+    const auto [e, b] = place(part, j);
+    T *dh = dh_of(j), *dc = d.out_dc.at(e, b) + unit;
+    if (s > 0 && d.keep && !*d.keep.at(e, before, b)) {
+      T *sum_h = d.out_reset_dh.at(e, b) + unit, *sum_c = d.out_reset_dc.at(e, b) + unit;
+      for (int64_t u = 0; u < units; ++u) sum_h[u] += dh[u], sum_c[u] += dc[u];
+      zero(dh, units);
+      zero(dc, units);
     }
+    if (s == time) {
+      copy(dh, d.out_dh.at(e, b) + unit, units);
+      continue;
+    }
+    const T* dh_own = d.dhs.at(e, t, b) + unit;
+    const Gates<T> dz = {d.dz.at(e, t, b) + unit, d.dz.at(e, t, b) + hidden + unit,
+                         d.dz.at(e, t, b) + 2 * hidden + unit, d.dz.at(e, t, b) + 3 * hidden + unit};
+    if (d.valid && !*d.valid.at(e, t, b)) {
+      for (int64_t u = 0; u < units; ++u) dh[u] += dh_own[u];
+      zero(dz.i, units), zero(dz.f, units), zero(dz.g, units), zero(dz.o, units);
+      continue;
+    }
+    gates_backward<T>(gates_at(d.i_f, d.g, d.o, e, t, b, hidden, unit), d.c_prev.at(e, t, b) + unit,
+                      d.c.at(e, t, b) + unit, dh, dh_own, units, dc, dz);
   }
-  for (int64_t j = rows.begin; j < rows.end; ++j) {
-    const auto [e, b] = place(rows, j);
-    copy(scratch + (j - rows.begin) * wide, d.out_dh.at(e, b), hidden);
-  }
+}
+
+template <typename T, typename Data, void (*step)(const Data&, const Part&, int64_t, T*)>
+void walk(const Data& data, const Part& part, int64_t first, int64_t last, T* scratch) {
+  for (int64_t s = first; s < last; ++s) step(data, part, s, scratch);
 }
 
 template <typename T, V<T> (*function)(V<T>)>
@@ -208,14 +220,20 @@ void elementwise(const T* x, T* y, int64_t n) {
 }
 
 template <typename T>
-int64_t packed_size(int64_t rows, int64_t columns) {
-  return rows * padded<T>(columns);
+int64_t packed_size(int64_t rows, const Columns& columns) {
+  return rows * padded<T>(columns.gates * columns.units);
 }
 
 template <typename T>
 constexpr jlstm::Walks<T> walks() {
-  return {kPanel<T>,  packed_size<T>, scratch_size<T>,              pack<T>,
-          forward<T>, backward<T>,    elementwise<T, sigmoid<T>>, elementwise<T, tanh<T>>};
+  return {kPanel<T>,
+          packed_size<T>,
+          scratch_size<T>,
+          pack<T>,
+          walk<T, Forward<T>, forward_step<T>>,
+          walk<T, Backward<T>, backward_step<T>>,
+          elementwise<T, sigmoid<T>>,
+          elementwise<T, tanh<T>>};
 }
 
 }  // namespace

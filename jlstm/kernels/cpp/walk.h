@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#define JLSTM_INLINE inline __attribute__((always_inline))
+
 namespace jlstm {
 
 // An array [ensemble, time, batch, ·] or [ensemble, batch, ·], dense but for the ensemble, which may
@@ -13,15 +15,23 @@ struct Array {
   const int64_t* member = nullptr;  // where each member of the ensemble starts
   int64_t step = 0, row = 0;        // how far apart steps and rows are
   int64_t count = 0;                // rows
-  T* at(int64_t e, int64_t t, int64_t b) const { return data + member[e] + t * step + b * row; }
-  T* at(int64_t e, int64_t b) const { return data + member[e] + b * row; }
-  explicit operator bool() const { return data != nullptr; }
+  // Always inlined: of a function that is not, the linker keeps one copy for all instruction sets.
+  JLSTM_INLINE T* at(int64_t e, int64_t t, int64_t b) const { return data + member[e] + t * step + b * row; }
+  JLSTM_INLINE T* at(int64_t e, int64_t b) const { return data + member[e] + b * row; }
+  JLSTM_INLINE explicit operator bool() const { return data != nullptr; }
 };
 
-// Sequences that are walked together: those of all members that have the same weights, a row each.
-struct Rows {
+// Columns of a matrix [·, gates · hidden]: those of some units, for every gate.
+struct Columns {
+  int64_t gates, hidden, unit, units;  // the first unit, and how many
+};
+
+// What is walked together: some rows, each a sequence, of members that have the same weights; of
+// each row some units.
+struct Part {
   const int64_t* members;
   int64_t batch, begin, end;  // row j is sequence j % batch of member members[j / batch]
+  int64_t unit, units;        // the first unit, and how many
 };
 
 struct Sizes {
@@ -32,7 +42,7 @@ struct Sizes {
 template <typename T>
 struct Forward {
   Sizes sizes;
-  const T* packed;  // [W; U], or U alone
+  const T* packed;  // [W; U], or U alone: the columns of the part's units
   Array<const T> xs, z, b, h, c, reset_h, reset_c;
   Array<const bool> valid, keep;
   Array<T> hs, cs, i_f, g, o, last_h, last_c;
@@ -41,7 +51,7 @@ struct Forward {
 template <typename T>
 struct Backward {
   Sizes sizes;
-  const T* packed;  // Uᵀ
+  const T* packed;  // Uᵀ, likewise
   Array<const T> i_f, g, o, c_prev, c, dhs, dh, dc, reset_dh, reset_dc;
   Array<const bool> valid, keep;
   Array<T> dz, out_dh, out_dc, out_reset_dh, out_reset_dc;
@@ -51,13 +61,15 @@ struct Backward {
 template <typename T>
 struct Walks {
   int64_t panel;  // columns of a panel
-  // Numbers in a packed matrix, and in what a slice of rows needs besides.
-  int64_t (*packed_size)(int64_t rows, int64_t columns);
-  int64_t (*scratch_size)(const Sizes&, int64_t rows);
+  // Numbers in a packed matrix, and in what a part needs besides.
+  int64_t (*packed_size)(int64_t rows, const Columns&);
+  int64_t (*scratch_size)(int64_t rows, int64_t units);
   void (*pack)(const T* above, int64_t above_rows, const T* below, int64_t below_rows,
-               int64_t columns, int64_t panel, T* packed);
-  void (*forward)(const Forward<T>&, const Rows&, T* scratch);
-  void (*backward)(const Backward<T>&, const Rows&, T* scratch);
+               const Columns&, int64_t panel, T* packed);
+  // Steps first … last − 1 of the part, in the order of the walk. There are time + 1 of them: what
+  // is left after the last step is given back in one of its own.
+  void (*forward)(const Forward<T>&, const Part&, int64_t first, int64_t last, T* scratch);
+  void (*backward)(const Backward<T>&, const Part&, int64_t first, int64_t last, T* scratch);
   void (*sigmoid)(const T* x, T* y, int64_t n);
   void (*tanh)(const T* x, T* y, int64_t n);
 };

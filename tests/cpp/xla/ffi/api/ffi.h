@@ -50,18 +50,26 @@ struct Found {
 
 struct RemainingArgs {
   Span<const AnyBuffer> buffers;
+  size_t size() const { return buffers.size(); }
   template <typename Buffer>
   Found<Buffer> get(size_t k) const { return {buffers[k]}; }
 };
 
 struct RemainingRets {
   Span<const AnyBuffer> buffers;
+  size_t size() const { return buffers.size(); }
   template <typename Buffer>
   Found<const Buffer*> get(size_t k) const { return {&buffers[k]}; }
 };
 
+enum class ErrorCode { kOk, kInvalidArgument, kResourceExhausted };
+
 struct Error {
+  ErrorCode code = ErrorCode::kOk;
+  Error() = default;
+  Error(ErrorCode code_, const char*) : code(code_) {}
   static Error Success() { return {}; }
+  static Error InvalidArgument(const char* message) { return {ErrorCode::kInvalidArgument, message}; }
 };
 
 // What a pool runs its tasks on. A task may run after the call that it belongs to, here at the
