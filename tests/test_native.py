@@ -127,7 +127,7 @@ def test_a_library_of_another_version_is_not_used(monkeypatch):
 
 def test_an_instruction_set_that_is_not_there(monkeypatch):
     monkeypatch.setenv("JLSTM_NATIVE_LEVEL", "avx1024")
-    with pytest.raises(RuntimeError, match="JLSTM_NATIVE_LEVEL: expected .*, got avx1024"):
+    with pytest.raises(RuntimeError, match=r"JLSTM_NATIVE_LEVEL: expected .*, got avx1024"):
         native.library.__wrapped__()
 
 

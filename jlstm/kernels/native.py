@@ -74,6 +74,19 @@ def status() -> str:
     return f"not in use: {found}" if isinstance(found, str) else found.jlstm_level().decode()
 
 
+def multiply_adds(count: int) -> int:
+    """Do ``count`` rounds of multiply-adds in registers, in float32; how many those were.
+
+    What a core can do at most, for benchmarks: 0 without the library.
+    """
+    found = library()
+    if isinstance(found, str):
+        return 0
+    function = found.jlstm_multiply_adds_f32
+    function.restype, function.argtypes = ctypes.c_int64, [ctypes.c_int64]
+    return int(function(count))
+
+
 def refuses(plan: Plan) -> str | None:
     """The reason why it cannot do this, or None."""
     if plan.platform != "cpu":

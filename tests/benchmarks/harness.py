@@ -12,10 +12,11 @@ answer against that of ``jlstm``, and who differs by more than rounding is not t
 
 **Turns.** In a round every contestant has one turn, and rounds go on until the time is up. The
 order rotates every second round and is reversed in between, so that nobody always comes after the
-same neighbour, whose threads may still be spinning and whose data is in the cache. A turn is one
-call, or, where a call is quick, as many as fill ``TURN`` seconds after one that is not counted. A
-product of two large matrices takes its turn among the others: what share of the machine's rate
-somebody reaches is measured under the load of the same minutes.
+same neighbour. A turn is one call, or, where a call is quick, as many as fill ``TURN`` seconds. As
+many before it are not counted: the threads of who came before still spin for some 10 ms (PyTorch's
+did), and the caches hold other data. Two more take their turn among the others, so that what share
+of the machine's rate somebody reaches is measured under the load of the same minutes: a product of
+two large matrices, and multiply-adds in registers, the most that the cores can do.
 
 **Threads.** Everyone runs with what its library does by itself on all cores: XLA's pool of threads,
 which is as large for one host device as for several, and as many threads of PyTorch and of
@@ -107,7 +108,10 @@ class Case:
     """Floating-point operations that the task needs, however somebody may do it."""
     matrix_rate: float
     """Floating-point operations per second of a product of two 2048² matrices by XLA, among the
-    turns: about the machine's peak, to judge by what share of it somebody reaches."""
+    turns."""
+    peak_rate: float | None
+    """The same of multiply-adds in registers, on all cores: the machine's peak, to judge by what
+    share of it somebody reaches. None without the native kernel, whose library does them."""
     rounds: int
     others: float | None
     """Cores that everything else on the machine kept busy meanwhile; None where it does not tell.
@@ -186,7 +190,7 @@ def time_in_turn(
         while rounds < LEAST_ROUNDS or clock.perf_counter() < end:
             for name in order(names, rounds):
                 call, count = calls[name], many[name]
-                if count > 1:
+                for _ in range(count):
                     call()
                 start = clock.perf_counter()
                 for _ in range(count):
@@ -294,7 +298,8 @@ def run_case(
 
     calls = {name: program.call for name, program in ready.items()}
     tell(f"{kind} {shape}: timing")
-    taken, others = time_under_load(calls | {"": product}, seconds)
+    taken, others = time_under_load(calls | {"": product, "peak": programs.multiply_adds}, seconds)
+    peak = 2 * programs.multiply_adds() / timing(taken["peak"][0]).median
 
     def result(contestant: Contestant) -> Result:
         program, found = ready[contestant.name], answers[contestant.name]
@@ -318,6 +323,7 @@ def run_case(
         kind=kind,
         work=count_work(shape, kind),
         matrix_rate=2 * programs.MATRIX**3 / timing(taken[""][0]).median,
+        peak_rate=peak or None,
         rounds=len(taken[""][0]),
         others=others,
         results=tuple(result(c) for c in contestants if c.name in ready),

@@ -7,6 +7,7 @@ neither.
 
 import time as clock
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jlstm import Carry, LSTMParams, init_params
 from jlstm.comparison import _problem as random_problem
 from jlstm.comparison import count_flops
 from jlstm.devices import count_cores, place
+from jlstm.kernels import native
 from tests.benchmarks.contestants import Contestant, Layer, Shape
 
 Kind = Literal["forward", "gradient", "step", "stream"]
@@ -25,6 +27,7 @@ KINDS: tuple[Kind, ...] = ("forward", "gradient", "step", "stream")
 
 LEARNING_RATE = 1e-3
 MATRIX = 2048
+ROUNDS = 2**20
 
 
 class Problem(NamedTuple):
@@ -105,6 +108,12 @@ def matrix_product() -> Callable[[], Any]:
     factor = jax.random.normal(jax.random.key(0), (MATRIX, MATRIX), jnp.float32)
     run = jax.jit(jnp.matmul).lower(factor, factor).compile()
     return lambda: jax.block_until_ready(run(factor, factor))
+
+
+def multiply_adds() -> int:
+    """The other one: how many multiply-adds in registers all cores did; 0 without the kernel."""
+    with ThreadPoolExecutor(count_cores()) as pool:
+        return sum(pool.map(native.multiply_adds, [ROUNDS] * count_cores()))
 
 
 # On JAX

@@ -57,6 +57,7 @@ class Report:
                     "times_onnxruntime": ratio(case, r, "onnxruntime"),
                     "flops_per_second": rate(case, r),
                     "share_of_matrix_rate": rate(case, r) / case.matrix_rate,
+                    "share_of_peak": case.peak_rate and rate(case, r) / case.peak_rate,
                 }
                 for r in case.results
             ]
@@ -243,7 +244,8 @@ def show_case(case: Case, console: Console) -> None:
     """One table."""
     console.print(
         f"\n[bold]{case.kind} {case.shape}[/bold]  {case.rounds} rounds, "
-        f"{case.work / 1e9:.3g} GFLOP, matrix product {case.matrix_rate / 1e9:.0f} GFLOP/s",
+        f"{case.work / 1e9:.3g} GFLOP, matrix product {case.matrix_rate / 1e9:.0f} GFLOP/s, "
+        f"multiply-adds {'–' if case.peak_rate is None else f'{case.peak_rate / 1e9:.0f}'} GFLOP/s",
         highlight=False,
     )
     rivals = _rivals(r.family for r in case.results)
@@ -254,7 +256,7 @@ def show_case(case: Case, console: Console) -> None:
         "least\nms",
         *(HEADERS[rival] for rival in rivals),
         "GFLOP\n/s",
-        "of matrix\nproduct",
+        "of\npeak",
         "temp\nMB",
         "compile\ns",
         "differs\nfrom ours",
@@ -269,7 +271,7 @@ def show_case(case: Case, console: Console) -> None:
             _digits(1e3 * r.least),
             *(_times(ratio(case, r, rival), r) for rival in rivals),
             _digits(rate(case, r) / 1e9),
-            f"{100 * rate(case, r) / case.matrix_rate:.0f} %",
+            f"{100 * rate(case, r) / (case.peak_rate or case.matrix_rate):.0f} %",
             _megabytes(r.temp_bytes),
             "–" if r.compile_seconds is None else f"{r.compile_seconds:.2f}",
             f"{r.difference:.0e} {r.difference_in}",

@@ -415,3 +415,6 @@ JLSTM_EXPORT void jlstm_sigmoid_f32(const float* x, float* y, int64_t n) { jlstm
 JLSTM_EXPORT void jlstm_sigmoid_f64(const double* x, double* y, int64_t n) { jlstm::level().f64.sigmoid(x, y, n); }
 JLSTM_EXPORT void jlstm_tanh_f32(const float* x, float* y, int64_t n) { jlstm::level().f32.tanh(x, y, n); }
 JLSTM_EXPORT void jlstm_tanh_f64(const double* x, double* y, int64_t n) { jlstm::level().f64.tanh(x, y, n); }
+
+// For benchmarks: the most multiply-adds that a thread can do.
+JLSTM_EXPORT int64_t jlstm_multiply_adds_f32(int64_t count) { return jlstm::level().f32.multiply_adds(count); }

@@ -148,4 +148,21 @@ void product(const Row<T>* row, int64_t rows, int64_t inputs, int64_t hidden, co
   }
 }
 
+// count times as many multiply-adds as a full tile does for a row of its panel, all in registers:
+// what the machine can do at most. Gives their number.
+template <typename T>
+int64_t multiply_adds(int64_t count) {
+  V<T> sum[kRows * kVectors], factor = V<T>{} + T(0.999), term = V<T>{} + T(1e-3);
+  for (V<T>& s : sum) s = term;
+  for (int64_t k = 0; k < count; ++k) {
+#pragma GCC unroll 24
+    for (V<T>& s : sum) s = s * factor + term;
+  }
+  V<T> all{};
+  for (const V<T>& s : sum) all += s;
+  volatile T kept = all[0];  // so that it is computed
+  (void)kept;
+  return count * kRows * kPanel<T>;
+}
+
 }  // namespace

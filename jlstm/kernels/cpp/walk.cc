@@ -233,7 +233,8 @@ constexpr jlstm::Walks<T> walks() {
           walk<T, Forward<T>, forward_step<T>>,
           walk<T, Backward<T>, backward_step<T>>,
           elementwise<T, sigmoid<T>>,
-          elementwise<T, tanh<T>>};
+          elementwise<T, tanh<T>>,
+          multiply_adds<T>};
 }
 
 }  // namespace

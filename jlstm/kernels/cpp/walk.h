@@ -72,6 +72,7 @@ struct Walks {
   void (*backward)(const Backward<T>&, const Part&, int64_t first, int64_t last, T* scratch);
   void (*sigmoid)(const T* x, T* y, int64_t n);
   void (*tanh)(const T* x, T* y, int64_t n);
+  int64_t (*multiply_adds)(int64_t count);
 };
 
 struct Level {
