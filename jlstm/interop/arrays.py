@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from jlstm.equations import PLAIN
 from jlstm.gates import Gates, check_weights
-from jlstm.layers import LayerParams, Stack
+from jlstm.layers import Connections, LayerParams, Stack
 from jlstm.types import GATES, LSTMParams, check_float, format_shape
 from jlstm.variants import Variant, VariantParams
 
@@ -133,8 +133,10 @@ def refusal(name: str, to: str, why: str, got: Any) -> ValueError:
 # Stacks
 
 
-def together(layers: Sequence[Sequence[Direction]]) -> tuple[Stack, tuple[LayerParams, ...]]:
-    """The stack of these layers, and its weights.
+def together(
+    layers: Sequence[Sequence[Direction]], connections: Connections = "chain"
+) -> tuple[Stack, tuple[LayerParams, ...]]:
+    """The stack of these layers, connected in this way, and its weights.
 
     A cell without any option becomes ``PLAIN``, whose weights are ``LSTMParams``.
 
@@ -147,7 +149,7 @@ def together(layers: Sequence[Sequence[Direction]]) -> tuple[Stack, tuple[LayerP
     if not layers:
         raise ValueError("layers: expected at least one, got none")
     ways = len(layers[0])
-    width, params, cells = None, [], []
+    width, first, params, cells = None, 0, [], []
     for n, layer in enumerate(layers):
         if len(layer) != ways or ways not in (1, 2):
             raise ValueError(
@@ -167,7 +169,8 @@ def together(layers: Sequence[Sequence[Direction]]) -> tuple[Stack, tuple[LayerP
                 f"layer {n}: expected directions of equal sizes, got inputs {inputs}, units "
                 f"{sizes} and outputs {outputs}"
             )
-        width = ways * outputs[0]
+        first = inputs[0] if n == 0 else first
+        width = ways * outputs[0] + (first if connections == "skip" else 0)
         projects = getattr(own[0].weights, "w_hr", None) is not None
         cells.append((sizes[0], outputs[0] if projects else None, tuple(g for g, _ in own)))
         params.append(LayerParams(*(w for _, w in own)))
@@ -186,6 +189,7 @@ def together(layers: Sequence[Sequence[Direction]]) -> tuple[Stack, tuple[LayerP
         output_sizes=[output for _, output, _ in cells],
         gates=pairs,
         bidirectional=ways == 2,
+        connections=connections,
     )
     return stack, tuple(params)
 
@@ -218,6 +222,8 @@ def apart(
     bidirectional: bool = True,
     projection: bool = False,
     learned_carry: bool = False,
+    connections: Collection[str] = ("chain",),
+    reverse: bool = False,
 ) -> list[list[Direction]]:
     """The layers of a stack, for a framework or format that has no more than what is said here.
 
@@ -229,6 +235,8 @@ def apart(
         bidirectional: whether it has layers of two directions.
         projection: whether it has a recurrent projection.
         learned_carry: whether it has a learned carry (which is left in ``params``).
+        connections: those between layers that it has.
+        reverse: whether it has stacks that walk from the end to the start alone.
 
     Raises:
         TypeError: no stack, or weights of another kind.
@@ -245,12 +253,14 @@ def apart(
         raise ValueError(
             f"params: expected one for each of {len(stack.cells)} layers, got {len(params)}"
         )
-    if stack.connections != "chain":
+    if stack.connections not in connections:
         raise refusal("connections", to, "each layer sees the one before", stack.connections)
     if stack.learned_carry and not learned_carry:
         raise refusal("learned_carry", to, "the first carry is no parameter", "learned_carry=True")
     if stack.bidirectional and not bidirectional:
         raise refusal("bidirectional", to, "layers walk forward only", "bidirectional=True")
+    if stack.reverse and not reverse:
+        raise refusal("reverse", to, "stacks walk forward, or both ways", "reverse=True")
     layers = []
     width = None
     for n, (cell, one) in enumerate(zip(stack.cells, params, strict=True)):
@@ -284,8 +294,10 @@ def apart(
                     f"got {full.w_ih.shape[0]}"
                 )
             layer.append(Direction(gates, full))
-        width = stack.outputs[n]
         layers.append(layer)
+        width = stack.outputs[n]
+        if stack.connections == "skip":
+            width += layers[0][0].weights.w_ih.shape[0]
     return layers
 
 

@@ -9,7 +9,6 @@ the projection, other cells than the LSTM.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,19 +16,19 @@ import numpy as np
 
 from jlstm import __version__
 from jlstm.extras import require
-from jlstm.interop.onnx.operator import Array
-from jlstm.interop.onnx.terms import Terms, terms_of
-from jlstm.layers import LayerParams, Stack, stack
+from jlstm.interop.arrays import Direction, NDArray, apart, one_dtype
+from jlstm.interop.onnx.terms import OPTIONS, TO, Terms, terms_of
+from jlstm.layers import LayerParams, Stack
 
 if TYPE_CHECKING:
-    import onnx
+    from onnx import GraphProto, ModelProto
 
 # The first opset with the operator as it is now, of 2021: old enough for every reader.
 OPSET, IR = 14, 8
 DTYPES = ("float16", "float32", "float64")
 
 
-def to_onnx(config: Stack, params: Sequence[LayerParams]) -> "onnx.ModelProto":
+def to_onnx(stack: Stack, params: Sequence[LayerParams]) -> "ModelProto":
     """A model of ONNX that gives what the stack gives in evaluation.
 
     Inputs, with d = 1 direction or 2; those in parentheses may be left out, and what has a batch of
@@ -48,7 +47,7 @@ def to_onnx(config: Stack, params: Sequence[LayerParams]) -> "onnx.ModelProto":
     onnxruntime takes any time and any batch but 0.
 
     Args:
-        config: the stack. What it drops in training is not in the model.
+        stack: the stack, as for evaluation: what it drops in training is not in the model.
         params: its weights, in float16, float32 or float64 (for which onnxruntime has no LSTM).
 
     Raises:
@@ -57,22 +56,22 @@ def to_onnx(config: Stack, params: Sequence[LayerParams]) -> "onnx.ModelProto":
             not, see the module.
     """
     onnx = require("onnx", "interop")
-    params = _checked(config, params)
+    layers = _apart(stack, params)
     graph = onnx.GraphProto(name="stack")
     write = _Writer(onnx, graph)
-    w_ih = params[0].forward.w_ih
+    w_ih = layers[0][0].weights.w_ih
     write.declare("input", "xs", w_ih.dtype, ["time", "batch", w_ih.shape[0]])
-    write.declare("output", "hs", w_ih.dtype, ["time", "batch", config.output_size])
-    add_stack(graph, config, params, "xs", "hs", lengths=add_lengths(graph, "xs"))
+    write.declare("output", "hs", w_ih.dtype, ["time", "batch", stack.output_size])
+    add_stack(graph, stack, params, "xs", "hs", lengths=add_lengths(graph, "xs"))
     opset = onnx.helper.make_opsetid("", OPSET)
-    made: onnx.ModelProto = onnx.helper.make_model(
+    made: ModelProto = onnx.helper.make_model(
         graph, opset_imports=[opset], ir_version=IR, producer_name="jlstm"
     )
     made.producer_version = __version__
     return made
 
 
-def add_lengths(graph: "onnx.GraphProto", xs: str, name: str = "lengths") -> str:
+def add_lengths(graph: "GraphProto", xs: str, name: str = "lengths") -> str:
     """Give a graph an optional input, the lengths of its sequences.
 
     Args:
@@ -93,8 +92,8 @@ def add_lengths(graph: "onnx.GraphProto", xs: str, name: str = "lengths") -> str
 
 
 def add_stack(
-    graph: "onnx.GraphProto",
-    config: Stack,
+    graph: "GraphProto",
+    stack: Stack,
     params: Sequence[LayerParams],
     xs: str,
     hs: str,
@@ -107,7 +106,7 @@ def add_stack(
 
     Args:
         graph: the graph, which is changed; of opset 14 or later.
-        config: the stack.
+        stack: the stack.
         params: its weights, as for ``to_onnx``.
         xs: the name of the tensor that goes in, ``[time, batch, input]``.
         hs: the name of the tensor that comes out, ``[time, batch, output]``.
@@ -120,8 +119,10 @@ def add_stack(
     Raises:
         MissingExtraError, TypeError, ValueError: as for ``to_onnx``; the graph is then as it was.
     """
-    params = _checked(config, params)
-    layers = [terms_of(n, one, config, carries) for n, one in enumerate(params)]
+    layers = [
+        terms_of(n, layer, params[n].start, stack.reverse, carries)
+        for n, layer in enumerate(_apart(stack, params))
+    ]
     write = _Writer(require("onnx", "interop"), graph, prefix)
     one = write.constant("one", np.ones(1, np.int64))
     per_batch = write.node("Concat", [one, write.size(xs, 1), one], axis=0)
@@ -132,37 +133,44 @@ def add_stack(
     outs: list[str] = []
     for n, layer in enumerate(layers):
         x = outs[-1] if outs else xs
-        if outs and config.connections == "skip":
+        if outs and stack.connections == "skip":
             x = write.node("Concat", [x, xs], axis=2)
         before = _carry_before(write, n, layer, carries, per_batch)
         out, after = _layer(write, n, layer, x, lengths, before)
-        if outs and config.connections == "residual":
+        if outs and stack.connections == "residual":
             out = write.node("Add", [out, outs[-1]])
         outs.append(out)
         if carries:
             _carry_after(write, n, layer, before, after, empty)
-    if config.connections == "skip":
+    if stack.connections == "skip":
         outs.append(write.node("Concat", outs, axis=2))
     write.node("Identity", outs[-1:], [hs])
 
 
-def _checked(config: Stack, params: Sequence[LayerParams]) -> tuple[LayerParams, ...]:
-    """The weights as NumPy arrays; raise unless they are those of the stack."""
-    if not isinstance(config, Stack):
-        raise TypeError(f"config: expected Stack, got {type(config).__name__}")
-    try:
-        w_ih = params[0].forward.w_ih
-        xs = np.zeros((1, 1, w_ih.shape[0]), w_ih.dtype)
-    except (AttributeError, IndexError, KeyError, TypeError):
-        xs = np.zeros((1, 1, 1))  # what is amiss with the weights is the stack's to say
-    jax.eval_shape(partial(stack, config.without_noise()), params, None, xs)
-    if xs.dtype.name not in DTYPES:
+def _apart(stack: Stack, params: Sequence[LayerParams]) -> list[list[Direction]]:
+    """The layers; refuse what is not ONNX's."""
+    layers = apart(
+        TO,
+        stack,
+        params,
+        options=OPTIONS,
+        connections=("chain", "residual", "skip"),
+        projection=True,
+        learned_carry=True,
+        reverse=True,
+    )
+    for n, one in enumerate(params):
+        if (one.start is not None) != stack.learned_carry:
+            said = "one for each direction" if stack.learned_carry else "None"
+            raise ValueError(f"params[{n}].start: expected {said} by the stack, got {one.start}")
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    one_dtype({f"params{jax.tree_util.keystr(path)}": np.asarray(w) for path, w in leaves})
+    dtype = layers[0][0].weights.w_hh.dtype
+    if dtype.name not in DTYPES:
         raise TypeError(
-            f"params: expected {', '.join(DTYPES)}, as ONNX's LSTM of opset {OPSET} takes, "
-            f"got {xs.dtype.name}"
+            f"params: expected {', '.join(DTYPES)}, as {TO} of opset {OPSET} takes, got {dtype}"
         )
-    arrays: tuple[LayerParams, ...] = jax.tree.map(np.asarray, tuple(params))
-    return arrays
+    return layers
 
 
 # One layer
@@ -239,7 +247,7 @@ def _carry_after(
             write.node("Where", [empty, old, new], [named])
 
 
-def _weights(write: "_Writer", name: str, w: Array, coupled: bool) -> str:
+def _weights(write: "_Writer", name: str, w: NDArray, coupled: bool) -> str:
     """W or R; of a coupled cell, with zeros for f, which take no place in the file."""
     if not coupled:
         return write.constant(name, w)
@@ -278,12 +286,12 @@ class _Writer:
         info = self.onnx.helper.make_tensor_value_info(name, self.number(dtype), shape)
         getattr(self.graph, field).append(info)
 
-    def constant(self, name: str, value: Array, prefix: str | None = None) -> str:
+    def constant(self, name: str, value: NDArray, prefix: str | None = None) -> str:
         name = (self.prefix if prefix is None else prefix) + name
         self.graph.initializer.append(self.onnx.numpy_helper.from_array(value, name))
         return name
 
-    def default(self, name: str, value: Array, shape: Sequence[int | str]) -> str:
+    def default(self, name: str, value: NDArray, shape: Sequence[int | str]) -> str:
         """An input of the graph that may be left out, as it has a value."""
         self.declare("input", name, value.dtype, shape)
         return self.constant(name, value, prefix="")

@@ -15,19 +15,11 @@ Source: the operator's page in ONNX's list, version 14 (7 and 22 differ in what 
 they take).
 """
 
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
-
 from jlstm import activations
 from jlstm.activations import Activation
 
-Array = npt.NDArray[np.generic]
-
-ORDER = ("i", "o", "f", "g")
-"""The order of its gates, in our names."""
-PEEPHOLES = ("i", "o", "f")
+ORDER, PEEPHOLES = "iofg", "iof"
+"""The order of its gates and of its peepholes, in our names."""
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 ROLES = ("gate", "candidate", "output")
 """Our names for its functions f, g and h."""
@@ -59,17 +51,3 @@ def name_of(activation: Activation) -> tuple[str, tuple[float, ...]] | None:
     names = (n for n, known in ACTIVATIONS.items() if known.function is activation.function)
     name = next(names, None)
     return None if name is None else (name, activation.constants)
-
-
-def to_rows(w: Array, gates: Sequence[str], order: Sequence[str]) -> Array:
-    """``[…, gates, hidden]`` to ``[order · hidden, …]``; of a gate that is not there, 0."""
-    empty = np.zeros_like(w[..., 0, :])
-    blocks = [w[..., gates.index(g), :] if g in gates else empty for g in order]
-    stacked = np.moveaxis(np.stack(blocks), -1, 1)
-    return stacked.reshape(-1, *stacked.shape[2:])
-
-
-def from_rows(rows: Array, order: Sequence[str], gates: Sequence[str]) -> Array:
-    """The reverse: ``[order · hidden, …]`` to ``[…, gates, hidden]``."""
-    blocks = rows.reshape(len(order), -1, *rows.shape[1:])[[order.index(g) for g in gates]]
-    return np.array(np.moveaxis(blocks, (0, 1), (-2, -1)), order="C")

@@ -10,139 +10,129 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jlstm.equations import PLAIN
 from jlstm.gates import Gates
-from jlstm.interop.onnx.operator import ORDER, PEEPHOLES, ROLES, Array, name_of, to_rows
-from jlstm.layers import LayerParams, Stack
+from jlstm.interop.arrays import Direction, NDArray, array, join_gates, refusal
+from jlstm.interop.onnx.operator import ACTIVATIONS, ORDER, PEEPHOLES, ROLES, name_of
 from jlstm.types import GATES
-from jlstm.variants import Variant
+from jlstm.variants import Variant, VariantParams
+
+TO = "ONNX's LSTM"
+OPTIONS = ("peepholes", "coupled", "gate", "candidate", "output", "forget_offset", "preact_clip")
+"""Those of ``Variant`` that it has."""
 
 
 class Terms(NamedTuple):
     """What the operator is given for one layer; an array has its directions, d, first."""
 
     attributes: Mapping[str, Any]
-    W: Array
+    W: NDArray
     """``[d, gates · hidden, input]``; a coupled cell has three gates, and ONNX wants f as well."""
-    R: Array
+    R: NDArray
     """``[d, gates · hidden, output]``."""
-    B: Array | None
-    P: Array | None
-    projection: Array | None
+    B: NDArray | None
+    P: NDArray | None
+    projection: NDArray | None
     """P of the module, ``[d, hidden, output]``."""
-    inverse: Array | None
+    inverse: NDArray | None
     """P⁺, ``[d, output, hidden]``, where it is asked for."""
-    start: tuple[Array, Array] | None
+    start: tuple[NDArray, NDArray] | None
     """What was learned of h and c, ``[d, 1, ·]``."""
 
 
-def terms_of(n: int, params: LayerParams, config: Stack, carries: bool) -> Terms:
+def terms_of(
+    n: int, layer: Sequence[Direction], start: Sequence[Any] | None, reverse: bool, carries: bool
+) -> Terms:
     """Layer n of a stack.
 
     Args:
         n: the number of the layer.
-        params: its weights, of NumPy.
-        config: the stack.
+        layer: its directions.
+        start: what was learned of the carry, for each direction.
+        reverse: whether a single direction walks from the end to the start.
         carries: whether a carry may be given.
 
     Raises:
         ValueError: what ONNX's operator has not.
     """
-    ways = [way for way in params[:2] if way is not None]
-    name = f"config.gates[{n}]"
-    gates = [_variant(name, g) for g in config.cells[n].ways[: len(ways)]]
+    gates = [_variant(way.gates) for way in layer]
+    weights = [way.weights for way in layer]
     for option in ("coupled", "preact_clip"):
         values = [getattr(g, option) for g in gates]
         if len(set(values)) > 1:
-            raise ValueError(
-                f"{name}: expected one {option} for both directions, as ONNX's LSTM has, "
-                f"got {values}"
-            )
-    hidden, dtype = ways[0].w_hh.shape[-1], ways[0].w_hh.dtype
-    names = gates[0].gate_names
-    seen = [g for g in names if g != "g"]  # by the cell, through peepholes
+            raise refusal(f"layer {n}, {option}", TO, "one for both directions", values)
+    coupled = gates[0].coupled
+    order = [gate for gate in ORDER if not (coupled and gate == "f")]
+    hidden, dtype = weights[0].w_hh.shape[-1], weights[0].w_hh.dtype
 
-    def both(values: Sequence[Array | None], otherwise: Array) -> Array | None:
-        """Of both directions; None where neither has any."""
+    def rows(field: str) -> NDArray:
+        return np.stack([join_gates(getattr(w, field), order).T for w in weights])
+
+    def vectors(values: Sequence[Any], order: str) -> NDArray | None:
+        """Bias or peepholes of each direction, 0 where there are none; None if nowhere."""
         if all(value is None for value in values):
             return None
-        return np.stack([otherwise if value is None else value for value in values])
+        full = [np.zeros((len(order), hidden), dtype) for _ in values]
+        for value, into in zip(values, full, strict=True):
+            if value is not None:  # of a coupled cell, without f
+                into[[0, 2, 3][: len(value)] if coupled else slice(None)] = value
+        return np.stack([join_gates(one, order) for one in full])
 
-    def rows(field: str) -> Array:
-        order = [g for g in ORDER if g in names]
-        return np.stack([to_rows(getattr(way, field), names, order) for way in ways])
-
-    biases = [_bias(way, g) for way, g in zip(ways, gates, strict=True)]
-    b = both(biases, np.zeros((len(names), hidden), dtype))
-    peepholes = [getattr(way, "peepholes", None) for way in ways]
-    p = both(peepholes, np.zeros((len(seen), hidden), dtype))
-    projection = both([getattr(way, "w_hr", None) for way in ways], np.eye(hidden, dtype=dtype))
-    start = None
-    if params.start is not None:
-        h, c = (np.stack([getattr(s, field) for s in params.start])[:, None] for field in "hc")
-        start = (h, c)
+    b = vectors([_bias(w, g) for w, g in zip(weights, gates, strict=True)], ORDER)
+    projection = None
+    if weights[0].w_hr is not None:
+        projection = np.stack([np.asarray(w.w_hr) for w in weights])
+    before = None
+    if start is not None:
+        sizes = {"output": weights[0].w_hh.shape[0], "hidden": hidden}
+        h, c = (
+            np.stack([array(f"params[{n}].start", s[k], (size,), sizes)[None] for s in start])
+            for k, size in enumerate(sizes)
+        )
+        before = (h, c)
     needed = projection is not None and (carries or start is not None)
     return Terms(
-        attributes=_attributes(name, gates, config, hidden),
+        attributes={
+            "hidden_size": hidden,
+            "direction": "bidirectional" if len(layer) == 2 else ("forward", "reverse")[reverse],
+            **_attributes(n, gates),
+        },
         W=rows("w_ih"),
         R=rows("w_hh"),
         # ONNX's second bias is −0: what that is added to stays the same to the last bit.
-        B=None if b is None else np.stack([_two_biases(to_rows(a, names, ORDER)) for a in b]),
-        P=None if p is None else np.stack([to_rows(a, seen, PEEPHOLES) for a in p]),
+        B=None if b is None else np.concatenate([b, np.full_like(b, -0.0)], axis=1),
+        P=vectors([w.peepholes for w in weights], PEEPHOLES),
         projection=projection,
-        inverse=_inverse(f"params[{n}]", projection) if needed and projection is not None else None,
-        start=start,
+        inverse=_inverse(n, projection) if needed and projection is not None else None,
+        start=before,
     )
 
 
-def _variant(name: str, gates: Gates) -> Variant:
-    """The gates as a variant; refuse what is not ONNX's, but for a projection."""
-    if gates == PLAIN:
-        return Variant()
-    if not isinstance(gates, Variant):
-        raise ValueError(f"{name}: expected PLAIN or a Variant, as ONNX has no cell for {gates!r}")
-    for option in ("layer_norm", "cell_clip", "projection_clip", "zoneout_h", "zoneout_c"):
-        if value := getattr(gates, option):
-            raise ValueError(
-                f"{name}: {option}={value!r} cannot be exported: it is inside a step, and ONNX's "
-                f"LSTM has no such option"
-            )
-    return gates
+def _variant(gates: Gates) -> Variant:
+    return gates if isinstance(gates, Variant) else Variant()
 
 
-def _bias(way: Any, gates: Variant) -> Array | None:
+def _bias(weights: VariantParams, gates: Variant) -> NDArray | None:
     """b, with the offset of f if there is one."""
     if not gates.forget_offset:
-        b: Array | None = way.b
-        return b
-    offset = np.zeros((len(GATES), way.w_hh.shape[-1]), way.w_hh.dtype)
+        return None if weights.b is None else np.asarray(weights.b)
+    offset = np.zeros((len(GATES), weights.w_hh.shape[-1]), weights.w_hh.dtype)
     offset[GATES.index("f")] = gates.forget_offset
-    return offset if way.b is None else np.add(way.b, offset)
+    return offset if weights.b is None else np.asarray(weights.b) + offset
 
 
-def _two_biases(rows: Array) -> Array:
-    return np.concatenate([rows, np.full_like(rows, -0.0)])
-
-
-def _inverse(name: str, projection: Array) -> Array:
+def _inverse(n: int, projection: NDArray) -> NDArray:
     """P⁺, so that (h·P⁺)·P is h; refuse where that loses more than three digits."""
     wide = projection.astype(np.float64)
     values = np.linalg.svd(wide, compute_uv=False)  # the largest first
     if wide.shape[1] < wide.shape[2] or (values[:, -1] < 1e-3 * values[:, 0]).any():
-        raise ValueError(
-            f"{name}: w_hr cannot be exported with a carry: its columns are (nearly) dependent, "
-            f"and ONNX's LSTM wants to know what h was before the projection"
-        )
+        why = "the carry given is what h was before the projection"
+        raise refusal(f"layer {n}, w_hr", TO, why, "columns that are (nearly) dependent")
     return np.asarray(np.linalg.pinv(wide), projection.dtype)
 
 
-def _attributes(name: str, gates: Sequence[Variant], config: Stack, hidden: int) -> dict[str, Any]:
-    """The node's attributes; what has its value by default is left out."""
-    direction = "reverse" if config.reverse else "forward"
-    attributes: dict[str, Any] = {
-        "hidden_size": hidden,
-        "direction": "bidirectional" if config.bidirectional else direction,
-    }
+def _attributes(n: int, gates: Sequence[Variant]) -> dict[str, Any]:
+    """What the node is told of the cell; what has its value by default is left out."""
+    attributes: dict[str, Any] = {}
     if gates[0].coupled:
         attributes["input_forget"] = 1
     if gates[0].preact_clip is not None:
@@ -152,10 +142,8 @@ def _attributes(name: str, gates: Sequence[Variant], config: Stack, hidden: int)
         for role in ROLES:
             known = name_of(getattr(g, role))
             if known is None:
-                raise ValueError(
-                    f"{name}: {role}={getattr(g, role)!r} cannot be exported: ONNX's LSTM has no "
-                    f"such activation"
-                )
+                why = f"one of {', '.join(ACTIVATIONS)}"
+                raise refusal(f"layer {n}, {role}", TO, why, getattr(g, role))
             names.append(known[0])
             constants.append(known[1])
     if names != ["Sigmoid", "Tanh", "Tanh"] * len(gates):
