@@ -57,7 +57,7 @@ def from_onnx(
     Raises:
         MissingExtraError: onnx is not installed.
         OSError: a file that is not there or cannot be read.
-        TypeError: an argument of another type.
+        TypeError: an argument of another type; weights that are not of one floating-point dtype.
         ValueError: no such node; a file that is damaged; weights that are computed within the
             model, or of other shapes; what no variant is.
     """
