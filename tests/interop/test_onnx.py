@@ -1,6 +1,7 @@
 """Stacks as models of ONNX and LSTM nodes of ONNX as stacks, held against onnxruntime."""
 
 import os
+import sys
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -530,6 +531,8 @@ def test_a_carry_among_the_constants_is_learned() -> None:
     assert config.learned_carry
     assert (layer.start[0].h.tolist(), layer.start[0].c.tolist()) == ([1, 2, 3], [0, 0, 0])
     assert not from_onnx(node_of(h=0 * h, c=0 * h))[0].learned_carry
+    batch_first = node_of(c=np.repeat(h, BATCH, axis=0), layout=1)
+    assert from_onnx(batch_first)[1][0].start[0].c.tolist() == [1, 2, 3]
     several = np.float32(np.arange(6)).reshape(1, 2, 3)
     assert "one for all sequences, or an input, got several" in said_by(
         from_onnx, node_of(h=several)
@@ -807,3 +810,10 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory: Any, data: Any) -> 
         assert "dtype" in str(error)  # noqa: PT017
         return
     assert isinstance(config, Stack)
+
+
+def test_without_the_package(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for function in (partial(to_onnx, CHAIN, PARAMS), partial(from_onnx, "model.onnx")):
+        with pytest.raises(ImportError, match=r"it comes with: pip install 'jlstm\[interop\]'"):
+            function()
