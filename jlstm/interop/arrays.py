@@ -154,6 +154,28 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     return f"{said} and {len(known) - most} more" if len(known) > most else said
 
 
+def by_layer(names: Iterable[str], forward: str, backward: str) -> list[tuple[str, ...]]:
+    """Paths in natural order, those that differ by forward and backward only as a pair.
+
+    Args:
+        names: paths, with ``/`` between their parts.
+        forward: what the part that leads to the forward direction is called.
+        backward: what the other one is called.
+
+    Raises:
+        ValueError: a backward direction without a forward one.
+    """
+    layers: dict[str, dict[bool, str]] = {}
+    for name in sorted(names, key=natural):
+        parts = name.split("/")
+        first = "/".join(forward if part == backward else part for part in parts)
+        layers.setdefault(first, {})[backward in parts] = name
+    for ways in layers.values():
+        if False not in ways:
+            raise ValueError(f"{ways[True]}: expected a forward direction beside it, got none")
+    return [tuple(ways[key] for key in sorted(ways)) for ways in layers.values()]
+
+
 Name = str | Sequence[str]
 """A cell by its name on the other side; for a layer of two directions a pair of them."""
 

@@ -19,10 +19,10 @@ from jlstm.interop.arrays import (
     NDArray,
     apart,
     array,
+    by_layer,
     join_gates,
     listed,
     names_for,
-    natural,
     one_dtype,
     pairs_of,
     same_activation,
@@ -76,7 +76,7 @@ def from_flax(
             also from layer to layer.
     """
     cells = _cells("tree", tree)
-    names = _in_order(cells) if layers is None else pairs_of(layers)
+    names = by_layer(cells, "forward_rnn", "backward_rnn") if layers is None else pairs_of(layers)
     if not names:
         raise ValueError(
             f"tree: expected LSTM cells, got none, and the keys {listed(map(str, tree))}"
@@ -128,7 +128,9 @@ def to_flax(
             [tuple(f"params/layers_{n}/{rnn}cell" for rnn in rnns) for n in range(len(ours))],
         )
     cells = _cells("like", like)
-    names = names_for(_in_order(cells) if layers is None else layers, stack)
+    names = names_for(
+        by_layer(cells, "forward_rnn", "backward_rnn") if layers is None else layers, stack
+    )
     new = {
         name: _parts(_cell(name, cells)[1], one.weights)
         for pair, layer in zip(names, ours, strict=True)
@@ -152,18 +154,6 @@ def _cells(name: str, tree: Any, path: tuple[str, ...] = ()) -> dict[str, tuple[
         if isinstance(below, Mapping):
             found |= _cells(name, below, (*path, str(key)))
     return found
-
-
-def _in_order(cells: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The names of all cells by layer: in natural order, the two of a ``Bidirectional`` as one."""
-    layers: dict[str, tuple[str, ...]] = {}
-    for name in sorted(cells, key=natural):
-        parts = name.split("/")
-        if "backward_rnn" in parts:  # which comes first
-            layers[name.replace("backward_rnn", "forward_rnn")] = (name,)
-        else:
-            layers[name] = (name, *layers.get(name, ()))
-    return list(layers.values())
 
 
 def _cell(name: str, cells: Mapping[str, tuple[Any, Names]]) -> tuple[Any, Names]:
