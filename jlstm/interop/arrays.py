@@ -5,7 +5,8 @@ its cell and its weights, ``VariantParams`` of NumPy arrays. ``together`` makes 
 ``apart`` makes it of a stack.
 """
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -125,9 +126,91 @@ def one_dtype(named: dict[str, NDArray]) -> None:
             )
 
 
+def same_activation(to: str, layers: Sequence[Sequence[Direction]], why: str) -> None:
+    """Raise unless candidate and output have one activation, for whom there is only one of both."""
+    for gates in (one.gates for layer in layers for one in layer):
+        if isinstance(gates, Variant) and gates.candidate != gates.output:
+            raise refusal("output", to, why, f"{gates.candidate} and {gates.output}")
+
+
 def refusal(name: str, to: str, why: str, got: Any) -> ValueError:
     """The error for what the other side cannot represent."""
     return ValueError(f"{name}: expected what {to} can represent ({why}), got {got}")
+
+
+# Names
+
+
+def natural(name: str) -> tuple[tuple[str, int], ...]:
+    """A key to sort names by as people do: ``lstm_2`` before ``lstm_10``."""
+    parts = re.findall(r"(\D*)(\d{0,18})", name)
+    return tuple((text, int(number) if number else -1) for text, number in parts)
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names in a message, of which there may be many."""
+    known = sorted(names, key=natural)
+    said = ", ".join(f"{name!r:.60}" for name in known[:most]) or "none"
+    return f"{said} and {len(known) - most} more" if len(known) > most else said
+
+
+def by_layer(names: Iterable[str], forward: str, backward: str) -> list[tuple[str, ...]]:
+    """Paths in natural order, those that differ by forward and backward only as a pair.
+
+    Args:
+        names: paths, with ``/`` between their parts.
+        forward: what the part that leads to the forward direction is called.
+        backward: what the other one is called.
+
+    Raises:
+        ValueError: a backward direction without a forward one.
+    """
+    layers: dict[str, dict[bool, str]] = {}
+    for name in sorted(names, key=natural):
+        parts = name.split("/")
+        first = "/".join(forward if part == backward else part for part in parts)
+        layers.setdefault(first, {})[backward in parts] = name
+    for ways in layers.values():
+        if False not in ways:
+            raise ValueError(f"{ways[True]}: expected a forward direction beside it, got none")
+    return [tuple(ways[key] for key in sorted(ways)) for ways in layers.values()]
+
+
+Name = str | Sequence[str]
+"""A cell by its name on the other side; for a layer of two directions a pair of them."""
+
+
+def pairs_of(layers: Sequence[Name]) -> list[tuple[str, ...]]:
+    """The names of each layer's directions.
+
+    Raises:
+        TypeError: other than names and pairs of names.
+    """
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        raise TypeError(
+            f"layers: expected a list of names, or of pairs of them, got {type(layers).__name__}"
+        )
+    pairs = [(layer,) if isinstance(layer, str) else tuple(layer) for layer in layers]
+    if not all(isinstance(name, str) for pair in pairs for name in pair):
+        raise TypeError(f"layers: expected names, or pairs of them, got {list(layers)!r:.80}")
+    return pairs
+
+
+def names_for(layers: Sequence[Name], stack: Stack) -> list[tuple[str, ...]]:
+    """``pairs_of``, for this stack.
+
+    Raises:
+        TypeError: other than names and pairs of names.
+        ValueError: not a name for each direction of each layer.
+    """
+    pairs, ways = pairs_of(layers), 1 + stack.bidirectional
+    if [len(pair) for pair in pairs] != [ways] * len(stack.cells):
+        wanted = "a pair of names" if ways == 2 else "a name"
+        raise ValueError(
+            f"layers: expected {wanted} for each of {len(stack.cells)} layers, "
+            f"got {list(layers)!r:.80}"
+        )
+    return pairs
 
 
 # Stacks
