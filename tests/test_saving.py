@@ -46,7 +46,7 @@ STACKS = {
     "evaluated": Stack(sizes=(3, 5), dropout=0.1, variational=False, deterministic=True),
     "both_directions": Stack(sizes=(3, 4), bidirectional=True, learned_carry=True),
     "skip": Stack(sizes=(3, 4), connections="skip", bidirectional=True),
-    "residual": Stack(sizes=(3, 3), connections="residual"),
+    "residual": Stack(sizes=(3, 3), connections="residual", reverse=True),
     "full": Stack(sizes=(5, 6), output_sizes=(3, 4), gates=FULL, learned_carry=True),
     "coupled": Stack(sizes=3, gates=Variant(coupled=True), bidirectional=True),
     "slstm": Stack(sizes=(4, 6), gates=SLSTM(heads=2, forget="exp"), learned_carry=True),
