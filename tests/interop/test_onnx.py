@@ -650,6 +650,14 @@ def test_weights_that_are_computed_are_refused() -> None:
     assert "W: expected constants of the model, got the output of Add" in said_by(from_onnx, model)
 
 
+def test_a_projection_goes_there_alone() -> None:
+    config = COMPOSED["projection"]
+    model = to_onnx(config, params_of(config))
+    assert "R: expected constants of the model, got the output of MatMul" in said_by(
+        from_onnx, model, 0
+    )
+
+
 # Damaged and hostile
 
 

@@ -124,12 +124,13 @@ def add_stack(
         for n, layer in enumerate(_apart(stack, params))
     ]
     write = _Writer(require("onnx", "interop"), graph, prefix)
-    one = write.constant("one", np.ones(1, np.int64))
-    per_batch = write.node("Concat", [one, write.size(xs, 1), one], axis=0)
-    empty = None
-    if lengths is not None and carries:
-        zero = write.constant("zero", np.zeros(1, np.int32))
-        empty = write.node("Unsqueeze", [write.node("Equal", [lengths, zero]), one])
+    per_batch = empty = ""
+    if carries or stack.learned_carry:
+        one = write.constant("one", np.ones(1, np.int64))
+        per_batch = write.node("Concat", [one, write.size(xs, 1), one], axis=0)
+        if carries and lengths is not None:
+            zero = write.constant("zero", np.zeros(1, np.int32))
+            empty = write.node("Unsqueeze", [write.node("Equal", [lengths, zero]), one])
     outs: list[str] = []
     for n, layer in enumerate(layers):
         x = outs[-1] if outs else xs
@@ -233,7 +234,7 @@ def _carry_after(
     layer: Terms,
     before: tuple[str, str],
     after: tuple[str, str],
-    empty: str | None,
+    empty: str,
 ) -> None:
     """Make the carry an output of the graph; of a sequence of no steps, the one before."""
     directions, _, output = layer.R.shape
@@ -241,10 +242,10 @@ def _carry_after(
     for name, size, old, new in zip("hc", sizes, before, after, strict=True):
         named = f"{write.prefix}{name}_{n}_last"
         write.declare("output", named, layer.R.dtype, [directions, "batch", size])
-        if empty is None:
-            write.node("Identity", [new], [named])
-        else:
+        if empty:
             write.node("Where", [empty, old, new], [named])
+        else:
+            write.node("Identity", [new], [named])
 
 
 def _weights(write: "_Writer", name: str, w: NDArray, coupled: bool) -> str:
