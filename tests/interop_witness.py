@@ -14,13 +14,29 @@ import numpy as np
 from witness import relative_error
 
 import jlstm
-from jlstm import Stack, VariantParams
+from jlstm import SLSTM, Stack, Variant, VariantParams
 from jlstm.layers import LayerParams
 
 # The same equations in float64 in another order of summation; 3e-15 is the most that is measured.
 TOLERANCE = 1e-13
 
 TIME, BATCH, INPUT = 6, 4, 3
+
+
+PROJECTED = Stack(sizes=4, output_sizes=2, gates=Variant())
+
+NOBODY_ELSE_HAS = {
+    "sLSTM": (Stack(sizes=4, gates=SLSTM()), "gates: .*an LSTM.* SLSTM"),
+    "peepholes": (Stack(sizes=4, gates=Variant(peepholes=True)), "peepholes: expected what "),
+    "layer_norm": (Stack(sizes=4, gates=Variant(layer_norm=True)), "layer_norm: expected what "),
+    "coupled": (Stack(sizes=4, gates=Variant(coupled=True)), "coupled: expected what "),
+    "zoneout": (Stack(sizes=4, gates=Variant(zoneout_h=0.1)), "zoneout_h: expected what "),
+    "clip": (Stack(sizes=4, gates=Variant(cell_clip=1.0)), "cell_clip: expected what "),
+    "skip": (Stack(sizes=(4, 4), connections="skip"), "connections: .*got skip"),
+    "residual": (Stack(sizes=(4, 4), connections="residual"), "connections: .*got residual"),
+    "learned_carry": (Stack(sizes=4, learned_carry=True), "learned_carry: .*no parameter"),
+}
+"""Stacks that have no equal in PyTorch, Flax, Haiku, Equinox and Keras, and why."""
 
 
 def drawn(stack: Stack, input_size: int = INPUT, dtype: Any = np.float64, **options: Any) -> Any:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from interop_witness import (
+    NOBODY_ELSE_HAS,
+    PROJECTED,
     assert_agree,
     assert_same,
     drawn,
@@ -19,7 +21,7 @@ from interop_witness import (
     run_stack,
 )
 
-from jlstm import PLAIN, SLSTM, Stack, Variant, activations
+from jlstm import PLAIN, Stack, Variant, activations
 from jlstm.interop.flax import from_flax, to_flax
 
 linen: Any = pytest.importorskip("flax.linen", reason="the extra `oracles` is not installed")
@@ -221,25 +223,13 @@ def test_dtypes_stay(dtype: Any) -> None:
 
 # Refusals
 
-REFUSED = {
-    "sLSTM": (Stack(sizes=4, gates=SLSTM()), "gates: .* Flax .*an LSTM.* SLSTM"),
-    "peepholes": (Stack(sizes=4, gates=Variant(peepholes=True)), "peepholes: .*Flax"),
-    "layer_norm": (Stack(sizes=4, gates=Variant(layer_norm=True)), "layer_norm: .*Flax"),
-    "coupled": (Stack(sizes=4, gates=Variant(coupled=True)), "coupled: .*Flax"),
-    "zoneout": (Stack(sizes=4, gates=Variant(zoneout_h=0.1)), "zoneout_h: .*Flax"),
-    "clip": (Stack(sizes=4, gates=Variant(cell_clip=1.0)), "cell_clip: .*Flax"),
-    "offset": (Stack(sizes=4, gates=Variant(forget_offset=1.0)), "forget_offset: .*Flax"),
+REFUSED = NOBODY_ELSE_HAS | {
     "activation": (
         Stack(sizes=4, gates=Variant(output=activations.relu)),
         "output: .*one activation_fn.*tanh and relu",
     ),
-    "projection": (
-        Stack(sizes=4, output_sizes=2, gates=Variant()),
-        "output_sizes: .*h is as wide as c.* got 2",
-    ),
-    "skip": (Stack(sizes=(4, 4), connections="skip"), "connections: .*got skip"),
-    "residual": (Stack(sizes=(4, 4), connections="residual"), "connections: .*got residual"),
-    "learned_carry": (Stack(sizes=4, learned_carry=True), "learned_carry: .*no parameter"),
+    "offset": (Stack(sizes=4, gates=Variant(forget_offset=1.0)), "forget_offset: .*Flax"),
+    "projection": (PROJECTED, "output_sizes: .*h is as wide as c.* got 2"),
 }
 
 
