@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from jlstm.layers import init_stack as init_stack
     from jlstm.layers import init_stack_carry as init_stack_carry
     from jlstm.layers import stack as stack
+    from jlstm.saving import load as load
+    from jlstm.saving import save as save
     from jlstm.sequence import cell as cell
     from jlstm.sequence import lstm as lstm
     from jlstm.slstm import SLSTM as SLSTM
@@ -42,6 +44,7 @@ _NAMES = {
     "sequence": ("lstm", "cell"),
     "layers": ("Stack", "init_stack", "init_stack_carry", "stack"),
     "devices": ("over_devices",),
+    "saving": ("save", "load"),
     "comparison": ("compare", "Comparison"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -40,7 +40,7 @@ class LayerParams(NamedTuple):
     """The weights of one layer of a stack."""
 
     forward: Any
-    """``LSTMParams``, or the ``VariantParams`` of its gates."""
+    """``LSTMParams``, or the ``VariantParams`` of its gates; also of a stack that is reverse."""
     backward: Any = None
     """The same for the direction from the end to the start; None where there is none."""
     start: Any = None
@@ -84,6 +84,7 @@ class Stack:
         gates: the cell of all layers, or one for each; for a layer of two directions it may be a
             pair, forward and backward.
         bidirectional: whether each layer also walks from the end to the start.
+        reverse: whether each layer walks from the end to the start alone.
         connections: what a layer hands to the next; see the module.
         learned_carry: whether the carry before the first step is a parameter, for each layer and
             direction. It is also what a reset puts in place.
@@ -98,14 +99,16 @@ class Stack:
     Raises:
         TypeError: an option of another type.
         ValueError: a size below 1 or a rate outside 0 … 1; as many sizes, output sizes or gates as
-            there are not layers; a pair of gates for one direction; a projection of a cell that has
-            none; residual connections between layers of different outputs.
+            there are not layers; a pair of gates for one direction; reverse with bidirectional; a
+            projection of a cell that has none; residual connections between layers of different
+            outputs.
     """
 
     sizes: int | Sequence[int]
     output_sizes: int | Sequence[int | None] | None = None
     gates: Gates | Sequence[Gates | Sequence[Gates]] = PLAIN
     bidirectional: bool = False
+    reverse: bool = False
     connections: Connections = "chain"
     learned_carry: bool = False
     input_dropout: float = 0.0
@@ -136,8 +139,10 @@ class Stack:
         gates = tuple(tuple(g) if _is_pair(g) else g for g in gates)
         for name, value in (("sizes", tuple(sizes)), ("output_sizes", outputs), ("gates", gates)):
             object.__setattr__(self, name, value)
-        for name in ("bidirectional", "learned_carry", "variational", "deterministic"):
+        for name in ("bidirectional", "reverse", "learned_carry", "variational", "deterministic"):
             check_flag(name, getattr(self, name))
+        if self.reverse and self.bidirectional:
+            raise ValueError("reverse: expected False where bidirectional=True, got True")
         for n, some in zip(outputs, gates, strict=True):
             if _is_pair(some) and not (self.bidirectional and len(some) == 2):
                 wanted = "a pair, forward and backward," if self.bidirectional else "a single one"
@@ -337,7 +342,8 @@ def stack(
             carries.append((first, second))
         else:
             before = None if carry is None else carry[n]
-            after, hs = walk(n, False, one.forward, before, one.start and one.start[0], x)
+            start = one.start and one.start[0]
+            after, hs = walk(n, config.reverse, one.forward, before, start, x)
             carries.append(after)
         if config.connections == "residual" and n:
             hs = hs + outs[-1]
@@ -449,8 +455,8 @@ def last(
     Args:
         hs: what a layer or stack gave, time first.
         lengths: steps that count; None for all.
-        config: the stack that gave hs, if it is bidirectional: the last step of what walks from the
-            end to the start is the first.
+        config: the stack that gave hs, if it is bidirectional or reverse: the last step of what
+            walks from the end to the start is the first.
 
     Raises:
         TypeError, ValueError: arrays of another dtype or shape, a length out of range; hs that the
@@ -465,7 +471,9 @@ def last(
     count = jnp.sum(mask[..., 0], axis=0)
     at = jnp.maximum(count - 1, 0)[None, ..., None]
     ends = jnp.take_along_axis(hs, at, axis=0)[0]
-    if config is not None and config.bidirectional:
+    if config is not None and config.reverse:
+        ends = hs[0]
+    elif config is not None and config.bidirectional:
         widths = config.outputs if config.connections == "skip" else config.outputs[-1:]
         backward = jnp.concatenate([jnp.arange(n) >= n // 2 for n in widths])
         ends = jnp.where(along(backward, ends), hs[0], ends)

@@ -196,7 +196,7 @@ def test_stack_agrees_with_torch(case: str, derivative: str) -> None:
     assert_agree(run_stack(given, derivative=derivative), made, TOLERANCE)
 
 
-@pytest.mark.parametrize("file", ["torch_lstm", "torch_stacks"])
+@pytest.mark.parametrize("file", ["torch_lstm", "torch_stacks", "torch_states"])
 def test_torch_still_gives_the_golden_values(file: str) -> None:
     """Where torch is installed, the script gives what is stored, to another machine's rounding."""
     pytest.importorskip("torch")

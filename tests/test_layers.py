@@ -41,6 +41,7 @@ CONFIGS = {
     "chain": Stack(sizes=(4, 3, 2)),
     "residual": Stack(sizes=(3, 3, 3), connections="residual", learned_carry=True),
     "skip": Stack(sizes=(4, 3, 2), connections="skip"),
+    "reverse": Stack(sizes=(4, 2), reverse=True, learned_carry=True),
     "two ways": Stack(sizes=(2, 3), bidirectional=True),
     "two ways, residual": Stack(sizes=(2, 2), bidirectional=True, connections="residual"),
     "two ways, skip": Stack(
@@ -115,7 +116,7 @@ def by_hand(config, params, carry, xs, *, resets=None, **options):
         ways = config.gates[n] if isinstance(config.gates[n], tuple) else (config.gates[n],) * 2
         start, before = start or (None, None), carry and carry[n]
         if not config.bidirectional:
-            after, h = walk(forward, before, start[0], x, ways[0], False)
+            after, h = walk(forward, before, start[0], x, ways[0], config.reverse)
         else:
             before = before or (None, None)
             first, h_first = walk(forward, before[0], start[0], x, ways[0], False)
@@ -780,6 +781,13 @@ def test_the_last_of_two_ways_has_read_everything():
     assert_trees_agree(last(hs, LENGTHS, config), expected, 0)
 
 
+def test_the_last_of_a_reverse_stack_is_the_first():
+    config = Stack(sizes=(3, 2), reverse=True)
+    params, _, xs = problem_of(config)
+    carry, hs = stack(config, params, None, xs, lengths=LENGTHS)
+    assert_trees_agree(last(hs, LENGTHS, config), jnp.where(LENGTHS[:, None], carry[-1].h, 0), 0)
+
+
 def test_the_last_of_a_skip_stack_is_that_of_every_layer():
     config = Stack(sizes=(3, 2), bidirectional=True, connections="skip")
     params, _, xs = problem_of(config)
@@ -836,6 +844,10 @@ def said_by(call, *arguments, **options):
         ({"output_sizes": 2}, "ValueError: output_sizes: expected None for PLAIN, which"),
         ({"output_sizes": (0, None)}, "ValueError: output_sizes: expected at least 1, got 0"),
         ({"bidirectional": 1}, "TypeError: bidirectional: expected a bool, got int 1"),
+        (
+            {"bidirectional": True, "reverse": True},
+            "ValueError: reverse: expected False where bidirectional=True, got True",
+        ),
         ({"learned_carry": None}, "TypeError: learned_carry: expected a bool, got NoneType"),
         ({"variational": "no"}, "TypeError: variational: expected a bool, got str 'no'"),
         ({"deterministic": 0}, "TypeError: deterministic: expected a bool, got int 0"),

@@ -2,23 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jlstm.extras import require
-from jlstm.files import replacing
-
-DTYPES = {
-    "F64": jnp.dtype(jnp.float64),
-    "F32": jnp.dtype(jnp.float32),
-    "F16": jnp.dtype(jnp.float16),
-    "BF16": jnp.dtype(jnp.bfloat16),
-}
-"""The dtypes of parameters, by safetensors' names."""
+from jlstm.tensors import named, read_tensors, write_tensors
 
 
 def save_params(
@@ -32,10 +21,7 @@ def save_params(
         MissingExtraError: safetensors is not installed.
         OSError: the file cannot be written.
     """
-    safetensors = require("safetensors.numpy", "train")
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named(params).items()}
-    with replacing(path) as beside:
-        beside.write_bytes(safetensors.save(arrays, metadata=metadata and dict(metadata)))
+    write_tensors(path, named(params), metadata)
 
 
 def load_params(path: str | os.PathLike[str], template: Any) -> Any:
@@ -54,21 +40,8 @@ def load_params(path: str | os.PathLike[str], template: Any) -> Any:
         OSError: the file cannot be read.
         ValueError: it is no safetensors file, or does not hold what ``template`` asks for.
     """
-    safetensors = require("safetensors", "train")
-    content = Path(path).read_bytes()
-    try:
-        entries = safetensors.deserialize(content)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: expected a safetensors file, got: {error}") from None
-    arrays = {}
-    for name, entry in entries:
-        if entry["dtype"] not in DTYPES:
-            raise ValueError(
-                f"{path}: {name}: expected a dtype out of {', '.join(DTYPES)}, got {entry['dtype']}"
-            )
-        flat = np.frombuffer(entry["data"], DTYPES[entry["dtype"]])
-        arrays[name] = flat.reshape(entry["shape"])
-    wanted = _named(template)
+    arrays, _ = read_tensors(path)
+    wanted = named(template)
     if arrays.keys() != wanted.keys():
         raise ValueError(
             f"{path}: expected the arrays {', '.join(sorted(wanted))}; "
@@ -84,9 +57,3 @@ def load_params(path: str | os.PathLike[str], template: Any) -> Any:
             )
     leaves = [jnp.asarray(arrays[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their place in it, in the tree's order."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

@@ -13,6 +13,10 @@ layers upon layers, both directions, projections. Keys are ``case/name``. Inputs
 ``reverse`` (a bool), and the cotangents ``dhs, dh, dc``. Results are ``hs, h, c`` and the gradients
 ``dw_ih, dw_hh, db, dh0, dc0, dxs``.
 
+torch_states.npz is not in jlstm's layout but has state dicts as torch names and lays them out, for
+what reads them: ``state.<name>``, and under a cotangent ``dhs`` of ``hs`` its gradient
+``gradient.<name>``, besides ``xs`` and ``dxs``.
+
 In a stack h0, c0, h, c and their cotangents have torch's leading axis, an entry for each layer and
 in it for each direction, and weights are named with both: ``1.backward.w_ih``, whose gradient is
 ``d1.backward.w_ih``. With a projection h has ``output`` features, and its weight is ``w_hr [hidden,
@@ -276,9 +280,62 @@ def run_stack(
     return case
 
 
+# State dicts as torch names and orders them, with all that an import can meet.
+STATES: dict[str, dict[str, Any]] = {
+    "plain": {"input_size": 3, "hidden_size": 4},
+    "no_bias": {"input_size": 3, "hidden_size": 4, "bias": False},
+    "stack": {"input_size": 3, "hidden_size": 4, "num_layers": 3},
+    "bidirectional": {
+        "input_size": 3,
+        "hidden_size": 4,
+        "num_layers": 2,
+        "bidirectional": True,
+    },
+    "projection": {"input_size": 3, "hidden_size": 4, "num_layers": 2, "proj_size": 2},
+    "everything": {
+        "input_size": 3,
+        "hidden_size": 4,
+        "num_layers": 2,
+        "proj_size": 2,
+        "bidirectional": True,
+        "bias": False,
+    },
+    "cell": {"input_size": 3, "hidden_size": 4},
+}
+
+
+def run_state(seed: int, **options: Any) -> dict[str, Array]:
+    """A module's state dict, hs of random xs, and the gradients of all under a random dhs."""
+    torch.manual_seed(seed)
+    cell = seed == list(STATES).index("cell")
+    module = (torch.nn.LSTMCell if cell else torch.nn.LSTM)(**options, dtype=torch.float64)
+    xs = torch.randn(6, 4, options["input_size"], dtype=torch.float64, requires_grad=True)
+    if cell:
+        state, steps = None, []
+        for x in xs:
+            state = module(x, state)
+            steps.append(state[0])
+        hs = torch.stack(steps)
+    else:
+        hs, _ = module(xs)
+    dhs = torch.randn(hs.shape, dtype=torch.float64)
+    hs.backward(dhs)
+    case = {"xs": xs, "hs": hs, "dhs": dhs, "dxs": xs.grad}
+    for name, weight in module.named_parameters():
+        case |= {f"state.{name}": weight, f"gradient.{name}": weight.grad}
+    return {name: tensor.detach().numpy() for name, tensor in case.items()}
+
+
+FILES: dict[str, tuple[Callable[..., dict[str, Array]], dict[str, Any]]] = {
+    "torch_lstm": (run_case, CASES),
+    "torch_stacks": (run_stack, STACKS),
+    "torch_states": (run_state, STATES),
+}
+
+
 def generate(file: str) -> dict[str, Array]:
     """All cases of a file, keyed ``case/name``; the seed of a case is its place in the list."""
-    run, cases = {"torch_lstm": (run_case, CASES), "torch_stacks": (run_stack, STACKS)}[file]
+    run, cases = FILES[file]
     return {
         f"{name}/{leaf}": array
         for seed, (name, sizes) in enumerate(cases.items())
@@ -287,7 +344,7 @@ def generate(file: str) -> dict[str, Array]:
 
 
 if __name__ == "__main__":
-    for file in ("torch_lstm", "torch_stacks"):
+    for file in FILES:
         path = FOLDER / f"{file}.npz"
         np.savez_compressed(path, **generate(file))
         print(f"{path}: {path.stat().st_size} bytes, torch {torch.__version__}")

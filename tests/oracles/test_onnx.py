@@ -12,21 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from onnx_witness import ACTIVATIONS, TOLERANCE, onnx, run_model
 from witness import Array, assert_agree
 
 import jlstm
 from jlstm import activations
 from jlstm.layers import LayerParams, Stack, stack
 from jlstm.variants import Variant, VariantParams
-
-REASON = "the extra `oracles` is not installed"
-onnx = pytest.importorskip("onnx", reason=REASON)
-onnxruntime = pytest.importorskip("onnxruntime", reason=REASON)
-
-# onnxruntime computes in float32 (roundings of 6e-8) and has polynomials for tanh and sigmoid, good
-# to a few of those. jlstm is given the same numbers in float64, so the difference is onnxruntime's
-# alone; relative to the largest entry, over a few steps, 6e-7 at most is measured.
-TOLERANCE = 3e-6
 
 TIME, BATCH, INPUT, HIDDEN = 6, 4, 3, 5
 LENGTHS = np.array([2, 6, 1, 5], np.int32)
@@ -145,13 +137,7 @@ def _run(nodes: list[Any], given: dict[str, Array], results: list[str]) -> list[
     graph = helper.make_graph(nodes, "lstm", inputs, outputs)
     # Versions that are old enough for any onnxruntime; the operator has not changed since.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
-    onnx.checker.check_model(model)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # beside it run the other tests
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(results, given)
+    return run_model(model, given, results)
 
 
 # By jlstm
@@ -290,22 +276,6 @@ def test_a_sequence_of_no_steps(direction: str) -> None:
     assert not theirs["c"][0, 1].any()
     theirs["h"][0, 1], theirs["c"][0, 1] = weights.h0[0, 1], weights.c0[0, 1]
     assert_agree(ours, theirs, TOLERANCE)
-
-
-# Activations: ONNX's name, ours, and the constants told to both, alpha first.
-ACTIVATIONS: dict[str, Any] = {
-    "Relu": activations.relu,
-    "Tanh": activations.tanh,
-    "Sigmoid": activations.sigmoid,
-    "Affine": activations.affine(0.9, 0.1),
-    "LeakyRelu": activations.leaky_relu(0.3),
-    "ThresholdedRelu": activations.thresholded_relu(0.4),
-    "ScaledTanh": activations.scaled_tanh(1.3, 0.6),
-    "HardSigmoid": activations.hard_sigmoid(0.3, 0.4),
-    "Elu": activations.elu(0.7),
-    "Softsign": activations.softsign,
-    "Softplus": activations.softplus,
-}
 
 
 @pytest.mark.parametrize("role", ["gate", "candidate", "output"])
