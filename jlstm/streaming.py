@@ -71,9 +71,11 @@ def dispatch_inline() -> bool:
     than on CPU it changes nothing.
     """
     config: Any = jax.config
+    devices = config.jax_num_cpu_devices
     with suppress(RuntimeError):  # JAX has been used: it has its devices
-        # This one complains where it is too late, and the other does not.
-        config.update("jax_num_cpu_devices", config.jax_num_cpu_devices)
+        # Where it is too late, a change of this option is an error, and one of the other is not.
+        config.update("jax_num_cpu_devices", devices + 1)
+        config.update("jax_num_cpu_devices", devices)
         config.update("jax_cpu_enable_async_dispatch", False)
         return True
     return False

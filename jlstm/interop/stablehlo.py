@@ -115,11 +115,12 @@ def to_stablehlo(
     def array(shape: Sequence[Any], dtype: Any) -> Any:
         return jax.ShapeDtypeStruct(tuple(shape), dtype)  # type: ignore[no-untyped-call]
 
+    start = jax.eval_shape(lambda: init_state(config, params, (streams,)))
     lead = (streams,) if step else (steps, streams)
     first = params[0].forward
     given = {"x" if step else "xs": array((*lead, first.w_ih.shape[0]), first.w_hh.dtype)}
     if state or step:
-        given["state"] = jax.eval_shape(lambda: init_state(config, params, (streams,)))
+        given["state"] = start
     if lengths:
         given["mask" if step else "lengths"] = array((streams,), np.bool_ if step else np.int32)
     if resets:
