@@ -17,24 +17,29 @@ Who waits keeps its state; who joins starts as a sequence does, from zeros or th
     slots, hs = step_slots(run, slots, xs)           # hs[number] belongs to xs[number]
     slots = free(slots, number)
 
-**Where the time of a step goes**, measured for one LSTM of 128 units and inputs, B = 1, float32, on
-two cores of an x86-64 CPU, jax 0.10.2, in microseconds. To call a program that does nothing takes
-4.3 of them, whichever way. Each line keeps what the lines above found:
+**Where the time of a step goes**, in microseconds, for B = 1, as many inputs as units, float32, on
+two cores of an x86-64 CPU (AMD EPYC, a virtual machine), jax 0.10.2. Each line keeps what the lines
+above it did; to call a program that does nothing takes 4.5, whichever way:
 
-==========================================================  =====
-``jax.jit`` of ``stack`` for one step                          80
-the same program run in the thread that calls it               15
-carry donated                                                  14
-compiled ahead of time, carry and weights flat arguments       14
-weights constants of the program                               13
-carry one array                                                11
-==========================================================  =====
+=====================================================  ======  =======  ==============
+one step of ``stack``, waiting for h                   64      128      2 layers, 128
+=====================================================  ======  =======  ==============
+``jax.jit``                                                    40 – 80
+run in the thread that calls (``dispatch_inline``)     12.2    15.1     27.7
+carry donated                                          11.2    14.3     25.5
+compiled ahead of time                                 12.0    15.1     26.3
+carry and weights flat arguments                       10.5    13.5     24.9
+weights constants of the program                       9.0     13.1     21.4
+the carry one array: ``compile_step``                  8.4     11.9     17.8
+=====================================================  ======  =======  ==============
 
-Most of it by far is that JAX hands a program on CPU to another thread and waits for it: ask for
-``dispatch_inline``. What did not help: all weights as one array, out of which the program cuts them
-(65: it copies them); [W; U] as one matrix (12 of 13, for the plain cell alone); the compiler's
-options (nothing). The native kernel lays out U at every call, which pays from some 64 streams on
-(45 against 13 at B = 1, 120 against 210 at B = 256 with 64 units), and is taken from there on.
+Most of it by far is that JAX hands a program on CPU to another thread and then waits for that. What
+did not pay: all weights as one array, out of which the program cuts them (65 for 128 units, as it
+copies them); [W; U] as one matrix (a twentieth, for the plain cell alone); XLA's options (nothing).
+The native kernel lays out the weights anew at every call, which pays for many streams and not too
+many weights: for 128 units 46 instead of 12 at B = 1, about the same at 64, 240 instead of 440 at
+128; for 512 units 6030 instead of 4430 at 256. ``MANY`` and ``SMALL`` say where it is taken.
+Slots cost some 5 more: the masks, and to keep who is where.
 """
 
 import math
@@ -59,8 +64,10 @@ from jlstm.types import check_array
 State = Float[Array, "*batch size"]
 """All that a stack remembers of a stream, in one row."""
 
-FEW = 64
-"""Streams below which a step is quicker without the native kernel."""
+MANY = 128
+"""Streams from which a step is quicker by the native kernel …"""
+SMALL = 2**19
+"""… if a layer has at most as many numbers in W and U: it lays them out anew at every call."""
 
 
 def dispatch_inline() -> bool:
@@ -231,12 +238,16 @@ def stack_step(
         masks["lengths"] = check_array("mask", mask, batch, jnp.bool_).astype(jnp.int32)
     if resets is not None:
         masks["resets"] = check_array("resets", resets, batch, jnp.bool_)[None]
-    if implementation is None:
-        streams = math.prod(batch)
-        few = is_symbolic_dim(streams) or streams < FEW
-        implementation = "xla" if few else None
+    if implementation is None and not _pays(params, math.prod(batch)):
+        implementation = "xla"
     carry, hs = stack(quiet, params, carry, x[None], **masks, implementation=implementation)
     return pack(carry), hs[0]
+
+
+def _pays(params: Sequence[LayerParams], streams: Any) -> bool:
+    """Whether the native kernel is quicker for a single step, where there is one."""
+    many = not is_symbolic_dim(streams) and streams >= MANY
+    return many and all(p.forward.w_ih.size + p.forward.w_hh.size <= SMALL for p in params)
 
 
 def compile_step(
@@ -389,12 +400,11 @@ def step_slots(
     Raises:
         TypeError, ValueError: xs or ready of another shape or dtype.
     """
-    phase = slots.phase
+    phase, after = slots.phase, np.minimum(slots.phase, GOING)
     if ready is not None:
         ready = _check_ready(ready, phase.size)
-        phase = np.where(ready, phase, np.uint8(FREE))
+        phase, after = phase * ready, np.where(ready, after, phase)
     state, hs = run(slots.state, xs, phase)
-    after = np.where(phase == JOINED, np.uint8(GOING), slots.phase)
     return Slots(state, after), hs
 
 

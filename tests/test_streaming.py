@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from witness import assert_trees_agree
 
 from jlstm import SLSTM, Stack, Variant, init_stack, init_stack_carry, stack, streaming
+from jlstm.kernels.native import library
 from jlstm.streaming import (
     FREE,
     compile_slots,
@@ -83,7 +84,7 @@ def test_steps_are_the_sequence(name):
     assert_trees_agree(found, whole(config, params, xs))
 
 
-@pytest.mark.parametrize("batch", [(), 1, (2, 3), streaming.FEW])
+@pytest.mark.parametrize("batch", [(), 1, (2, 3), streaming.MANY])
 def test_any_batch_axes(batch):
     config = STACKS["deep"]
     shape = (batch,) if isinstance(batch, int) else batch
@@ -379,13 +380,14 @@ assert dispatch_inline() is False
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_few_streams_take_the_scan_and_many_the_kernel():
+def test_many_streams_of_small_layers_take_the_kernel():
     params, _ = problem_of(STACKS["plain"])
 
-    def program(count):
-        return compile_step(STACKS["plain"], params, count).as_text()
+    def takes_it(count):
+        return "jlstm_forward" in compile_step(STACKS["plain"], params, count).as_text()
 
-    from jlstm.kernels.native import library
-
-    assert "jlstm_forward" not in program(streaming.FEW - 1)
-    assert ("jlstm_forward" in program(streaming.FEW)) is not isinstance(library(), str)
+    there = not isinstance(library(), str)
+    assert [takes_it(streaming.MANY - 1), takes_it(streaming.MANY)] == [False, there]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "SMALL", 4 * 4 * (INPUT + 4) - 1)
+        assert not takes_it(streaming.MANY)
