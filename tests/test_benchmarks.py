@@ -15,7 +15,16 @@ from rich.console import Console
 
 from jlstm.comparison import Timing
 from jlstm.kernels import native
-from tests.benchmarks import contestants, harness, precision, programs, report, scaling, variants
+from tests.benchmarks import (
+    contestants,
+    harness,
+    precision,
+    programs,
+    report,
+    scaling,
+    streaming,
+    variants,
+)
 from tests.benchmarks.__main__ import main, parse_names, parse_shapes
 from tests.benchmarks.contestants import CONTESTANTS, PLAIN, SCAN, Contestant, Shape, ours
 
@@ -99,7 +108,7 @@ def test_everybody_who_is_there_takes_part_and_agrees(run):
 def test_the_report_has_its_fields(run):
     told = json.loads(json.dumps(run.to_dict(), allow_nan=False))
     fields = {"machine", "seconds", "seed", "cases", "means", "losses", "scaling", "precision"}
-    assert fields | {"variants", "memory"} == set(told)
+    assert fields | {"variants", "memory", "streaming"} == set(told)
     assert {"processor", "cores", "versions", "threads", "environment"} <= set(told["machine"])
     assert told["cases"][0]["shape"] == TINY._asdict()
     row = told["cases"][1]["results"][0]
@@ -496,6 +505,51 @@ def test_the_processor_is_asked_for_bfloat16(run, flags, has, told, monkeypatch)
     assert told in console.file.getvalue()
 
 
+def test_streams_are_measured_and_told(monkeypatch):
+    monkeypatch.setattr(streaming, "BLOCK", 3)
+    monkeypatch.setattr(streaming, "PEERS", ())  # the next test has one of them
+    shapes = [Shape(1, batch, 3, 5) for batch in (1, 4)]
+    here = streaming.measure_here(shapes, 1e-3, seed=0, inline=True)
+    for point in here.points:
+        assert [row.name for row in point.rows] == [
+            streaming.OURS,
+            streaming.WITH_NUMPY,
+            streaming.BY_HAND,
+        ]
+        for row in point.rows:
+            assert row.difference < 1e-6
+            assert 0 < row.median <= row.p99
+            assert row.steps_per_second > 0
+            assert row.calls >= 2 * harness.LEAST_ROUNDS
+    whole = report.Report(harness.describe_machine(), 1e-3, 0, (), streaming=(here,))
+    (told,) = json.loads(json.dumps(whole.to_dict(), allow_nan=False))["streaming"]
+    assert told["points"][1]["shape"]["batch"] == 4
+    console = Console(file=io.StringIO(), width=120)
+    report.show_streaming([here], console)
+    assert "in the thread that calls" in console.file.getvalue()
+    assert "(1,4,3,5) jlstm " in " ".join(console.file.getvalue().split())
+
+
+def test_the_99th_percentile_and_the_throughput_are_of_single_calls(monkeypatch):
+    now = [0.0]
+    lengths = iter([1.0] + [0.5] * 98 + [2.0])  # the first is not counted
+
+    def call():
+        now[0] += next(lengths)
+
+    monkeypatch.setattr(harness, "LEAST_ROUNDS", 1)
+    monkeypatch.setattr(streaming.clock, "perf_counter", lambda: now[0])
+    taken = streaming.time_calls({"one": call}, seconds=0.0)
+    assert taken == {"one": [0.5] * 98 + [2.0]}
+
+
+@pytest.mark.slow
+def test_streams_are_measured_in_processes_of_their_own():
+    found = streaming.measure([Shape(1, 2, 3, 5)], 1e-3)
+    assert [way.inline for way in found] == [False, True]
+    assert all(row.difference < 1e-5 for way in found for row in way.points[0].rows)
+
+
 def test_an_unsteady_figure_is_marked():
     assert found("torch", "torch", 1.0, spread=0.3).unsteady
     assert not found("torch", "torch", 1.0, spread=0.1).unsteady
@@ -576,6 +630,14 @@ def test_the_help_describes_what_can_be_asked_for(capsys):
         main(["--help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    for flag in ("--shapes", "--kinds", "--scaling", "--precision", "--variants", "--json"):
+    for flag in (
+        "--shapes",
+        "--kinds",
+        "--scaling",
+        "--precision",
+        "--variants",
+        "--streaming",
+        "--json",
+    ):
         assert flag in told
     assert "bfloat16" in told

@@ -71,6 +71,15 @@ class BenchmarkConfig:
             "of derivative."
         ),
     ] = False
+    streaming: Annotated[
+        bool,
+        FLAG,
+        Parameter(
+            help="Then also the latency (median and 99th percentile) and the throughput of single "
+            "steps at B = 1 and 256, beside torch and onnxruntime, as JAX dispatches programs by "
+            "itself and inline."
+        ),
+    ] = False
     seed: Annotated[CountOrZero, Parameter(help="Of the random weights and data.")] = 0
     json: Annotated[
         Path | None, Parameter(help="Write everything measured to this .json file.")
@@ -88,7 +97,15 @@ def benchmark(
 
     from jlstm.devices import count_cores
     from jlstm.train.records import write_json
-    from tests.benchmarks import harness, precision, programs, report, scaling, variants
+    from tests.benchmarks import (
+        harness,
+        precision,
+        programs,
+        report,
+        scaling,
+        streaming,
+        variants,
+    )
     from tests.benchmarks.contestants import CONTESTANTS
 
     shapes = parse_shapes(config.shapes)
@@ -140,6 +157,12 @@ def benchmark(
                 variants.MEMORY_SHAPE, seed=config.seed, tell=status.update
             )
             report.show_memory(remembered, console)
+        streamed: Any = ()
+        if config.streaming:
+            streamed = streaming.measure(
+                streaming.SHAPES, config.seconds, seed=config.seed, tell=status.update
+            )
+            report.show_streaming(streamed, console)
     found = report.Report(
         machine,
         config.seconds,
@@ -149,6 +172,7 @@ def benchmark(
         precision=rounded,
         variants=varied,
         memory=remembered,
+        streaming=streamed,
     )
     if config.json is not None:
         write_json(config.json, found.to_dict())

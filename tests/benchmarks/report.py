@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jlstm.comparison import Timing, plain
 from jlstm.plots import BLUE, GREY, RED, new_figure, save
-from tests.benchmarks import precision, scaling, variants
+from tests.benchmarks import precision, scaling, streaming, variants
 from tests.benchmarks.contestants import PLAIN, Shape
 from tests.benchmarks.harness import BUSY, Case, Machine, Point, Result
 from tests.benchmarks.precision import Precision
@@ -43,6 +43,8 @@ class Report:
     """Empty where it was not asked for."""
     memory: "tuple[variants.Memory, ...]" = ()
     """Of the variants."""
+    streaming: "tuple[streaming.Streams, ...]" = ()
+    """Empty where it was not asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it and what follows from it, for JSON; a number that is not finite is None."""
@@ -71,6 +73,7 @@ class Report:
                 "scaling": [_series_dict(series) for series in self.scaling],
                 "precision": self.precision and _precision_dict(self.precision),
                 "variants": [_variants_dict(point) for point in self.variants],
+                "streaming": [_streaming_dict(found) for found in self.streaming],
             }
         )
 
@@ -109,6 +112,11 @@ def _variants_dict(point: Point[variants.Row]) -> dict[str, Any]:
         for row in point.rows
     ]
     return asdict(point) | {"shape": point.shape._asdict(), "rows": rows}
+
+
+def _streaming_dict(found: streaming.Streams) -> dict[str, Any]:
+    points = [asdict(point) | {"shape": point.shape._asdict()} for point in found.points]
+    return asdict(found) | {"points": points}
 
 
 def best(case: Case, family: str) -> Result | None:
@@ -215,6 +223,8 @@ def show(report: Report, console: Console) -> None:
     if report.variants:
         show_variants(report.variants, console)
         show_memory(report.memory, console)
+    if report.streaming:
+        show_streaming(report.streaming, console)
 
 
 def show_machine(machine: Machine, console: Console) -> None:
@@ -471,6 +481,30 @@ def show_memory(found: Sequence[variants.Memory], console: Console) -> None:
         pairs = ((row.by_hand[kind], row.by_autodiff[kind]) for kind in kinds)
         table.add_row(row.name, *(f"{_megabytes(a)} / {_megabytes(b)}" for a, b in pairs))
     console.print(table)
+
+
+def show_streaming(found: Sequence[streaming.Streams], console: Console) -> None:
+    """One table for each way of running programs: a line for everybody at each shape."""
+    for way in found:
+        how = "in the thread that calls" if way.inline else "as JAX dispatches them by itself"
+        console.print(f"\n[bold]streaming[/bold]  single steps, programs {how}", highlight=False)
+        table = _table(
+            "(T,B,D,H)\n", "\n", "median\nµs", "99 %\nµs", "steps\n/s", "differs\nfrom cell", left=2
+        )
+        for point in way.points:
+            for row in point.rows:
+                table.add_row(
+                    str(point.shape) if row is point.rows[0] else "",
+                    row.name,
+                    _digits(1e6 * row.median),
+                    _digits(1e6 * row.p99),
+                    f"{row.steps_per_second:,.0f}",
+                    f"{row.difference:.0e}",
+                )
+        console.print(table)
+        _show_others(_most_others(way.points), console)
+        for name, why in way.left_out.items():
+            console.print(f"{name}: {why}", highlight=False, style="dim")
 
 
 def _table(*headers: str, left: int = 1) -> Table:
