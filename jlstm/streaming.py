@@ -188,14 +188,15 @@ def check_streamable(config: Any) -> Stack:
     """The stack for evaluation; raise unless it can be computed step by step.
 
     Raises:
-        TypeError, ValueError: as for ``evaluated``; a stack of two directions.
+        TypeError, ValueError: as for ``evaluated``; a stack that walks from the end to the start.
     """
     quiet = evaluated(config)
-    if config.bidirectional:
-        raise ValueError(
-            "config: expected a stack of one direction, as the other begins at the end of the "
-            "sequence, which a stream has not reached; got bidirectional=True"
-        )
+    for option in ("bidirectional", "reverse"):
+        if getattr(config, option):
+            raise ValueError(
+                "config: expected a stack that walks from the start alone, as a stream has not "
+                f"reached its end; got {option}=True"
+            )
     return quiet
 
 
