@@ -7,6 +7,7 @@ rounding, 1e-12 in float64, and not to the bit.
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pasted import blocks, run_as_pasted
 from witness import assert_trees_agree
 
 from jlstm import SLSTM, Stack, Variant, init_stack, init_stack_carry, stack, streaming
@@ -391,3 +393,9 @@ def test_many_streams_of_small_layers_take_the_kernel():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "SMALL", 4 * 4 * (INPUT + 4) - 1)
         assert not takes_it(streaming.MANY)
+
+
+def test_the_examples_of_the_page_run_as_pasted(tmp_path):
+    pytest.importorskip("flatbuffers")
+    page = Path(__file__).parents[1] / "docs" / "streaming.md"
+    run_as_pasted(blocks(page, "python"), tmp_path)
