@@ -68,18 +68,18 @@ def dynamic_unroll(
 
 def weights_of(core: hk.LSTM, xs: Float[Array, "time *batch input"]) -> LSTMParams:
     """The weights of a core in our layout."""
-    found: dict[str, Array] = {}
+    inputs, hidden = xs.shape[-1], core.hidden_size
+    found: list[Array] = []
 
-    def keep(next_getter: Any, value: Any, context: Any) -> Any:
-        found[context.name] = value = next_getter(value)
-        return value
+    def look(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        out = method(*args, **kwargs)
+        if isinstance(context.module, hk.Linear) and context.method_name == "__call__":
+            shapes = {"w": (inputs + hidden, 4 * hidden), "b": (4 * hidden,)}
+            found.extend(hk.get_parameter(name, shape, xs.dtype) for name, shape in shapes.items())
+        return out
 
-    # The core asks Haiku for them in a step of its own, whose result nobody uses.
-    state = hk.LSTMState(*(jnp.zeros(core.hidden_size, xs.dtype) for _ in range(2)))
-    with hk.custom_getter(keep):
-        core(jnp.zeros(xs.shape[-1:], xs.dtype), state)
-    w, b = (
-        found[name].reshape(*found[name].shape[:-1], 4, core.hidden_size)[..., ORDER, :]
-        for name in ("w", "b")
-    )
-    return LSTMParams(w[: xs.shape[-1]], w[xs.shape[-1] :], b.at[GATES.index("f")].add(1))
+    # A step of its own, whose result nobody uses, makes the core's linear map and its parameters.
+    with hk.intercept_methods(look):
+        core(jnp.zeros(inputs, xs.dtype), hk.LSTMState(*jnp.zeros((2, hidden), xs.dtype)))
+    w, b = (leaf.reshape(*leaf.shape[:-1], 4, hidden)[..., ORDER, :] for leaf in found)
+    return LSTMParams(w[:inputs], w[inputs:], b.at[GATES.index("f")].add(1))
