@@ -71,6 +71,14 @@ class BenchmarkConfig:
             "of derivative."
         ),
     ] = False
+    modules: Annotated[
+        bool,
+        FLAG,
+        Parameter(
+            help="Then also what one line brings in a model of Flax, Haiku or Equinox: their own "
+            "RNN or scan beside jlstm.modules in its place, at three shapes."
+        ),
+    ] = False
     seed: Annotated[CountOrZero, Parameter(help="Of the random weights and data.")] = 0
     json: Annotated[
         Path | None, Parameter(help="Write everything measured to this .json file.")
@@ -88,7 +96,7 @@ def benchmark(
 
     from jlstm.devices import count_cores
     from jlstm.train.records import write_json
-    from tests.benchmarks import harness, precision, programs, report, scaling, variants
+    from tests.benchmarks import harness, modules, precision, programs, report, scaling, variants
     from tests.benchmarks.contestants import CONTESTANTS
 
     shapes = parse_shapes(config.shapes)
@@ -140,6 +148,12 @@ def benchmark(
                 variants.MEMORY_SHAPE, seed=config.seed, tell=status.update
             )
             report.show_memory(remembered, console)
+        replaced: Any = ()
+        if config.modules:
+            replaced = modules.measure(
+                modules.SHAPES, config.seconds, seed=config.seed, tell=status.update
+            )
+            report.show_modules(replaced, console)
     found = report.Report(
         machine,
         config.seconds,
@@ -149,6 +163,7 @@ def benchmark(
         precision=rounded,
         variants=varied,
         memory=remembered,
+        modules=replaced,
     )
     if config.json is not None:
         write_json(config.json, found.to_dict())

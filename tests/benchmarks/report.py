@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jlstm.comparison import Timing, plain
 from jlstm.plots import BLUE, GREY, RED, new_figure, save
-from tests.benchmarks import precision, scaling, variants
+from tests.benchmarks import modules, precision, scaling, variants
 from tests.benchmarks.contestants import PLAIN, Shape
 from tests.benchmarks.harness import BUSY, Case, Machine, Point, Result
 from tests.benchmarks.precision import Precision
@@ -43,6 +43,8 @@ class Report:
     """Empty where it was not asked for."""
     memory: "tuple[variants.Memory, ...]" = ()
     """Of the variants."""
+    modules: "tuple[Point[modules.Row], ...]" = ()
+    """Empty where it was not asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it and what follows from it, for JSON; a number that is not finite is None."""
@@ -70,6 +72,7 @@ class Report:
                 "scaling": [_series_dict(series) for series in self.scaling],
                 "precision": self.precision and _precision_dict(self.precision),
                 "variants": [_variants_dict(point) for point in self.variants],
+                "modules": [_modules_dict(point) for point in self.modules],
             }
         )
 
@@ -96,6 +99,11 @@ def _precision_dict(found: Precision) -> dict[str, Any]:
         rows = [asdict(r) | {"times_float32": precision.speedup(point, r)} for r in point.rows]
         points.append(asdict(point) | {"shape": point.shape._asdict(), "rows": rows})
     return asdict(found) | {"points": points}
+
+
+def _modules_dict(point: Point[modules.Row]) -> dict[str, Any]:
+    rows = [asdict(row) | {"times_as_fast": modules.gain(row)} for row in point.rows]
+    return asdict(point) | {"shape": point.shape._asdict(), "rows": rows}
 
 
 def _variants_dict(point: Point[variants.Row]) -> dict[str, Any]:
@@ -214,6 +222,8 @@ def show(report: Report, console: Console) -> None:
     if report.variants:
         show_variants(report.variants, console)
         show_memory(report.memory, console)
+    if report.modules:
+        show_modules(report.modules, console)
 
 
 def show_machine(machine: Machine, console: Console) -> None:
@@ -469,6 +479,35 @@ def show_memory(found: Sequence[variants.Memory], console: Console) -> None:
         pairs = ((row.by_hand[kind], row.by_autodiff[kind]) for kind in kinds)
         table.add_row(row.name, *(f"{_megabytes(a)} / {_megabytes(b)}" for a, b in pairs))
     console.print(table)
+
+
+def show_modules(points: Sequence[Point[modules.Row]], console: Console) -> None:
+    """One table: a line for each framework at each shape and kind of work."""
+    console.print(
+        "\n[bold]modules[/bold]  a framework's own RNN or scan, and ours in its place; median and "
+        "quartiles in ms",
+        highlight=False,
+    )
+    table = _table("(T,B,D,H)", "", "", "theirs", "", "ours", "", "× as fast", left=3)
+    before = "", ""
+    for point in points:
+        for row in point.rows:
+            place = str(point.shape), row.kind
+            table.add_row(
+                "" if place[0] == before[0] else place[0],
+                "" if place == before else place[1],
+                row.name,
+                _digits(1e3 * row.theirs.median),
+                _quartiles(row.theirs, 1e3),
+                _digits(1e3 * row.ours.median),
+                _quartiles(row.ours, 1e3),
+                f"{modules.gain(row):.2f}",
+            )
+            before = place
+    console.print(table)
+    if modules.missing():
+        console.print(f"not installed: {', '.join(modules.missing())}", highlight=False)
+    _show_others(_most_others(points), console)
 
 
 def _table(*headers: str, left: int = 1) -> Table:
