@@ -31,9 +31,9 @@ def scan(
 ) -> tuple[State, Float[Array, "time *batch hidden"]]:
     """The cell over a sequence: ``jax.lax.scan`` of it, which gives h at every step.
 
-    It is ``lax.scan(body, init, xs)`` with ``body(state, x) = (cell(x, state), its h)``. A batch may be
-    put around by ``vmap``; handed over, after time, it is faster, as the gradient of the weights is
-    a single product then and not one for each sequence.
+    It is ``lax.scan(body, init, xs)`` with ``body(state, x) = (cell(x, state), its h)``. A batch
+    may be put around by ``vmap``; handed over, after time, it is faster, as the gradient of the
+    weights is a single product then and not one for each sequence.
 
     Args:
         cell: the cell, part of the model as it was: its leaves, their order and every file of
