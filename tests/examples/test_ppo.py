@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from witness import assert_trees_agree
 
@@ -98,6 +99,23 @@ def test_the_gradient_is_that_of_the_plain_scan() -> None:
         return run(learner.policy, carry=learner.carry, batch=batch, gains=gains)
 
     assert_trees_agree(gradient("jlstm"), gradient("scan"), 1e-5)  # float32
+
+
+@pytest.mark.usefixtures("short")
+def test_an_update_follows_the_gradient_of_its_batch() -> None:
+    """With one part of all mazes and one epoch, it is one step of the optimiser."""
+    config, core = TINY._replace(epochs=1, parts=1), CORES["jlstm"]()
+    before, _, _ = ppo.play(config, core, ppo.begin(config, core))
+    found, mean = ppo.update(config, core, before)
+    after, batch, value = ppo.play(config, core, before)
+    gains = ppo.advantages(config, batch, value)
+    gradient = jax.grad(ppo.loss)(before.policy, config, core, before.carry, batch, gains)
+    change, _ = ppo.optimizer(config).update(gradient, before.moments)
+    expected = optax.apply_updates(before.policy, change)
+    assert_trees_agree(found.policy, expected, 1e-4)  # float32, and Adam divides by small numbers
+    assert_trees_agree((found.maze, found.carry), (after.maze, after.carry), 1e-5)
+    ended = np.asarray(batch.over)
+    assert mean == pytest.approx(float(np.asarray(batch.rewards)[ended].mean()))
 
 
 def test_advantages_are_sums_of_what_was_not_expected() -> None:
