@@ -258,7 +258,7 @@ def test_what_cannot_be_streamed():
     config = Stack(sizes=4, bidirectional=True)
     params, _ = problem_of(config)
     with pytest.raises(
-        ValueError, match=r"config: expected a stack of one direction, as the other"
+        ValueError, match=r"config: expected a stack that walks from the start alone"
     ):
         compile_step(config, params)
     with pytest.raises(TypeError, match="config: expected Stack, got str"):

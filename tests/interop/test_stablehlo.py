@@ -259,7 +259,9 @@ def test_what_cannot_be_exported():
     with pytest.raises(TypeError, match="params: expected a tuple of 1 layers, got dict"):
         to_stablehlo(PLAIN, {})
     both, _ = problem_of(BOTH_WAYS)
-    with pytest.raises(ValueError, match="config: expected a stack of one direction"):
+    with pytest.raises(
+        ValueError, match="config: expected a stack that walks from the start alone"
+    ):
         to_stablehlo(BOTH_WAYS, both, "step")
 
 
