@@ -288,6 +288,7 @@ class Writer:
         getattr(self.graph, field).append(info)
 
     def constant(self, name: str, value: NDArray, prefix: str | None = None) -> str:
+        """Numbers that are the same in every run."""
         name = (self.prefix if prefix is None else prefix) + name
         self.graph.initializer.append(self.onnx.numpy_helper.from_array(value, name))
         return name

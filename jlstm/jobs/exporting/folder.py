@@ -1,12 +1,16 @@
 """A trained model as a folder that needs no jlstm.
 
-    model.onnx, model.stablehlo      the model; or, where the other side has no graphs,
-    model.safetensors, model.py      torch's state dict, and the module that takes it
-    stack.safetensors, model.py      as ``jlstm.save`` has it, and the model in NumPy;
-    around.safetensors               the other weights
-    model.json                       what goes in and comes out; scales, vocabulary, columns
-    example.npz, expected.npz        inputs in the units of the user's file, and what jlstm computes
-    use_it.py                        runs the model on the example
+In it are::
+
+    model.onnx, model.stablehlo     the model; or, where the other side has no graphs,
+    model.safetensors, model.py     torch's state dict, and the module that takes it
+    stack.safetensors, model.py     what ``jlstm.save`` writes, and the model in NumPy,
+    around.safetensors              with the other weights
+    model.json                      what goes in and comes out; scales, vocabulary, columns
+    example.npz, expected.npz       inputs in the units of the user's file; what jlstm computes
+    use_it.py                       runs the model on the example
+
+All but the model itself is the same for every target.
 """
 
 import ast
@@ -30,7 +34,7 @@ from jlstm.interop.stablehlo import PLATFORMS, sealed
 from jlstm.interop.torch import to_torch
 from jlstm.jobs.config import Target
 from jlstm.jobs.exporting.graphs import to_graph
-from jlstm.jobs.exporting.portable import Portable, portable
+from jlstm.jobs.exporting.portable import Input, Portable, portable
 from jlstm.jobs.exporting.script import name_in_model, script
 from jlstm.jobs.use import Path_, Say, load
 from jlstm.saving import save
@@ -138,11 +142,13 @@ def _onnx(model: Portable) -> Any:
 def _stablehlo(model: Portable) -> Any:
     require("flatbuffers", "interop")
     time, batch = jax_export.symbolic_shape("t, b")
-    sizes = {"time": time, "batch": batch}
-    given: dict[str, Any] = {
-        name: jax.ShapeDtypeStruct(tuple(sizes.get(n, n) for n in one.shape), one.dtype)  # type: ignore[no-untyped-call, call-overload]
-        for name, one in model.inputs.items()
-    }
+    sizes: dict[Any, Any] = {"time": time, "batch": batch}
+
+    def array(one: Input) -> Any:
+        shape = tuple(sizes.get(n, n) for n in one.shape)
+        return jax.ShapeDtypeStruct(shape, one.dtype)  # type: ignore[no-untyped-call]
+
+    given: dict[str, Any] = {name: array(one) for name, one in model.inputs.items()}
     run = jax.jit(partial(model.run, model.params))
     made = sealed(jax_export.export(run, platforms=PLATFORMS)(**given))
 

@@ -5,7 +5,7 @@ the state of a language model, which is the carry of each layer, as ``to_onnx`` 
 ``c_0``, … before, which may be left out, and ``h_0_last``, ``c_0_last``, … after.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -116,8 +116,8 @@ def _table(write: Writer, model: Portable) -> None:
         coming = part("known", "after", lookback, lookback + horizon)
         future = write.node("Transpose", [coming], perm=[1, 0, 2])
         seen.append(shaped(future, "future", -1, horizon * s["known"]))
-    hidden = [write.constant(n, getattr(p, n)) for n in ("hidden", "hidden_bias")]
-    m = write.node("Relu", [_linear(write, beside(seen, 1), *hidden)])
+    hidden, bias = (write.constant(n, getattr(p, n)) for n in ("hidden", "hidden_bias"))
+    m = write.node("Relu", [_linear(write, beside(seen, 1), hidden, bias)])
     readout = write.constant("readout", p.readout.reshape(s["width"], -1))
     y = _linear(write, m, readout, write.constant("readout_bias", p.readout_bias.reshape(-1)))
     y = write.node("Transpose", [shaped(y, "y", -1, horizon, count)], perm=[1, 0, 2])
@@ -154,8 +154,8 @@ def _sequences(write: Writer, model: Portable) -> None:
     if s["pooled"]:
         features, axes = _pooled(write, model, lengths), ["batch"]
     write.declare("output", "scores", p.readout.dtype, [*axes, s["outputs"]])
-    readout = [write.constant(n, getattr(p, n)) for n in ("readout", "readout_bias")]
-    _linear(write, features, *readout, "scores")
+    readout, bias = (write.constant(n, getattr(p, n)) for n in ("readout", "readout_bias"))
+    _linear(write, features, readout, bias, "scores")
 
 
 def _pooled(write: Writer, model: Portable, lengths: str) -> str:

@@ -228,7 +228,9 @@ def _scale_of_table(schema: Any, model: ForecasterConfig) -> dict[str, Any]:
 
 def _json(values: np.ndarray) -> Any:
     """Lists, with None for NaN, which JSON does not know."""
-    return np.where(np.isfinite(values), values.astype(object), None).tolist()
+    plain = values.astype(object)
+    plain[~np.isfinite(values)] = None
+    return plain.tolist()
 
 
 def _sequences(trained: Trained, config: SequencesConfig) -> Portable:

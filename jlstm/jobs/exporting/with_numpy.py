@@ -34,14 +34,15 @@ def stack(weights: Any, hs: Any, state: Any = None, **options: Any) -> Any:
         outs = []
         for way in ("forward", "backward"):
             if f"{n}.{way}.w_ih" in weights:
-                own = [weights[f"{n}.{way}.{name}"] for name in ("w_ih", "w_hh", "b")]
-                size = own[1].shape[0]
+                w_ih, w_hh, b = (weights[f"{n}.{way}.{name}"] for name in ("w_ih", "w_hh", "b"))
+                size = w_hh.shape[0]
                 h = c = np.zeros((hs.shape[1], size), hs.dtype)
                 if state is not None:
                     h, c, state = np.split(state, [size, 2 * size], axis=1)
-                out, *both = lstm(*own, hs, h, c, reverse=way == "backward", **options)
+                back = way == "backward"
+                out, h, c = lstm(w_ih, w_hh, b, hs, h, c, reverse=back, **options)
                 outs.append(out)
-                after += both
+                after += [h, c]
         hs = np.concatenate(outs, axis=-1)
     return hs, np.concatenate(after, axis=1)
 
