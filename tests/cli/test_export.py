@@ -36,7 +36,8 @@ ROUNDING = 2e-6
 WALL = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(60))
 HOURS = [f"2020-01-{1 + n // 24:02d} {n % 24:02d}:00" for n in range(120)]
 LOADS = [
-    f"{hour},{who},{1000 * k + math.sin(n / 4) + n % 3:.3f},{20 + n % 4},{3 + n % 5},{k}"
+    f"{hour},{who},{1000 * k + math.sin(n / 4) + n % 3:.3f},{20 + 9 * k + n % 4},"
+    f"{3 + 5 * k + n % 5},{k}"
     for k, who in enumerate("ab")
     for n, hour in enumerate(HOURS)
 ]
@@ -60,10 +61,11 @@ CONFIGS = {
     "zoneout": TextConfig(**TINY, tokens="byte", zoneout=0.2, recurrent_dropout=0.1),
     "table": TableConfig(
         **HOURLY, target="load", lookback=9, patch=2, past="heat", known_future="price",
-        static="size", missing="fill",
+        static="size", missing="fill", quantiles=(0.1, 0.2, 0.5, 0.9),
     ),
     "bare": TableConfig(
-        **HOURLY, target=("heat", "load"), lookback=6, patch=3, layers=2, linear=False,
+        **HOURLY, target=("heat", "load"), past="price", lookback=6, patch=3, layers=2,
+        linear=False,
         calendar=False, quantiles=(0.5, 0.6, 0.9),
     ),
     "sequences": SequencesConfig(**LABELLED, label="kind", features=("x", "colour")),
@@ -116,6 +118,11 @@ def exports(runs, tmp_path_factory):
     return export
 
 
+def arrays(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
 def used(folder, elsewhere):
     """What the script prints, and the outputs of the model, in a process without jlstm."""
     blocker = elsewhere / "blocker"
@@ -137,7 +144,7 @@ def used(folder, elsewhere):
     assert (ran.returncode, ran.stderr) == (0, "")
     *printed, last = ran.stdout.splitlines()
     assert last == "without jlstm"
-    return printed, dict(np.load(elsewhere / "outputs.npz"))
+    return printed, arrays(elsewhere / "outputs.npz")
 
 
 def ours(run, example):
@@ -176,10 +183,10 @@ def test_the_script_computes_without_jlstm_what_jlstm_does(runs, exports, tmp_pa
     folder = exports(name, to)
     printed, outputs = used(folder, tmp_path)
     about = json.loads((folder / "model.json").read_text())
-    expected = ours(runs / name, dict(np.load(folder / "example.npz")))
+    expected = ours(runs / name, arrays(folder / "example.npz"))
     assert np.ptp(expected) > 0.1
     assert_close(outputs[about["output"]], expected)
-    assert_close(np.load(folder / "expected.npz")[about["output"]], expected)
+    assert_close(arrays(folder / "expected.npz")[about["output"]], expected)
     said, _, number = printed[-1].rpartition(" ")
     assert said == "Differs from what jlstm computed by"
     assert float(number) < ROUNDING * max(1, np.abs(expected).max())
@@ -189,28 +196,37 @@ def test_the_script_computes_without_jlstm_what_jlstm_does(runs, exports, tmp_pa
     assert max(map(len, lines)) <= 100
 
 
-def test_windows_of_a_table_are_in_its_units(exports):
-    example = np.load(exports("table", "safetensors") / "example.npz")
+@pytest.mark.parametrize("name", ["table", "bare"])
+def test_windows_of_a_table_are_in_its_units(exports, name):
+    folder = exports(name, "safetensors")
+    about = json.loads((folder / "model.json").read_text())
+    example = arrays(folder / "example.npz")
     rows = [line.split(",") for line in LOADS]
-    about = json.loads((exports("table", "safetensors") / "model.json").read_text())
     for window, number in enumerate(example["series"]):
-        series = example["known"][:, window, 0]
-        who = about["series"][number]["name"]
-        of = [row for row in rows if row[1] == who]
-        loads = np.array([float(row[2]) for row in of])
-        heats, prices = (np.array([float(row[n]) for row in of]) for n in (3, 4))
-        values = example["values"][:, window]
-        near = partial(np.allclose, atol=2e-3)  # of loads of 1000, in float32 when they are scaled
+        of = about["series"][number]
+        own = np.array([row[2:] for row in rows if row[1] == of["name"]], float)
+        table = dict(zip(("load", "heat", "price"), own.T[:3], strict=True))
+        given = [(of["target"], example["values"][:, window])]
+        given += [
+            (column, example[part][:, window, n])
+            for part in ("past", "known")
+            for n, column in enumerate(about["columns"][part])
+            if column in table
+        ]
+        assert len(given) == {"table": 3, "bare": 2}[name]
         assert any(
-            near(loads[n : n + 9], values)
-            and near(heats[n : n + 9], example["past"][:, window, 0])
-            and near(prices[n : n + 13], series)
-            for n in range(len(loads) - 12)
+            # To a rounding of float32, in which the windows were scaled.
+            all(np.allclose(table[of][n : n + len(v)], v, atol=2e-3, rtol=0) for of, v in given)
+            for n in range(len(own) - HOURLY["horizon"] - len(given[0][1]) + 1)
         )
+
+
+def test_the_columns_of_a_table_are_named_in_their_order(exports):
+    about = json.loads((exports("table", "safetensors") / "model.json").read_text())
     assert about["columns"]["past"] == ["heat", "1 where the target is known, else 0"]
     assert about["columns"]["known"] == ["price"]
     assert about["columns"]["about"][0] == "size"
-    assert about["quantiles"] == [0.1, 0.5, 0.9]
+    assert about["quantiles"] == [0.1, 0.2, 0.5, 0.9]
 
 
 def test_the_columns_of_sequences_are_named_in_their_order(exports):
@@ -218,7 +234,7 @@ def test_the_columns_of_sequences_are_named_in_their_order(exports):
     about = json.loads((folder / "model.json").read_text())
     assert about["columns"] == ["x", "colour is blue", "colour is red"]
     assert about["labels"] == ["a", "b"]
-    example = np.load(folder / "example.npz")
+    example = arrays(folder / "example.npz")
     first = example["xs"][: example["lengths"][0], 0]
     assert set(np.round(first[:, 0])) <= {50, 51, 52, 53, 54}
     assert set(np.round(first[:, 1:], 6).ravel()) <= {0, 1}
@@ -230,7 +246,7 @@ def test_the_columns_of_sequences_are_named_in_their_order(exports):
 def test_the_vocabulary_reads_the_example(exports, name, kind):
     folder = exports(name, "safetensors")
     about = json.loads((folder / "model.json").read_text())
-    tokens = np.load(folder / "example.npz")["tokens"][:, 0]
+    tokens = arrays(folder / "example.npz")["tokens"][:, 0]
     assert about["vocabulary"]["kind"] == kind
     known = about["vocabulary"]["tokens"]
     if kind == "byte":
@@ -245,7 +261,7 @@ def test_a_text_model_in_onnx_can_be_stepped(runs, exports, name):
     folder = exports(name, "onnx")
     ort = pytest.importorskip("onnxruntime")
     session = ort.InferenceSession(str(folder / "model.onnx"))
-    tokens = np.load(folder / "example.npz")["tokens"]
+    tokens = arrays(folder / "example.npz")["tokens"]
     tokens = np.concatenate([tokens, tokens[::-1]], axis=1)  # two streams
     names = [out.name for out in session.get_outputs()]
     state, scores = {}, []
@@ -263,7 +279,7 @@ def test_a_text_model_in_stablehlo_and_numpy_can_be_stepped(runs, exports):
     from jlstm.interop.stablehlo import from_stablehlo
 
     folder = exports("zoneout", "stablehlo")
-    example = dict(np.load(folder / "example.npz"))
+    example = arrays(folder / "example.npz")
     program = from_stablehlo(folder / "model.stablehlo")
     tokens, state = example["tokens"], example["state"]
     first = program.call(tokens=tokens[:10], state=state)
@@ -478,6 +494,24 @@ def test_what_was_cut_short_is_refused(tmp_path, weights):
     for path in [*tmp_path.iterdir()]:
         path.write_bytes(path.read_bytes()[:-100])
         mistake("import", path)
+
+
+def test_damaged_files_end_in_a_line(tmp_path, weights):
+    """Whatever bytes are changed: either it is noticed, or there is a stack to speak of."""
+    jlstm.save(tmp_path / "a.safetensors", weights, PLAIN)
+    write_state(tmp_path / "t.safetensors", to_torch(jlstm.Stack(sizes=4), other(4)))
+    (tmp_path / "m.onnx").write_bytes(to_onnx(PLAIN, weights).SerializeToString())
+    draw = np.random.default_rng(3)
+    for path in [*tmp_path.iterdir()]:
+        whole = np.frombuffer(path.read_bytes(), np.uint8)
+        for n in range(40):
+            harmed = whole.copy()
+            first = 600 if n % 2 else len(whole)  # the header has more to say
+            harmed[draw.integers(0, first, 3)] = draw.integers(0, 256, 3)
+            path.write_bytes(harmed.tobytes())
+            ended = command("import", path)
+            assert ended.status in (0, 2)
+            assert ended.err.count("\n") == (ended.status == 2)
 
 
 def test_the_weights_of_a_run_are_told_from_a_model(runs):
