@@ -86,6 +86,8 @@ def build_app() -> "App":
         ("use:predict", "predict", "Write forecasts, or labels."),
         ("use:sample", "sample", "Let a language model write."),
         ("use:runs", "runs", "List the runs and how each stands."),
+        ("exchange:export", "export", "Write a trained model for use without jlstm."),
+        ("exchange:look", "import", "Say what a file of weights could become, and how."),
         ("demo:demo", "demo", "Train a model on real data that is at hand, and judge it."),
         ("compare:compare", "compare", "Measure the hand-derived rules against autodiff."),
     ):
@@ -131,7 +133,7 @@ def _with_flags(message: str) -> str:
     options = {
         field.name for c in (TextConfig, TableConfig, SequencesConfig) for field in fields(c)
     }
-    options |= {"prompt", "length", "temperature", "top_k", "top_p"}
+    options |= {"to", "prompt", "length", "temperature", "top_k", "top_p"}
     if not options.issuperset(names):
         return message
     return ", ".join(f"--{name.replace('_', '-')}" for name in names) + colon + rest

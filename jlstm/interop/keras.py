@@ -7,6 +7,7 @@ first.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -257,28 +258,43 @@ def _activation(config: Mapping[str, Any], name: str) -> Activation:
 # Files
 
 
+def find_cells(path: str | os.PathLike[str]) -> list[tuple[str, ...]]:
+    """Where the cells of a ``.weights.h5`` file are, layer by layer, for ``from_keras(layers=…)``.
+
+    Raises:
+        MissingExtraError, OSError, ValueError: as for ``from_keras``.
+    """
+    with _opened(path) as (_, found):
+        return by_layer(found, "forward_layer", "backward_layer")
+
+
 def _of_file(
     path: str | os.PathLike[str], layers: Sequence[Name] | None, gates: Gates
 ) -> list[list[Direction]]:
     """The cells of a ``.weights.h5`` file."""
+    with _opened(path) as (size, found):
+        if layers is None:
+            names = by_layer(found, "forward_layer", "backward_layer")
+        else:
+            names = pairs_of(layers)
+        if not names:
+            raise ValueError("expected weights of LSTM layers, got none")
+        for name in (name for pair in names for name in pair):
+            if name not in found:
+                raise ValueError(f"layers: expected cells out of {listed(found)}, got {name!r}")
+        return [
+            [_direction(name, _read(found[name], size), gates) for name in pair] for pair in names
+        ]
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, list[Any]]]]:
+    """The size of a file, and the data sets of its cells, while it is open."""
     h5py = require("h5py", "interop")
     size = Path(path).stat().st_size
     try:
         with h5py.File(path, "r") as file:
-            found = dict(_cells(h5py, file, "", set()))
-            if layers is None:
-                names = by_layer(found, "forward_layer", "backward_layer")
-            else:
-                names = pairs_of(layers)
-            if not names:
-                raise ValueError("expected weights of LSTM layers, got none")
-            for name in (name for pair in names for name in pair):
-                if name not in found:
-                    raise ValueError(f"layers: expected cells out of {listed(found)}, got {name!r}")
-            return [
-                [_direction(name, _read(found[name], size), gates) for name in pair]
-                for pair in names
-            ]
+            yield size, dict(_cells(h5py, file, "", set()))
     except (ValueError, TypeError) as error:
         raise type(error)(f"{path}: {error}") from error
     except (OSError, RuntimeError, KeyError) as error:  # h5py's, of a file that is there

@@ -128,6 +128,11 @@ def to_stablehlo(
     if not baked:
         given["weights"] = {n: array(a.shape, a.dtype) for n, a in name_weights(params).items()}
     exported = export.export(jax.jit(run), platforms=tuple(platforms))(**given)
+    return sealed(exported, vjp_order)
+
+
+def sealed(exported: export.Exported, vjp_order: int = 0) -> bytes:
+    """A program as a file's content, with the seal at its end."""
     data = bytes(exported.serialize(vjp_order=vjp_order))
     return data + MAGIC + hashlib.sha256(data).digest()
 

@@ -62,7 +62,7 @@ def from_torch(
             that are missing, too many or of a shape that does not fit; a damaged file.
     """
     state: Mapping[Any, Any] = source if isinstance(source, Mapping) else read_state(source)
-    found = _prefixes(state)
+    found = find_prefixes(state)
     if prefix is None:
         known = [one for one, lstm in found.items() if lstm]
         if len(known) != 1:
@@ -216,7 +216,7 @@ def write_state(path: str | os.PathLike[str], state: Mapping[str, NDArray]) -> N
     write_tensors(path, state)
 
 
-def _prefixes(state: Mapping[Any, Any]) -> dict[str, bool]:
+def find_prefixes(state: Mapping[Any, Any]) -> dict[str, bool]:
     """What stands before the names of recurrent weights, and whether they look like an LSTM's."""
     found: dict[str, bool] = {}
     for name, value in state.items():

@@ -14,6 +14,8 @@ from jlstm.checks import check_choice, check_flag, check_number, check_size
 NotFinite = Literal["stop", "skip"]
 Implementation = Literal["xla"]
 Optimizer = Literal["adam", "sgd"]
+Target = Literal["onnx", "stablehlo", "safetensors", "torch"]
+"""What a trained model can be exported to."""
 
 MOST_LAYERS = 100
 """Each layer is compiled by itself: more would take hours before the first step."""

@@ -53,7 +53,10 @@ def test_help_names_every_command(run):
         status, out, err = run(*arguments)
         assert (status, err) == (0, "")
         assert "hand-derived" in out
-        for name in ("train", "resume", "evaluate", "predict", "sample", "runs", "demo", "compare"):
+        for name in (
+            "train", "resume", "evaluate", "predict", "sample", "runs", "export", "import", "demo",
+            "compare",
+        ):  # fmt: skip
             assert re.search(rf"\b{name}\b", out)
         assert max(map(len, out.splitlines())) <= 80
 
@@ -71,6 +74,8 @@ def test_help_names_every_command(run):
         ("predict", "RUN FILE --out"),
         ("sample", "--prompt --top-k --top-p --temperature --seed"),
         ("runs", "FOLDER"),
+        ("export", "RUN --to --out onnx stablehlo safetensors torch"),
+        ("import", "FILE"),
     ],
 )
 def test_every_command_has_help(run, command, options):

@@ -58,7 +58,7 @@ def to_onnx(stack: Stack, params: Sequence[LayerParams]) -> "ModelProto":
     onnx = require("onnx", "interop")
     layers = _apart(stack, params)
     graph = onnx.GraphProto(name="stack")
-    write = _Writer(onnx, graph)
+    write = Writer(onnx, graph)
     w_ih = layers[0][0].weights.w_ih
     write.declare("input", "xs", w_ih.dtype, ["time", "batch", w_ih.shape[0]])
     write.declare("output", "hs", w_ih.dtype, ["time", "batch", stack.output_size])
@@ -83,7 +83,7 @@ def add_lengths(graph: "GraphProto", xs: str, name: str = "lengths") -> str:
     Returns:
         The name of a tensor, ``[batch]``, for ``add_stack``.
     """
-    write = _Writer(require("onnx", "interop"), graph, f"{name}_")
+    write = Writer(require("onnx", "interop"), graph, f"{name}_")
     given = write.default(name, np.array([-1], np.int32), ["batch_or_1"])
     time = write.node("Cast", [write.size(xs, 0)], to=write.number(np.int32))
     missing = write.node("Less", [given, write.constant("zero", np.zeros(1, np.int32))])
@@ -123,7 +123,7 @@ def add_stack(
         terms_of(n, layer, params[n].start, stack.reverse, carries)
         for n, layer in enumerate(_apart(stack, params))
     ]
-    write = _Writer(require("onnx", "interop"), graph, prefix)
+    write = Writer(require("onnx", "interop"), graph, prefix)
     per_batch = empty = ""
     if carries or stack.learned_carry:
         one = write.constant("one", np.ones(1, np.int64))
@@ -178,7 +178,7 @@ def _apart(stack: Stack, params: Sequence[LayerParams]) -> list[list[Direction]]
 
 
 def _carry_before(
-    write: "_Writer", n: int, layer: Terms, carries: bool, per_batch: str
+    write: "Writer", n: int, layer: Terms, carries: bool, per_batch: str
 ) -> tuple[str, str]:
     """The names of h and c before the first step, ``[d, batch, ·]``; "" where they are 0."""
     if not carries and layer.start is None:
@@ -199,7 +199,7 @@ def _carry_before(
 
 
 def _layer(
-    write: "_Writer", n: int, layer: Terms, x: str, lengths: str | None, before: tuple[str, str]
+    write: "Writer", n: int, layer: Terms, x: str, lengths: str | None, before: tuple[str, str]
 ) -> tuple[str, tuple[str, str]]:
     """What a layer gives, ``[time, batch, d · output]``, and its carry after the last step."""
     directions, _, output = layer.R.shape
@@ -229,7 +229,7 @@ def _layer(
 
 
 def _carry_after(
-    write: "_Writer",
+    write: "Writer",
     n: int,
     layer: Terms,
     before: tuple[str, str],
@@ -248,7 +248,7 @@ def _carry_after(
             write.node("Identity", [new], [named])
 
 
-def _weights(write: "_Writer", name: str, w: NDArray, coupled: bool) -> str:
+def _weights(write: "Writer", name: str, w: NDArray, coupled: bool) -> str:
     """W or R; of a coupled cell, with zeros for f, which take no place in the file."""
     if not coupled:
         return write.constant(name, w)
@@ -270,7 +270,7 @@ def _weights(write: "_Writer", name: str, w: NDArray, coupled: bool) -> str:
 
 
 @dataclass(frozen=True)
-class _Writer:
+class Writer:
     """Adds to a graph, and returns the name of the tensor that was added."""
 
     onnx: Any
@@ -288,6 +288,7 @@ class _Writer:
         getattr(self.graph, field).append(info)
 
     def constant(self, name: str, value: NDArray, prefix: str | None = None) -> str:
+        """Numbers that are the same in every run."""
         name = (self.prefix if prefix is None else prefix) + name
         self.graph.initializer.append(self.onnx.numpy_helper.from_array(value, name))
         return name
