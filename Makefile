@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installations must not write into one environment at a time
-.PHONY: help demo test test-slow test-pure test-newest sanitize lint bench lock clean
+.PHONY: help demo test test-slow test-pure test-newest test-torch sanitize lint bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,21 @@ test-newest: ## run the tests of all that uses JAX on the newest Python at hand,
 	$(NEWEST)/bin/python $(PYTEST) -m "not slow" tests/test_[!bhnr]*.py tests/test_native.py \
 		tests/models tests/train tests/jobs tests/cli tests/data tests/metrics
 
+# PyTorch is as large as all else together, so it has an environment of its own, with JAX as locked.
+TORCH ?= torch==2.13.0
+TORCH_VENV := .venv-torch
+test-torch: $(TORCH_VENV)/.made ## run the tests of what goes to and from PyTorch with PyTorch
+	JLSTM_NATIVE=0 $(TORCH_VENV)/bin/python -m pytest -q tests/interop/test_torch.py \
+		tests/test_golden.py::test_torch_still_gives_the_golden_values
+
+$(TORCH_VENV)/.made: pyproject.toml requirements/dev.lock
+	$(PYTHON) -m venv --clear $(TORCH_VENV)
+	@echo "Installing PyTorch into $(TORCH_VENV); the first time takes a minute or more."
+	@$(TORCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
+	@JLSTM_NATIVE=0 $(TORCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint requirements/dev.lock --editable . safetensors hypothesis packaging pytest
+	@touch $@
+
 sanitize: $(VENV)/.dev ## run the native kernel's own test, optimised and with sanitizers (needs a C++ compiler)
 	$(BIN)/python -m tests.cpp.sanitize
 
@@ -74,7 +89,7 @@ lock: ## pin the dependencies anew (needs uv)
 		--output-file requirements/bench.lock pyproject.toml
 
 clean: ## remove the environment, the caches and what was built
-	rm -rf $(VENV) $(NEWEST) $(LIBRARY)* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) $(TORCH_VENV) $(LIBRARY)* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find jlstm tests notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # An environment is whole only while .made stands: an installation takes it away first and puts

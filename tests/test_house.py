@@ -266,11 +266,3 @@ def test_the_locks_hold_what_the_project_asks_for():
 def test_the_locks_stay_small(file):
     # The tests run on the CPU, and PyTorch, the largest of the peers, is installed by hand.
     assert not [n for n in locked(file) if re.match(r"torch|tensorflow|nvidia|cuda|jax-cuda", n)]
-
-
-def test_peers_belong_to_the_benchmarks():
-    def named(extra):
-        return {canonicalize_name(Requirement(r).name) for r in EXTRAS[extra]} - {"jlstm"}
-
-    # Keras is both: timed there, and a witness of the tests.
-    assert not (named("bench") - named("oracles")) & locked("dev.lock").keys()

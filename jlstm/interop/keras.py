@@ -244,7 +244,7 @@ def _of_cell(place: str, cell: Any, gates: Gates | None) -> Direction:
         config = cell.get_config()
         gate, other = (_activation(config, n) for n in ("recurrent_activation", "activation"))
         gates = Variant(gate=gate, candidate=other, output=other)
-    return _direction(place, [np.asarray(w) for w in own], gates)
+    return _direction(place, [w.value for w in own], gates)
 
 
 def _activation(config: Mapping[str, Any], name: str) -> Activation:
