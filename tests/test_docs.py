@@ -1,0 +1,97 @@
+"""The pages of docs: their examples run as they stand, and what they lead to is there."""
+
+import ast
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from pasted import blocks, run_as_pasted
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+MIGRATION = [page for page in PAGES if page.stem.startswith("from_")]
+# Other people's packages, without which a page cannot run.
+OTHERS = {"equinox", "flax", "haiku", "keras", "onnx", "onnxruntime", "torch"}
+# Keras's variables, on their way into NumPy's arrays, know only how NumPy 1 asked for them.
+IGNORED = ["__array__ implementation"]
+
+of_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+
+def packages(source: str) -> set[str]:
+    """The packages that a source imports."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page in MIGRATION else [])
+        for page in PAGES
+    ],
+)
+def test_the_page_runs_as_pasted(page, tmp_path):
+    examples = blocks(page, "python")
+    assert examples
+    missing = [n for n in sorted(OTHERS & packages("\n".join(examples))) if find_spec(n) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} is not installed")
+    printed = run_as_pasted(examples, tmp_path, IGNORED)
+    # What a comment behind a print promises.
+    assert printed == re.findall(r"print\(.*\)  # (.*)$", "\n".join(examples), re.MULTILINE)
+
+
+@of_each_page
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+@of_each_page
+def test_the_readme_has_the_page_in_its_index(page):
+    _, index = (ROOT / "README.md").read_text("utf-8").split("\n## Pages\n")
+    assert f"](docs/{page.name})" in index.partition("\n## ")[0]
+
+
+def test_the_migration_pages_are_alike():
+    assert {page.stem for page in MIGRATION} == {
+        f"from_{name}" for name in ("equinox", "flax", "haiku", "keras", "pytorch")
+    }
+    parts = ["Theirs", "Ours, with the same weights", "What differs", "Do the numbers agree?"]
+    for page in MIGRATION:
+        text = page.read_text("utf-8")
+        headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+        assert headings == [*parts, "The way back"], page.name
+        # What differs, and the order in which it is said; Keras and Flax have more of it.
+        rows = re.findall(r"^\| ([a-z][^|]*) \|", text, re.MULTILINE)
+        assert [row for row in rows if row in DIFFERENCES] == list(DIFFERENCES), page.name
+
+
+DIFFERENCES = (
+    "axes",
+    "weights",
+    "bias",
+    "carry",
+    "lengths",
+    "length 0",
+    "padding",
+    "resets inside a sequence",
+    "dropout",
+    "fresh weights",
+    "fresh bias of f",
+)
+
+
+def test_ten_lines_are_about_ten():
+    for page in MIGRATION:
+        theirs, ours, *_ = blocks(page, "python")
+        for block in (theirs, ours):
+            lines = [line for line in block.splitlines() if line.strip()]
+            assert len(lines) <= 18, page.name
