@@ -307,6 +307,28 @@ def test_arrays_that_are_not_those_of_the_stack_are_refused(tmp_path, content, c
         jlstm.load(tmp_path / "m")
 
 
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"0.start.1.c": np.zeros(4, np.float32)}, r"params\[0\].start\[1\].c: expected float32"),
+        ({"0.start.0.h": np.zeros((1, 3), np.float32)}, r"start\[0\].h: expected .* shape \(3,\)"),
+        ({"1.start.0.c": np.zeros(4)}, r"params\[1\].start\[0\].c: expected float32"),
+        ({"1.start.0.c": None}, r"params\[1\].start\[0\].c: expected float32"),
+        ({"1.start.2.c": np.zeros(4, np.float32)}, "expected only the arrays of its stack"),
+    ],
+)
+def test_learned_carries_that_do_not_fit_are_refused(tmp_path, change, match):
+    stack = STACKS["both_directions"]
+    jlstm.save(tmp_path / "m", drawn(stack), stack)
+
+    def arrays(known: Any) -> Any:
+        return {name: a for name, a in (known | change).items() if a is not None}
+
+    (tmp_path / "m").write_bytes(changed((tmp_path / "m").read_bytes(), arrays=arrays))
+    with pytest.raises(ValueError, match=match):
+        jlstm.load(tmp_path / "m")
+
+
 def test_float64_is_not_cut_short_in_silence(tmp_path):
     jlstm.save(tmp_path / "m", drawn(STACKS["plain"], jnp.float64), STACKS["plain"])
     with jax.enable_x64(False), pytest.raises(ValueError, match="expected jax_enable_x64=True"):

@@ -288,8 +288,10 @@ def _of_file(
 def _cells(h5py: Any, group: Any, path: str, seen: set[Any]) -> Iterator[tuple[str, list[Any]]]:
     """The data sets of all cells in a file, which is followed nowhere else and in no circle."""
     here = h5py.h5o.get_info(group.id).addr
-    if here in seen or path.count("/") > DEEPEST:
-        raise ValueError(f"{path}: expected groups in a tree, got a circle or one too deep")
+    if here in seen:
+        raise ValueError(f"{path}: expected a tree of groups, got a circle")
+    if path.count("/") > DEEPEST:
+        raise ValueError(f"{path}: expected groups at most {DEEPEST} deep, got a deeper one")
     seen.add(here)
     for name in group:
         place = f"{path}/{name}" if path else name

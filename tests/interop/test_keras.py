@@ -334,6 +334,11 @@ def external(file: Any) -> None:
     file["layers/lstm_1"] = h5py.ExternalLink("/etc/passwd", "/")
 
 
+def soft_set(file: Any) -> None:
+    del file[f"{CELL}/1"]
+    file[f"{CELL}/1"] = h5py.ExternalLink("/etc/passwd", "/x")
+
+
 def elsewhere(file: Any) -> None:
     del file[f"{CELL}/2"]
     file.create_dataset(f"{CELL}/2", (16,), "f8", external=[("/etc/passwd", 0, 128)])
@@ -346,25 +351,31 @@ def virtual(file: Any) -> None:
     file.create_virtual_dataset(f"{CELL}/2", layout)
 
 
+NUMBERS = r"/vars/\d: expected floating-point numbers in a file of \d+ bytes, got "
 HOSTILE = {
-    "huge": replaced("0", shape=(2**40, 16), dtype="f8", chunks=(2**10, 16)),
-    "integers": replaced("2", data=np.zeros(16, int)),
-    "text": replaced("2", data=np.array([b"x"] * 16)),
-    "compressed": replaced("0", shape=(2**30, 16), dtype="f4", chunks=(2**10, 16), compression=9),
-    "circle": circle,
-    "deep": deep,
-    "soft": soft,
-    "external": external,
-    "elsewhere": elsewhere,
-    "virtual": virtual,
+    "huge": (replaced("0", shape=(2**40, 16), dtype="f8", chunks=(2**10, 16)), NUMBERS),
+    "integers": (replaced("2", data=np.zeros(16, int)), NUMBERS),
+    "text": (replaced("2", data=np.array([b"x"] * 16)), NUMBERS),
+    "compressed": (
+        replaced("0", shape=(2**30, 16), dtype="f4", chunks=(2**10, 16), compression=9),
+        NUMBERS,
+    ),
+    "elsewhere": (elsewhere, NUMBERS),
+    "virtual": (virtual, NUMBERS),
+    "circle": (circle, "expected a tree of groups, got a circle"),
+    "deep": (deep, "expected groups at most 32 deep"),
+    "soft": (soft, "layers/lstm_1: expected weights in the file, got a link"),
+    "external": (external, "layers/lstm_1: expected weights in the file, got a link"),
+    "soft_set": (soft_set, "expected weights of LSTM layers, got none"),
 }
 
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_files_are_refused(tmp_path: Path, case: str) -> None:
     path = tmp_path / "m.weights.h5"
-    write(path, Stack(sizes=4), HOSTILE[case])
-    with pytest.raises(ValueError, match=r"m\.weights\.h5: .*expected"):
+    change, match = HOSTILE[case]
+    write(path, Stack(sizes=4), change)
+    with pytest.raises(ValueError, match=r"m\.weights\.h5: .*" + match):
         from_keras(path)
 
 
