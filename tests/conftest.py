@@ -64,7 +64,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 # The tests of the library's core: what a user calls in a program of their own.
 CORE = {
     "activations", "devices", "equations", "golden", "kernels", "layers", "local", "sequence",
-    "slstm", "variants",
+    "slstm", "streaming", "variants",
 }  # fmt: skip
 
 

@@ -40,7 +40,10 @@ def packages(source: str) -> set[str]:
 def test_the_page_runs_as_pasted(page, tmp_path):
     examples = blocks(page, "python")
     assert examples
-    missing = [n for n in sorted(OTHERS & packages("\n".join(examples))) if find_spec(n) is None]
+    wanted = OTHERS & packages("\n".join(examples))
+    if any("interop.stablehlo" in example for example in examples):
+        wanted.add("flatbuffers")  # which JAX writes programs with
+    missing = [name for name in sorted(wanted) if find_spec(name) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed")
     printed = run_as_pasted(examples, tmp_path, IGNORED)
