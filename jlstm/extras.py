@@ -1,12 +1,31 @@
 """Packages that may be missing, and files of jlstm that are imported when they are asked for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
 
 class MissingExtraError(ImportError):
-    """A package of one of jlstm's extras is not installed; the message says how to get it."""
+    """A package that is no dependency is not installed; the message says how to get it."""
+
+
+@contextmanager
+def needs(module: str, package: str) -> Iterator[None]:
+    """What is imported within comes from a framework that a user of the file has anyway.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != module:  # it is there, and broken: that is another story
+            raise
+        raise MissingExtraError(
+            f"{module} is not installed; it comes with: pip install {package}", name=module
+        ) from None
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -1,0 +1,60 @@
+"""Equinox's ``eqx.nn.LSTMCell`` over a sequence, with the forward and backward of ``jlstm``.
+
+::
+
+    from jlstm.modules.equinox import scan
+
+    (h, c), hs = scan(self.cell, (h, c), xs)         # was: jax.lax.scan(body, (h, c), xs)
+"""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from jlstm.extras import needs
+from jlstm.sequence import lstm
+from jlstm.types import Carry, LSTMParams
+
+with needs("equinox", package="equinox"):
+    import equinox as eqx
+
+State = tuple[Float[Array, "*batch hidden"], Float[Array, "*batch hidden"]]
+"""h and c, in this order."""
+
+
+def scan(
+    cell: eqx.nn.LSTMCell,
+    init: State | None,
+    xs: Float[Array, "time *batch input"],
+    **options: Any,
+) -> tuple[State, Float[Array, "time *batch hidden"]]:
+    """The cell over a sequence: ``jax.lax.scan`` of it, which gives h at every step.
+
+    It is ``lax.scan(body, init, xs)`` with ``body(state, x) = (cell(x, state), its h)``. A batch is
+    faster at hand, after time, than put around by ``vmap``. For xs without one ``derivative`` is
+    ``"jvp"`` if not said otherwise: it stays a single product for all sequences of a ``vmap``,
+    where that of ``"vjp"`` is one for each.
+
+    Args:
+        cell: the cell, part of the model as it was: its leaves, their order and every file of
+            ``eqx.tree_serialise_leaves`` stay.
+        init: h and c before the first step, ``[*batch, hidden]``; None for zeros.
+        xs: the inputs.
+        options: of ``jlstm.lstm``: ``reverse``, ``lengths``, ``resets``, ``residuals`` …
+
+    Returns:
+        h and c after the last step, and h of all steps.
+
+    Raises:
+        TypeError: another cell; and as ``jlstm.lstm``.
+        ValueError: as ``jlstm.lstm``.
+    """
+    if type(cell) is not eqx.nn.LSTMCell:
+        raise TypeError(f"cell: expected eqx.nn.LSTMCell, got {type(cell).__name__}")
+    leaves = LSTMParams(cell.weight_ih.T, cell.weight_hh.T, cell.bias)
+    params = jax.tree.map(lambda w: w.reshape(*w.shape[:-1], 4, cell.hidden_size), leaves)
+    if xs.ndim == 2:
+        options = {"derivative": "jvp", **options}
+    carry, hs = lstm(params, None if init is None else Carry(*init), xs, **options)
+    return (carry.h, carry.c), hs
