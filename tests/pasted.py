@@ -13,9 +13,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(fenced, page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run_as_pasted(
-    examples: Sequence[str], folder: Path, ignored: Sequence[str] = ()
-) -> list[str]:
+def run_as_pasted(examples: Sequence[str], folder: Path, ignored: Sequence[str] = ()) -> list[str]:
     """Run Python in a folder; the lines that it printed. All but these warnings are errors."""
     filters = ["error", *(f"ignore:{message}" for message in ignored)]
     result = subprocess.run(
