@@ -5,6 +5,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from pasted import blocks, run_as_pasted
 
@@ -99,3 +101,49 @@ def test_ten_lines_are_about_ten():
         for block in (theirs, ours):
             lines = [line for line in block.splitlines() if line.strip()]
             assert len(lines) <= 18, page.name
+
+
+# What the tables say that others do with padding, and with a sequence of no steps
+
+
+XS = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+LENGTHS = np.array([4, 2, 0])
+
+
+def test_flax_goes_on_at_padding_and_takes_the_last_carry_of_all_at_length_0():
+    nn = pytest.importorskip("flax.linen")
+    layer = nn.RNN(nn.OptimizedLSTMCell(2), return_carry=True)
+    variables = layer.init(jax.random.key(0), XS)
+    (_, whole), every = layer.apply(variables, XS)
+    (_, h), hs = layer.apply(variables, XS, seq_lengths=LENGTHS)
+    np.testing.assert_array_equal(hs, every)
+    np.testing.assert_array_equal(h[2], whole[2])
+    np.testing.assert_array_equal(h[1], every[1, 1])
+
+
+@pytest.mark.filterwarnings(f"ignore:{IGNORED[0]}:DeprecationWarning")
+def test_keras_repeats_the_last_output(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    start = np.full((2, 3, 2), 0.5, "float32")
+    given = {"mask": np.arange(4) < LENGTHS[:, None], "initial_state": [*start]}
+    layer = keras.layers.LSTM(2, return_sequences=True, return_state=True)
+    hs, h, c = map(np.asarray, layer(XS, **given))
+    np.testing.assert_array_equal(hs[1, 2:], hs[1, [1, 1]])
+    np.testing.assert_array_equal(hs[2], np.full((4, 2), 0.5))
+    np.testing.assert_array_equal((h[2], c[2]), start[:, 2])
+    both = keras.layers.Bidirectional(keras.layers.LSTM(2, return_sequences=True))
+    assert not np.asarray(both(XS, mask=given["mask"]))[1, 2:].any()
+
+
+def test_torch_refuses_length_0_and_gives_0_at_padding():
+    torch = pytest.importorskip("torch")
+    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+    xs = torch.from_numpy(XS.swapaxes(0, 1).copy())
+    with pytest.raises(RuntimeError, match="greater than 0"):
+        pack_padded_sequence(xs, torch.from_numpy(LENGTHS))
+    packed = pack_padded_sequence(xs[:, :2], torch.from_numpy(LENGTHS[:2]))
+    hs, _ = pad_packed_sequence(torch.nn.LSTM(5, 2)(packed)[0])
+    assert hs[1, 1].any()
+    assert not hs[2:, 1].any()
