@@ -23,17 +23,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from jlstm.gates import Columns, State, Values, extras_of
+from jlstm.gates import Columns, State
 from jlstm.kernels import XLA, Kernel, check_refusal, choose, on_platform
 from jlstm.linear import (
-    Weights,
     along,
     batch_sharding,
-    outer,
     product,
     recurrent,
-    recurrent_outer,
-    total,
     transposed,
 )
 from jlstm.local import local_of
@@ -41,7 +37,6 @@ from jlstm.plan import Plan, Tuning
 from jlstm.walk import (
     Constants,
     Steps,
-    Walk,
     h_part,
     in_chunks,
     masked,
@@ -117,14 +112,14 @@ def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[State, Array]) -> tup
             firsts = starts(carry, kept["carries"], tuning.chunk, reverse=reverse)
         else:
             firsts = kept.pop("first")
-        w_t, u_t = constants.weights.w_ih.T, transposed(constants.weights.w_hh)
+        transposes = constants.weights.w_ih.T, transposed(constants.weights.w_hh)
 
         def walk(sums: Any, data: Any) -> tuple[Any, Array]:
             d_weights, d = sums
             (steps, kept, dhs), first = data
-            known = policy.recall(plan.walk, kernel.forward, constants, first, steps, kept)
-            left, d = kernel.backward(plan.walk, constants, u_t, known, steps, d, dhs)
-            more, dxs = gradients(plan.walk, tuning, constants, w_t, known, steps, left)
+            after, saved = policy.recall(plan.walk, kernel.forward, constants, first, steps, kept)
+            known = first, after, saved
+            d, more, dxs = kernel.backward(plan.walk, constants, transposes, known, steps, d, dhs)
             return (jax.tree.map(jnp.add, d_weights, more), d), dxs
 
         sums = zeros_like(constants.weights), (d_carry, zeros_like(constants.reset_to))
@@ -138,30 +133,6 @@ def _vjp_bwd(plan: Plan, residuals: Any, cotangents: tuple[State, Array]) -> tup
 
 
 vjp.defvjp(_vjp_fwd, _vjp_bwd)
-
-
-def gradients(
-    walk: Walk,
-    tuning: Tuning,
-    constants: Constants,
-    w_t: Array,
-    known: Values,
-    steps: Steps,
-    left: Any,
-) -> tuple[Weights, Array]:
-    """The cotangents of the weights and of xs, from what the walk left: all steps at once."""
-    weights, dtype = constants.weights, walk.dtype
-    dx_part, dh_part, d_own = local_of(walk.gates).gradient(known, left)
-    xs, hs = steps.xs, masked(constants, known.before.h)
-    if extras_of(walk.gates).summed and weights.w_hh.ndim == 2:
-        # Both parts have the same cotangent: [x, h']ᵀ·dz is one product instead of two.
-        both = outer(jnp.concatenate([xs, hs], axis=-1), dx_part, dtype, copy=tuning.copies)
-        dw_ih, dw_hh = jnp.split(both, [xs.shape[-1]])
-    else:
-        dw_ih = outer(xs, dx_part, dtype, copy=tuning.copies)
-        dw_hh = recurrent_outer(hs, dh_part, weights.w_hh, dtype, copy=tuning.copies)
-    db = None if weights.b is None else total(dx_part)
-    return Weights(dw_ih, dw_hh, db, d_own), product(dx_part, w_t, dtype)
 
 
 # "jvp": the derivative of a forward walk. A rule for one chunk.

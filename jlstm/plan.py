@@ -5,8 +5,8 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from jlstm.gates import State, Values
-from jlstm.walk import Constants, Steps, Walk, values
+from jlstm.gates import State
+from jlstm.walk import Constants, Steps, Walk
 
 Residuals = Literal["gates", "carry", "chunks"]
 
@@ -39,12 +39,15 @@ class Policy(NamedTuple):
 
     def recall(
         self, walk: Walk, again: Any, constants: Constants, first: State, steps: Steps, kept: Any
-    ) -> Values:
-        """All that is known of the steps of a chunk; ``again`` is the walk forward."""
-        after, saved = kept.get("carries"), kept.get("gates")
-        if after is None:
+    ) -> tuple[State, Any]:
+        """The carries after each step of a chunk, and what was saved, or None.
+
+        ``again`` is the walk forward.
+        """
+        if not self.kept:
             _, after, saved = again(walk, constants, first, steps, keep="gates")
-        return values(walk, constants, steps, first, after, saved)
+            return after, saved
+        return kept["carries"], kept.get("gates")
 
 
 POLICIES: Mapping[str, Policy] = {
@@ -72,12 +75,12 @@ class Tuning(NamedTuple):
 class Kernel(NamedTuple):
     """One way to walk through a chunk; the signatures are those of ``jlstm.kernels.xla``.
 
-    It finds all carries from x and the first carry, computing x·W itself, and the cotangents of all
-    steps from those of all h. What it saves is what ``Local.forward`` saves. Products over time,
-    residual policies and rules of differentiation stay with the engine. ``forward`` and
-    ``backward`` need no derivative of their own: where JAX asks for one (for second derivatives),
-    the engine takes that of the scan; and it takes the scan for symbolic sizes and for arrays that
-    are cut over devices.
+    Forward it finds all carries from x and the first carry, computing x·W itself; backward, from
+    the cotangents of all h, those of the first carry, of the weights and of x. What it saves is
+    what ``Local.forward`` saves. Residual policies and rules of differentiation stay with the
+    engine. ``forward`` and ``backward`` need no derivative of their own: where JAX asks for one
+    (for second derivatives), the engine takes that of the scan; and it takes the scan for symbolic
+    sizes and for arrays that are cut over devices.
     """
 
     name: str

@@ -18,6 +18,7 @@ from jlstm.kernels import native
 from tests.benchmarks import (
     contestants,
     harness,
+    modules,
     precision,
     programs,
     report,
@@ -318,13 +319,44 @@ def test_variants_are_walked_by_the_scan(gates, monkeypatch):
     assert asked[0].items() >= {"implementation": "xla", "derivative": "vjp"}.items()
 
 
-def test_who_computes_something_else_is_left_out():
-    def other(shape):
-        layer = ours(shape)
-        return layer._replace(
-            load=lambda p: p._replace(b=p.b[::-1]), unload=lambda d: d._replace(b=d.b[::-1])
-        )
+def other(shape):
+    """Not what the others compute."""
+    layer = ours(shape)
+    return layer._replace(
+        load=lambda p: p._replace(b=p.b[::-1]), unload=lambda d: d._replace(b=d.b[::-1])
+    )
 
+
+def test_a_replacement_is_timed_beside_what_it_replaces(monkeypatch):
+    pairs = {"jax": (contestants.plain_scan, ours), "no_such_package": (ours, ours)}
+    monkeypatch.setattr(modules, "REPLACEMENTS", pairs)
+    monkeypatch.setattr(modules, "PACKAGES", {name: name for name in pairs})
+    points = modules.measure([TINY], 1e-3)
+    (point,) = points
+    assert [(row.kind, row.name) for row in point.rows] == [("gradient", "jax"), ("forward", "jax")]
+    console = Console(file=io.StringIO(), width=120)
+    report.show_modules(points, console)
+    told = " ".join(console.file.getvalue().split())
+    assert "(6,4,3,5) gradient jax" in told
+    assert "not installed: no_such_package" in told
+    (said,) = report.Report(None, 1.0, 0, (), modules=points).to_dict()["modules"]
+    assert said["shape"]["time"] == 6
+    assert said["rows"][0]["times_as_fast"] == pytest.approx(modules.gain(point.rows[0]))
+
+
+def test_a_replacement_that_computes_something_else_is_an_error(monkeypatch):
+    monkeypatch.setattr(modules, "REPLACEMENTS", {"jax": (ours, other)})
+    monkeypatch.setattr(modules, "PACKAGES", {"jax": "jax"})
+    with pytest.raises(RuntimeError, match=r"modules \(6,4,3,5\): jax, gradient: other numbers"):
+        modules.measure([TINY], 1e-3)
+
+
+def test_a_gain_is_theirs_over_ours():
+    row = modules.Row("forward", "jax", Timing(3.0, 3.0, 3.0), Timing(2.0, 2.0, 2.0))
+    assert modules.gain(row) == 1.5
+
+
+def test_who_computes_something_else_is_left_out():
     one = harness.run_case([OURS[0], Contestant("other", "jax", other)], TINY, "forward", 1e-3)
     assert [r.name for r in one.results] == ["jlstm"]
     assert one.left_out["other"].startswith("other numbers than ours")
@@ -637,6 +669,7 @@ def test_the_help_describes_what_can_be_asked_for(capsys):
         "--precision",
         "--variants",
         "--streaming",
+        "--modules",
         "--json",
     ):
         assert flag in told

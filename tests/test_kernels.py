@@ -28,9 +28,10 @@ from jlstm import SLSTM, Carry, Stack, init_stack, kernels, stack
 from jlstm.equations import PLAIN, Activated
 from jlstm.kernels import XLA, Kernel, choose, native
 from jlstm.kernels.native import NATIVE
+from jlstm.kernels.xla import gradients, walk_back
 from jlstm.linear import flatten
 from jlstm.plan import POLICIES, Plan
-from jlstm.walk import Constants, Steps, Walk
+from jlstm.walk import Constants, Steps, Walk, values
 
 # float64 rounds at 1.1e-16; a gradient here is a sum of some tens of terms through seven steps.
 ROUNDING = 1e-12
@@ -123,14 +124,16 @@ def walk_backward(reverse, u_t, saved, before, after, valid, keep, d, dhs):
     return dz, (Carry(dh, dc), Carry(dh_reset, dc_reset))
 
 
-def numpy_backward(tuning, walk, constants, u_t, values, steps, d, dhs):
-    *lead, hidden = dhs.shape
-    return jax.pure_callback(
+def numpy_backward(tuning, walk, constants, transposes, known, steps, d, dhs):
+    (w_t, u_t), (*lead, hidden) = transposes, dhs.shape
+    at = values(walk, constants, steps, *known)
+    dz, d = jax.pure_callback(
         partial(walk_backward, walk.reverse),
         (jax.ShapeDtypeStruct((*lead, 4 * hidden), dhs.dtype), d),
-        *(u_t, values.saved, values.before, values.after, steps.valid, steps.keep, d, dhs),
+        *(u_t, at.saved, at.before, at.after, steps.valid, steps.keep, d, dhs),
         vmap_method="sequential",
     )
+    return d, *gradients(walk, tuning, constants, w_t, at, steps, dz)
 
 
 def numpy_refuses(plan: Plan) -> str | None:
@@ -160,23 +163,25 @@ def loop_forward(tuning, walk, constants, carry, steps, *, keep):
     return carry, after, saved
 
 
-def loop_backward(tuning, walk, constants, u_t, values, steps, d, dhs):
+def loop_backward(tuning, walk, constants, transposes, known, steps, d, dhs):
     CALLS["traced"] += 1
     time, outs = dhs.shape[0], {}
+    at = values(walk, constants, steps, *known)
     for t in range(time)[:: 1 if walk.reverse else -1]:
 
         def cut(a, t=t):
             return a[t : t + 1]
 
-        one = values._replace(
+        one = at._replace(
             **{
-                name: jax.tree.map(cut, getattr(values, name))
+                name: jax.tree.map(cut, getattr(at, name))
                 for name in ("saved", "before", "after", "noise")
             }
         )
         given = one, Steps(*jax.tree.map(cut, tuple(steps))), d, cut(dhs)
-        outs[t], d = XLA.backward(tuning, walk, constants, u_t, *given)
-    return jax.tree.map(lambda *a: jnp.concatenate(a), *(outs[t] for t in range(time))), d
+        outs[t], d = walk_back(tuning, walk, constants, transposes[1], *given)
+    left = jax.tree.map(lambda *a: jnp.concatenate(a), *(outs[t] for t in range(time)))
+    return d, *gradients(walk, tuning, constants, transposes[0], at, steps, left)
 
 
 LOOP = Kernel("loop", lambda plan: None, XLA.tune, loop_forward, loop_backward)

@@ -20,12 +20,11 @@ import numpy as np
 from jaxtyping import Array
 
 from jlstm.equations import PLAIN, Activated
-from jlstm.gates import Values
 from jlstm.kernels.xla import choose_chunk
-from jlstm.linear import Matrix
+from jlstm.linear import Matrix, Weights
 from jlstm.plan import Keep, Kernel, Plan, Tuning
 from jlstm.types import Carry
-from jlstm.walk import Constants, Steps, Walk, x_part
+from jlstm.walk import Constants, Steps, Walk, values, x_part, zeros_like
 
 LIBRARY = Path(__file__).with_name("libnative.so")
 
@@ -104,13 +103,15 @@ def refuses(plan: Plan) -> str | None:
 def tune(plan: Plan) -> Tuning:
     """The choices for one shape."""
     time, batch, inputs, hidden = plan.shape
-    borders = not plan.policy.kept
-    chunk = choose_chunk(time, batch, inputs, hidden, borders)
+    chunk = ahead = choose_chunk(time, batch, inputs, hidden, not plan.policy.kept)
     # A step reads all of W and U. As long as they fit into the cache of a core, x·W at every step
     # costs less than writing it down for all steps.
     inside = plan.columns * (inputs + hidden) <= 2**19
-    whole = inside and not (borders and plan.gradient)
-    return Tuning(chunk, stepwise=inside, copies=True, ahead=max(1, time) if whole else None)
+    if inside and (plan.policy.kept or not plan.gradient):
+        ahead = max(1, time)
+    if "gates" in plan.policy.kept:  # backward, the library has blocks of steps of its own
+        chunk = max(1, time)
+    return Tuning(chunk, stepwise=inside, ahead=ahead)
 
 
 def forward(
@@ -141,28 +142,34 @@ def backward(
     tuning: Tuning,
     walk: Walk,
     constants: Constants,
-    u_t: Matrix,
-    values: Values,
+    transposes: tuple[Array, Matrix],
+    known: tuple[Carry, Carry, Any],
     steps: Steps,
     d: tuple[Carry, Carry],
     dhs: Array,
-) -> tuple[Array, tuple[Carry, Carry]]:
+) -> tuple[tuple[Carry, Carry], Weights, Array]:
     """As ``xla.backward``."""
-    (*lead, hidden), (d_carry, d_reset) = dhs.shape, d
-    d_reset_h, d_reset_c = _reset(steps, d_reset)
+    (first, after, saved), (d_carry, d_reset) = known, d
+    if saved is None:
+        saved = values(walk, constants, steps, first, after).saved
+    *lead, hidden = dhs.shape
+    weights, reset_to = constants.weights, _reset(steps, constants.reset_to)
     state = (*lead[1:], hidden)
     reset = None if steps.keep is None else state
-    known = [*values.saved, values.before.c, values.after.c]
-    so_far = [d_carry.h, d_carry.c, d_reset_h, d_reset_c]
-    dh, dc, dh_reset, dc_reset, dz = _call(
+    dh, dc, dh_reset, dc_reset, dxs, dw, du, db = _call(
         BACKWARD,
-        [u_t],
-        [*known, dhs, *so_far, steps.valid, steps.keep],
-        [state, state, reset, reset, (*lead, 4 * hidden)],
+        transposes,
+        [
+            *[steps.xs, *saved, after.h, after.c, first.h, first.c, *reset_to],
+            *[dhs, d_carry.h, d_carry.c, *_reset(steps, d_reset), steps.valid, steps.keep],
+        ],
+        [state, state, reset, reset, steps.xs.shape],
         walk,
         lead,
+        [None if a is None else a.shape for a in (weights.w_ih, weights.w_hh, weights.b)],
     )
-    return dz, (Carry(dh, dc), d_reset if reset is None else Carry(dh_reset, dc_reset))
+    d = Carry(dh, dc), d_reset if reset is None else Carry(dh_reset, dc_reset)
+    return d, Weights(dw, du, db, zeros_like(weights.own)), dxs
 
 
 def _reset(steps: Steps, reset_to: Carry) -> tuple[Array | None, Array | None]:
@@ -176,6 +183,7 @@ def _call(
     results: Sequence[tuple[int, ...] | None],
     walk: Walk,
     lead: Sequence[int],
+    more: Sequence[tuple[int, ...] | None] = (),
 ) -> list[Any]:
     """A function of the library, which knows one batch axis, and an empty array for None.
 
@@ -186,6 +194,7 @@ def _call(
         results: the shapes of such arrays, of the dtype of all.
         walk: how to walk.
         lead: time and batch.
+        more: the shapes of results without batch axes.
     """
     time, *batch = lead
     dtype = next(a.dtype for a in weights if a is not None)
@@ -198,11 +207,13 @@ def _call(
     given = [empty if a is None else a for a in weights]
     given += [empty if a is None else a.reshape(merged(a.shape)) for a in arrays]
     shapes = [(0,) if shape is None else merged(shape) for shape in results]
+    shapes += [(0,) if shape is None else shape for shape in more]
     specs = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]  # type: ignore[no-untyped-call]
     call = jax.ffi.ffi_call(name, specs, vmap_method="expand_dims")
     outs = call(*given, time=np.int64(time), reverse=walk.reverse)
     return [
-        None if shape is None else a.reshape(shape) for a, shape in zip(outs, results, strict=True)
+        None if shape is None else a.reshape(shape)
+        for a, shape in zip(outs, [*results, *more], strict=True)
     ]
 
 

@@ -21,8 +21,16 @@ from jax import lax
 from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
-from jlstm.gates import State, Values
-from jlstm.linear import Matrix, recurrent_back
+from jlstm.gates import State, Values, extras_of
+from jlstm.linear import (
+    Matrix,
+    Weights,
+    outer,
+    product,
+    recurrent_back,
+    recurrent_outer,
+    total,
+)
 from jlstm.local import local_of
 from jlstm.plan import Keep, Kernel, Plan, Tuning
 from jlstm.types import replace
@@ -34,6 +42,7 @@ from jlstm.walk import (
     masked,
     noise,
     select,
+    values,
     x_part,
     zeros_like,
 )
@@ -72,17 +81,42 @@ def backward(
     tuning: Tuning,
     walk: Walk,
     constants: Constants,
+    transposes: tuple[Array, Matrix],
+    known: tuple[State, State, Any],
+    steps: Steps,
+    d: tuple[State, State],
+    dhs: Array,
+) -> tuple[tuple[State, State], Weights, Array]:
+    """The cotangents of both carries, of the weights and of xs.
+
+    Args:
+        tuning: how it is done.
+        walk: how to walk.
+        constants: what is the same at every step.
+        transposes: Wᵀ and Uᵀ.
+        known: the carry before the chunk, the carries after each step, and what was saved, or None.
+        steps: the arrays of the steps.
+        d: the cotangents of the carry after the chunk, and of ``reset_to`` so far, to which this
+            adds.
+        dhs: the cotangents of all h.
+    """
+    (w_t, u_t), (first, after, saved) = transposes, known
+    at = values(walk, constants, steps, first, after, saved)
+    left, d = walk_back(tuning, walk, constants, u_t, at, steps, d, dhs)
+    return d, *gradients(walk, tuning, constants, w_t, at, steps, left)
+
+
+def walk_back(
+    tuning: Tuning,
+    walk: Walk,
+    constants: Constants,
     u_t: Matrix,
     values: Values,
     steps: Steps,
     d: tuple[State, State],
     dhs: Array,
 ) -> tuple[Any, tuple[State, State]]:
-    """What ``Local.gradient`` needs of each step, 0 at padding; the cotangents of both carries.
-
-    ``u_t`` is Uᵀ, ``dhs`` the cotangents of all h; ``d`` those of the carry after the chunk, and of
-    ``reset_to`` so far, to which this adds.
-    """
+    """What ``Local.gradient`` needs of each step, 0 at padding; the cotangents of both carries."""
     jac, pull = local_of(walk.gates).prepare(values)
 
     def step(d: tuple[State, State], t: tuple[Any, ...]) -> tuple[tuple[State, State], Any]:
@@ -108,6 +142,34 @@ def backward(
         unroll=tuning.unroll,
     )
     return left, d
+
+
+def gradients(
+    walk: Walk,
+    tuning: Tuning,
+    constants: Constants,
+    w_t: Array,
+    known: Values,
+    steps: Steps,
+    left: Any,
+) -> tuple[Weights, Array]:
+    """The cotangents of the weights and of xs, from what the walk left: all steps at once.
+
+    They are sums over time of outer products, that is, one matrix product over all time steps,
+    where autodiff of a scan adds up a weight-sized product at every step.
+    """
+    weights, dtype = constants.weights, walk.dtype
+    dx_part, dh_part, d_own = local_of(walk.gates).gradient(known, left)
+    xs, hs = steps.xs, masked(constants, known.before.h)
+    if extras_of(walk.gates).summed and weights.w_hh.ndim == 2:
+        # Both parts have the same cotangent: [x, h']ᵀ·dz is one product instead of two.
+        both = outer(jnp.concatenate([xs, hs], axis=-1), dx_part, dtype, copy=tuning.copies)
+        dw_ih, dw_hh = jnp.split(both, [xs.shape[-1]])
+    else:
+        dw_ih = outer(xs, dx_part, dtype, copy=tuning.copies)
+        dw_hh = recurrent_outer(hs, dh_part, weights.w_hh, dtype, copy=tuning.copies)
+    db = None if weights.b is None else total(dx_part)
+    return Weights(dw_ih, dw_hh, db, d_own), product(dx_part, w_t, dtype)
 
 
 # What was measured

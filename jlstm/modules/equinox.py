@@ -31,10 +31,9 @@ def scan(
 ) -> tuple[State, Float[Array, "time *batch hidden"]]:
     """The cell over a sequence: ``jax.lax.scan`` of it, which gives h at every step.
 
-    It is ``lax.scan(body, init, xs)`` with ``body(state, x) = (cell(x, state), its h)``. A batch is
-    faster at hand, after time, than put around by ``vmap``. For xs without one ``derivative`` is
-    ``"jvp"`` if not said otherwise: it stays a single product for all sequences of a ``vmap``,
-    where that of ``"vjp"`` is one for each.
+    It is ``lax.scan(body, init, xs)`` with ``body(state, x) = (cell(x, state), its h)``. A batch
+    may be put around by ``vmap``; handed over, after time, it is faster, as the gradient of the
+    weights is a single product then and not one for each sequence.
 
     Args:
         cell: the cell, part of the model as it was: its leaves, their order and every file of
@@ -54,7 +53,5 @@ def scan(
         raise TypeError(f"cell: expected eqx.nn.LSTMCell, got {type(cell).__name__}")
     leaves = LSTMParams(cell.weight_ih.T, cell.weight_hh.T, cell.bias)
     params = jax.tree.map(lambda w: w.reshape(*w.shape[:-1], 4, cell.hidden_size), leaves)
-    if xs.ndim == 2:
-        options = {"derivative": "jvp", **options}
     carry, hs = lstm(params, None if init is None else Carry(*init), xs, **options)
     return (carry.h, carry.c), hs

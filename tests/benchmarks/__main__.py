@@ -80,6 +80,14 @@ class BenchmarkConfig:
             "itself and inline."
         ),
     ] = False
+    modules: Annotated[
+        bool,
+        FLAG,
+        Parameter(
+            help="Then also what one line brings in a model of Flax, Haiku or Equinox: their own "
+            "RNN or scan beside jlstm.modules in its place, at three shapes."
+        ),
+    ] = False
     seed: Annotated[CountOrZero, Parameter(help="Of the random weights and data.")] = 0
     json: Annotated[
         Path | None, Parameter(help="Write everything measured to this .json file.")
@@ -99,6 +107,7 @@ def benchmark(
     from jlstm.train.records import write_json
     from tests.benchmarks import (
         harness,
+        modules,
         precision,
         programs,
         report,
@@ -163,6 +172,12 @@ def benchmark(
                 streaming.SHAPES, config.seconds, seed=config.seed, tell=status.update
             )
             report.show_streaming(streamed, console)
+        replaced: Any = ()
+        if config.modules:
+            replaced = modules.measure(
+                modules.SHAPES, config.seconds, seed=config.seed, tell=status.update
+            )
+            report.show_modules(replaced, console)
     found = report.Report(
         machine,
         config.seconds,
@@ -173,6 +188,7 @@ def benchmark(
         variants=varied,
         memory=remembered,
         streaming=streamed,
+        modules=replaced,
     )
     if config.json is not None:
         write_json(config.json, found.to_dict())

@@ -133,11 +133,15 @@ def _gated(w: Array) -> Array:
     return w.reshape(*w.shape[:-1], 4, -1)
 
 
-def flax_linen(shape: Shape) -> Layer:
-    """``nn.RNN(nn.OptimizedLSTMCell(H))``; one kernel per gate, the bias with the recurrent one."""
+def flax_linen(shape: Shape, rnn: Any = None) -> Layer:
+    """``nn.RNN(nn.OptimizedLSTMCell(H))``; one kernel per gate, the bias with the recurrent one.
+
+    ``rnn`` stands in for ``nn.RNN``.
+    """
     import flax.linen as nn
 
-    model = nn.RNN(nn.OptimizedLSTMCell(shape.hidden), time_major=True, return_carry=True)
+    rnn = nn.RNN if rnn is None else rnn
+    model = rnn(nn.OptimizedLSTMCell(shape.hidden), time_major=True, return_carry=True)
     cell = nn.OptimizedLSTMCell(shape.hidden)
 
     def load(params: LSTMParams) -> Any:
@@ -168,16 +172,17 @@ def flax_linen(shape: Shape) -> Layer:
     return Layer(load, unload, apply, step)
 
 
-def flax_nnx(shape: Shape) -> Layer:
+def flax_nnx(shape: Shape, rnn: Any = None) -> Layer:
     """``nnx.RNN(nnx.OptimizedLSTMCell(D, H))``, split once and merged inside the jitted function.
 
     That is what Flax's guide to performance advises: ``nnx.jit`` walks through the module at every
-    call.
+    call. ``rnn`` stands in for ``nnx.RNN``.
     """
     from flax import nnx
 
     cell = nnx.OptimizedLSTMCell(shape.input, shape.hidden, rngs=nnx.Rngs(0))
-    model = nnx.RNN(cell, time_major=True, return_carry=True)
+    rnn = nnx.RNN if rnn is None else rnn
+    model = rnn(cell, time_major=True, return_carry=True)
     graph, _, rest = nnx.split(model, nnx.Param, ...)
 
     def load(params: LSTMParams) -> Any:
@@ -202,16 +207,20 @@ def flax_nnx(shape: Shape) -> Layer:
     return Layer(load, unload, apply, step)
 
 
-def haiku(shape: Shape) -> Layer:
-    """``hk.dynamic_unroll(hk.LSTM(H), …)``; gates i, g, f, o, and 1 added to f's preactivation."""
+def haiku(shape: Shape, dynamic_unroll: Any = None) -> Layer:
+    """``hk.dynamic_unroll(hk.LSTM(H), …)``; gates i, g, f, o, and 1 added to f's preactivation.
+
+    ``dynamic_unroll`` stands in for Haiku's.
+    """
     import haiku as hk
 
+    dynamic_unroll = hk.dynamic_unroll if dynamic_unroll is None else dynamic_unroll
     order = jnp.array([0, 2, 1, 3])  # i, f, g, o <-> i, g, f, o: its own inverse
 
     @hk.without_apply_rng
     @hk.transform
     def unroll(xs: Array, state: Any) -> Any:
-        return hk.dynamic_unroll(hk.LSTM(shape.hidden, name="lstm"), xs, state)
+        return dynamic_unroll(hk.LSTM(shape.hidden, name="lstm"), xs, state)
 
     @hk.without_apply_rng
     @hk.transform

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jlstm.comparison import Timing, plain
 from jlstm.plots import BLUE, GREY, RED, new_figure, save
-from tests.benchmarks import precision, scaling, streaming, variants
+from tests.benchmarks import modules, precision, scaling, streaming, variants
 from tests.benchmarks.contestants import PLAIN, Shape
 from tests.benchmarks.harness import BUSY, Case, Machine, Point, Result
 from tests.benchmarks.precision import Precision
@@ -44,6 +44,8 @@ class Report:
     memory: "tuple[variants.Memory, ...]" = ()
     """Of the variants."""
     streaming: "tuple[streaming.Streams, ...]" = ()
+    """Empty where it was not asked for."""
+    modules: "tuple[Point[modules.Row], ...]" = ()
     """Empty where it was not asked for."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,6 +76,7 @@ class Report:
                 "precision": self.precision and _precision_dict(self.precision),
                 "variants": [_variants_dict(point) for point in self.variants],
                 "streaming": [_streaming_dict(found) for found in self.streaming],
+                "modules": [_modules_dict(point) for point in self.modules],
             }
         )
 
@@ -100,6 +103,11 @@ def _precision_dict(found: Precision) -> dict[str, Any]:
         rows = [asdict(r) | {"times_float32": precision.speedup(point, r)} for r in point.rows]
         points.append(asdict(point) | {"shape": point.shape._asdict(), "rows": rows})
     return asdict(found) | {"points": points}
+
+
+def _modules_dict(point: Point[modules.Row]) -> dict[str, Any]:
+    rows = [asdict(row) | {"times_as_fast": modules.gain(row)} for row in point.rows]
+    return asdict(point) | {"shape": point.shape._asdict(), "rows": rows}
 
 
 def _variants_dict(point: Point[variants.Row]) -> dict[str, Any]:
@@ -225,6 +233,8 @@ def show(report: Report, console: Console) -> None:
         show_memory(report.memory, console)
     if report.streaming:
         show_streaming(report.streaming, console)
+    if report.modules:
+        show_modules(report.modules, console)
 
 
 def show_machine(machine: Machine, console: Console) -> None:
@@ -505,6 +515,35 @@ def show_streaming(found: Sequence[streaming.Streams], console: Console) -> None
         _show_others(_most_others(way.points), console)
         for name, why in way.left_out.items():
             console.print(f"{name}: {why}", highlight=False, style="dim")
+
+
+def show_modules(points: Sequence[Point[modules.Row]], console: Console) -> None:
+    """One table: a line for each framework at each shape and kind of work."""
+    console.print(
+        "\n[bold]modules[/bold]  a framework's own RNN or scan, and ours in its place; median and "
+        "quartiles in ms",
+        highlight=False,
+    )
+    table = _table("(T,B,D,H)", "", "", "theirs", "", "ours", "", "× as fast", left=3)
+    before = "", ""
+    for point in points:
+        for row in point.rows:
+            place = str(point.shape), row.kind
+            table.add_row(
+                "" if place[0] == before[0] else place[0],
+                "" if place == before else place[1],
+                row.name,
+                _digits(1e3 * row.theirs.median),
+                _quartiles(row.theirs, 1e3),
+                _digits(1e3 * row.ours.median),
+                _quartiles(row.ours, 1e3),
+                f"{modules.gain(row):.2f}",
+            )
+            before = place
+    console.print(table)
+    if modules.missing():
+        console.print(f"not installed: {', '.join(modules.missing())}", highlight=False)
+    _show_others(_most_others(points), console)
 
 
 def _table(*headers: str, left: int = 1) -> Table:

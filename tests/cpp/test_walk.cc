@@ -238,20 +238,26 @@ void test_forward(const Shape& s) {
 // The gates and c are any numbers: that they come from a forward pass does not matter here.
 template <typename T>
 void test_backward(const Shape& s) {
-  const int64_t time = s.time, batch = s.batch, hidden = s.hidden, members = s.members();
+  const int64_t time = s.time, batch = s.batch, inputs = s.inputs, hidden = s.hidden, members = s.members();
   const double scale = 2 / std::sqrt(double(4 * hidden));
   const Dims one{batch, hidden}, all{time, batch, hidden};
+  const auto w_t = numbers<T>(s, inputs > 0, {4 * hidden, inputs}, -scale, scale);
   const auto u_t = numbers<T>(s, true, {4 * hidden, hidden}, -scale, scale);
+  const auto xs = numbers<T>(s, inputs > 0, {time, batch, inputs}, -2, 2);
   const auto i_f = numbers<T>(s, true, {time, batch, 2 * hidden}, 0, 1);
   const auto gs = numbers<T>(s, true, all, -1, 1), os = numbers<T>(s, true, all, 0, 1);
-  const auto c_prev = numbers<T>(s, true, all, -2, 2), c = numbers<T>(s, true, all, -2, 2);
+  const auto hs = numbers<T>(s, true, all, -1, 1), cs = numbers<T>(s, true, all, -2, 2);
+  const auto h_first = numbers<T>(s, true, one, -1, 1), c_first = numbers<T>(s, true, one, -2, 2);
+  const auto reset_h = numbers<T>(s, s.resets, one, -1, 1), reset_c = numbers<T>(s, s.resets, one, -2, 2);
   const auto dhs = numbers<T>(s, true, all, -1, 1);
   const auto dh_last = numbers<T>(s, true, one, -1, 1), dc_last = numbers<T>(s, true, one, -1, 1);
   const auto dh_so_far = numbers<T>(s, s.resets, one, -1, 1), dc_so_far = numbers<T>(s, s.resets, one, -1, 1);
   const auto mask = masks(s);
 
   const size_t state = members * batch * hidden;
-  std::vector<double> out_dh(state), out_dc(state), reset_dh(state), reset_dc(state), dzs(4 * state * time);
+  std::vector<double> out_dh(state), out_dc(state), reset_dh(state), reset_dc(state);
+  std::vector<double> dxs(members * time * batch * inputs), dw(members * inputs * 4 * hidden);
+  std::vector<double> du(members * hidden * 4 * hidden), db(members * 4 * hidden);
   for (int64_t e = 0; e < members; ++e) {
     for (int64_t row = 0; row < batch; ++row) {
       const auto part = [&](const Operand<T>& a, int64_t n) { return double(a.of(s.lead, e)[row * hidden + n]); };
@@ -262,16 +268,23 @@ void test_backward(const Shape& s) {
       }
       for (int64_t step = time; step-- > 0;) {
         const int64_t t = s.reverse ? time - 1 - step : step, tb = t * batch + row;
-        double* dz = dzs.data() + ((e * time + t) * batch + row) * 4 * hidden;
+        std::vector<double> dz(4 * hidden), h_prev(hidden), c_prev(hidden);
+        const int64_t before = s.reverse ? t + 1 : t - 1;
+        const bool reset = s.resets && !mask[1].of(s.lead, e)[tb];
+        for (int64_t n = 0; n < hidden; ++n) {
+          const int64_t own = row * hidden + n, at = before * batch * hidden + own;
+          h_prev[n] = reset ? reset_h.of(s.lead, e)[own] : step == 0 ? h_first.of(s.lead, e)[own] : hs.of(s.lead, e)[at];
+          c_prev[n] = reset ? reset_c.of(s.lead, e)[own] : step == 0 ? c_first.of(s.lead, e)[own] : cs.of(s.lead, e)[at];
+        }
         for (int64_t n = 0; n < hidden; ++n) dh[n] += dhs.of(s.lead, e)[tb * hidden + n];
         if (s.lengths && !mask[0].of(s.lead, e)[tb]) continue;
         for (int64_t n = 0; n < hidden; ++n) {
           const int64_t at = tb * hidden + n;
           const double i = i_f.of(s.lead, e)[2 * tb * hidden + n], f = i_f.of(s.lead, e)[(2 * tb + 1) * hidden + n];
-          const double g = gs.of(s.lead, e)[at], o = os.of(s.lead, e)[at], out = std::tanh(c.of(s.lead, e)[at]);
+          const double g = gs.of(s.lead, e)[at], o = os.of(s.lead, e)[at], out = std::tanh(cs.of(s.lead, e)[at]);
           dc[n] += dh[n] * o * (1 - out * out);
           dz[n] = dc[n] * g * (i - i * i);
-          dz[hidden + n] = dc[n] * c_prev.of(s.lead, e)[at] * (f - f * f);
+          dz[hidden + n] = dc[n] * c_prev[n] * (f - f * f);
           dz[2 * hidden + n] = dc[n] * i * (1 - g * g);
           dz[3 * hidden + n] = dh[n] * out * (o - o * o);
           dc[n] *= f;
@@ -280,7 +293,15 @@ void test_backward(const Shape& s) {
         for (int64_t k = 0; k < 4 * hidden; ++k) {
           for (int64_t n = 0; n < hidden; ++n) dh[n] += dz[k] * u_t.of(s.lead, e)[k * hidden + n];
         }
-        if (!s.resets || mask[1].of(s.lead, e)[tb]) continue;
+        for (int64_t k = 0; k < 4 * hidden; ++k) {
+          db[e * 4 * hidden + k] += dz[k];
+          for (int64_t n = 0; n < hidden; ++n) du[(e * hidden + n) * 4 * hidden + k] += h_prev[n] * dz[k];
+          for (int64_t n = 0; n < inputs; ++n) {
+            dw[(e * inputs + n) * 4 * hidden + k] += xs.of(s.lead, e)[tb * inputs + n] * dz[k];
+            dxs[((e * time + t) * batch + row) * inputs + n] += dz[k] * w_t.of(s.lead, e)[k * inputs + n];
+          }
+        }
+        if (!reset) continue;
         for (int64_t n = 0; n < hidden; ++n) sum_h[n] += dh[n], sum_c[n] += dc[n];
         dh = dc = zero;
       }
@@ -290,13 +311,16 @@ void test_backward(const Shape& s) {
       }
     }
   }
-  const Dims reset = s.resets ? one : Dims{};
-  const std::vector<ffi::AnyBuffer> args{u_t.buffer(),       i_f.buffer(),       gs.buffer(),     os.buffer(),
-                                         c_prev.buffer(),    c.buffer(),         dhs.buffer(),    dh_last.buffer(),
-                                         dc_last.buffer(),   dh_so_far.buffer(), dc_so_far.buffer(),
-                                         mask[0].buffer(),   mask[1].buffer()};
-  compare<T>("backward", s, {"dh", "dc", "reset_dh", "reset_dc", "dz"}, {one, one, reset, reset, {time, batch, 4 * hidden}},
-             {out_dh, out_dc, reset_dh, reset_dc, dzs}, [&](ffi::ThreadPool pool, ffi::RemainingRets rets) {
+  const Dims reset = s.resets ? one : Dims{}, dx = inputs ? Dims{time, batch, inputs} : Dims{};
+  const Dims w = inputs ? Dims{inputs, 4 * hidden} : Dims{}, b = s.bias ? Dims{4 * hidden} : Dims{};
+  const std::vector<ffi::AnyBuffer> args{
+      w_t.buffer(),     u_t.buffer(),       xs.buffer(),        i_f.buffer(),       gs.buffer(),
+      os.buffer(),      hs.buffer(),        cs.buffer(),        h_first.buffer(),   c_first.buffer(),
+      reset_h.buffer(), reset_c.buffer(),   dhs.buffer(),       dh_last.buffer(),   dc_last.buffer(),
+      dh_so_far.buffer(), dc_so_far.buffer(), mask[0].buffer(), mask[1].buffer()};
+  compare<T>("backward", s, {"dh", "dc", "reset_dh", "reset_dc", "dxs", "dw", "du", "db"},
+             {one, one, reset, reset, dx, w, {hidden, 4 * hidden}, b},
+             {out_dh, out_dc, reset_dh, reset_dc, dxs, dw, du, db}, [&](ffi::ThreadPool pool, ffi::RemainingRets rets) {
                jlstm::jlstm_backward_1(pool, {{args.data(), args.size()}}, rets, time, s.reverse);
              });
 }
@@ -393,6 +417,8 @@ int main(int argc, char** argv) {
   // Units shared out: a single row, and a matrix beyond a core's cache.
   const Shape single{{}, 9, 1, 30, 90, true, true, true, true, true, true, true};
   test_forward<float>(single), test_backward<float>(single);
+  const Shape long_one{{}, 600, 1, 5, 92, true, true, true, true, false, true, true};  // two blocks of steps
+  test_backward<double>(long_one);
   const Shape wide{{}, 3, 7, 0, 270, false, false, true, true, false, true, true};
   test_forward<double>(wide), test_backward<double>(wide);
   test_errors();

@@ -1,12 +1,13 @@
 """``scan`` in place of ``lax.scan`` over Equinox's cell: results, gradients, files."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 from module_witness import answer, assert_bitwise, assert_same, normal, normal_like
-from witness import assert_trees_agree, equations_of
+from witness import assert_trees_agree
 
 eqx = pytest.importorskip("equinox", reason="the extra `oracles` is not installed")
 
@@ -63,18 +64,6 @@ def test_one_sequence_from_zeros() -> None:
     )
 
 
-def test_under_vmap_the_weights_gradient_is_one_product() -> None:
-    """No array has a weight for each sequence of the batch."""
-
-    def loss(cell: Any, state: Any, xs: Any) -> Any:
-        return jnp.sum(over_batch(scan)(cell, state, xs)[1] ** 2)
-
-    program = jax.make_jaxpr(jax.grad(loss))(cell(), *problem())
-    products = [eqn.outvars[0].aval.shape for eqn in equations_of(program, "dot_general")]
-    assert products
-    assert not [s for s in products if BATCH in s and {INPUT, HIDDEN} & {*s} and len(s) > 3]
-
-
 class Model(eqx.Module):
     """As users write it."""
 
@@ -125,7 +114,8 @@ def test_vmap_of_grad_over_an_ensemble() -> None:
 def test_forward_mode_of_one_sequence() -> None:
     state, xs = problem()
     point = cell(), jax.tree.map(lambda a: a[0], state), xs[:, 0]
-    assert_trees_agree(*(jax.jvp(f, point, normal_like(point)) for f in (scan, theirs)))
+    ours = partial(scan, derivative="jvp")
+    assert_trees_agree(*(jax.jvp(f, point, normal_like(point)) for f in (ours, theirs)))
 
 
 def test_options_go_to_lstm() -> None:

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -243,94 +244,112 @@ bool by_units(int64_t threads, int64_t rows, int64_t numbers, int64_t bytes) {
   return rows <= threads * (bytes > 1 << 21 ? 32 : bytes > 1 << 19 ? 2 : 0);
 }
 
-// Walks all members. Those with the same matrices are one batch; of the others as many are packed
-// at a time as there are threads, so that memory for packed matrices is bounded. False if memory
-// ran out.
+// Some members, how they are shared out, and their matrices.
+template <typename T>
+struct Shares {
+  struct Matrix {  // or the columns of it that a part needs
+    const std::vector<int64_t>* members;
+    Columns columns;
+    T* packed;
+  };
+  std::vector<Matrix> matrices;
+  std::vector<std::pair<Part, int64_t>> parts;  // with the matrix of each
+  bool staged = false;                          // one step of all parts after the other
+};
+
+// The matrices [above; below] of these members, packed; shares.matrices says where.
+template <typename T>
+bool pack_all(ffi::ThreadPool& pool, const std::vector<typename Shares<T>::Matrix>& matrices, Array<const T> above,
+              Array<const T> below) {
+  const Walks<T>& walks = jlstm::walks<T>();
+  const int64_t above_rows = above ? above.count : 0, rows = above_rows + below.count;
+  // Packing a panel is little work: one task for each thread.
+  const int64_t threads = std::max<int64_t>(1, pool.num_threads()), count = matrices.size();
+  const int64_t shares = rows * below.row < (1 << 15) ? 1 : (threads + count - 1) / count;
+  return run(pool, count * shares, 1, [&](int64_t task, int64_t) {
+    const auto& [members, columns, place] = matrices[task / shares];
+    const int64_t e = members->front(), share = task % shares;
+    const int64_t panels = (columns.gates * columns.units + walks.panel - 1) / walks.panel;
+    for (int64_t p = share * panels / shares; p < (share + 1) * panels / shares; ++p) {
+      walks.pack(above ? above.at(e, 0, 0) : nullptr, above_rows, below.at(e, 0, 0), below.count, columns, p,
+                 place + p * walks.panel * rows);
+    }
+  });
+}
+
+// Steps first … last − 1 of all parts. False if memory ran out.
 template <typename T, typename Data>
-bool walk_all(ffi::ThreadPool& pool, Call& call, Data& data, int64_t batch, Array<const T> above,
-              int64_t above_rows, Array<const T> below, int64_t below_rows, int64_t gates,
-              void (*walk)(const Data&, const Part&, int64_t first, int64_t last, T* scratch)) {
+bool walk_parts(ffi::ThreadPool& pool, const Data& data, const Shares<T>& shares, int64_t first, int64_t last,
+                void (*walk)(const Data&, const Part&, int64_t first, int64_t last, T* scratch)) {
+  const Walks<T>& walks = jlstm::walks<T>();
+  const auto& parts = shares.parts;
+  const auto size = [&](int64_t p) { return walks.scratch_size(parts[p].first.end - parts[p].first.begin, data.sizes.hidden); };
+  const auto one = [&](int64_t p, int64_t begin, int64_t end, T* scratch) {
+    const auto& [part, matrix] = parts[p];
+    Data own = data;
+    own.packed = shares.matrices[matrix].packed;
+    walk(own, part, begin, end, scratch);
+  };
+  const int64_t many = parts.size();
+  if (!shares.staged) {
+    return run(pool, many, 1, [&](int64_t p, int64_t) {
+      const Scratch<T> scratch(size(p));
+      one(p, first, last, scratch.data);
+    });
+  }
+  const Scratch<T> scratch(many * size(0));
+  return run(pool, many, last - first, [&](int64_t p, int64_t stage) {
+    one(p, first + stage, first + stage + 1, scratch.data + p * size(0));
+  });
+}
+
+// Calls body(shares) for all members. Those with the same matrices are one batch; of the others as
+// many are packed at a time as there are threads, so that memory for packed matrices is bounded.
+// False if memory ran out.
+template <typename T, typename Body>
+bool for_all(ffi::ThreadPool& pool, Call& call, int64_t hidden, int64_t batch, Array<const T> above,
+             Array<const T> below, int64_t gates, Array<const T> other, const Body& body) {
   const auto start = [](const Array<const T>& a, int64_t e) { return a ? a.member[e] : 0; };
-  std::map<std::pair<int64_t, int64_t>, std::vector<int64_t>> same;
-  for (int64_t e = 0; e < call.members(); ++e) same[{start(above, e), start(below, e)}].push_back(e);
+  std::map<std::array<int64_t, 3>, std::vector<int64_t>> same;
+  for (int64_t e = 0; e < call.members(); ++e) same[{start(above, e), start(below, e), start(other, e)}].push_back(e);
   std::vector<std::vector<int64_t>> groups;
   for (auto& [_, members] : same) groups.push_back(std::move(members));
 
   const Walks<T>& walks = jlstm::walks<T>();
   const int64_t threads = std::max<int64_t>(1, pool.num_threads()), all = groups.size();
-  const int64_t matrix_rows = above_rows + below_rows, hidden = data.sizes.hidden, steps = data.sizes.time + 1;
+  const int64_t matrix_rows = (above ? above.count : 0) + below.count;
   const int64_t packed_size = walks.packed_size(matrix_rows, {gates, hidden, 0, hidden});
   const Scratch<T> packed(packed_size * std::min(threads, all));
 
-  // A matrix, or the columns of it that a part needs.
-  struct Matrix {
-    int64_t group;
-    Columns columns;
-    T* packed;
-  };
   for (int64_t first = 0; first < all; first += threads) {
     const int64_t count = std::min(threads, all - first);
-    std::vector<Matrix> matrices;
-    std::vector<std::pair<Part, int64_t>> parts;  // with the matrix of each
+    Shares<T> shares;
     const int64_t rows = groups[first].size() * batch;
-    const bool staged = all == 1 && by_units(threads, rows, packed_size, packed_size * sizeof(T));
-    if (staged) {
+    shares.staged = all == 1 && by_units(threads, rows, packed_size, packed_size * sizeof(T));
+    if (shares.staged) {
       const int64_t blocks = (hidden + kUnits - 1) / kUnits, many = std::min(threads, blocks);
       for (int64_t p = 0; p < many; ++p) {
         const int64_t unit = p * blocks / many * kUnits, end = std::min(hidden, (p + 1) * blocks / many * kUnits);
-        const Columns columns{gates, hidden, unit, end - unit};
         T* place = packed.data + (p == 0 ? 0 : walks.packed_size(matrix_rows, {gates, hidden, 0, unit}));
-        matrices.push_back({0, columns, place});
-        parts.push_back({{groups[0].data(), batch, 0, rows, unit, end - unit}, p});
+        shares.matrices.push_back({&groups[0], {gates, hidden, unit, end - unit}, place});
+        shares.parts.push_back({{groups[0].data(), batch, 0, rows, unit, end - unit}, p});
       }
     } else {
       // Rows for each thread, but no more in one part than what is known of a step, z above all,
       // takes 256 KiB.
       const int64_t most = std::max<int64_t>(24, (1 << 18) / (walks.scratch_size(1, hidden) * sizeof(T)));
       for (int64_t k = 0; k < count; ++k) {
-        matrices.push_back({first + k, {gates, hidden, 0, hidden}, packed.data + k * packed_size});
-        const int64_t rows = groups[first + k].size() * batch;
+        const auto& members = groups[first + k];
+        shares.matrices.push_back({&members, {gates, hidden, 0, hidden}, packed.data + k * packed_size});
+        const int64_t rows = members.size() * batch;
         int64_t many = std::max((threads + count - 1) / count, (rows + most - 1) / most);
         many = std::max<int64_t>(1, std::min(many, rows));
         for (int64_t p = 0; p < many; ++p) {
-          parts.push_back({{groups[first + k].data(), batch, p * rows / many, (p + 1) * rows / many, 0, hidden}, k});
+          shares.parts.push_back({{members.data(), batch, p * rows / many, (p + 1) * rows / many, 0, hidden}, k});
         }
       }
     }
-
-    // Packing a panel is little work: one task for each thread.
-    const int64_t shares = packed_size < (1 << 15) ? 1 : (threads + count - 1) / count;
-    const int64_t tasks = matrices.size() * shares;
-    const bool made = run(pool, tasks, 1, [&](int64_t task, int64_t) {
-      const auto& [group, columns, place] = matrices[task / shares];
-      const int64_t e = groups[group][0], share = task % shares;
-      const int64_t panels = (columns.gates * columns.units + walks.panel - 1) / walks.panel;
-      for (int64_t p = share * panels / shares; p < (share + 1) * panels / shares; ++p) {
-        walks.pack(above ? above.at(e, 0, 0) : nullptr, above ? above_rows : 0, below.at(e, 0, 0),
-                   below_rows, columns, p, place);
-      }
-    });
-    if (!made) return false;
-
-    const auto one = [&](int64_t p, int64_t begin, int64_t end, T* scratch) {
-      const auto& [part, matrix] = parts[p];
-      Data own = data;
-      own.packed = matrices[matrix].packed;
-      walk(own, part, begin, end, scratch);
-    };
-    const int64_t many = parts.size();
-    bool walked;
-    if (staged) {
-      const int64_t size = walks.scratch_size(rows, hidden);
-      const Scratch<T> scratch(many * size);
-      walked = run(pool, many, steps, [&](int64_t p, int64_t s) { one(p, s, s + 1, scratch.data + p * size); });
-    } else {
-      walked = run(pool, many, 1, [&](int64_t p, int64_t) {
-        const Scratch<T> scratch(walks.scratch_size(parts[p].first.end - parts[p].first.begin, hidden));
-        one(p, 0, steps, scratch.data);
-      });
-    }
-    if (!walked) return false;
+    if (!pack_all<T>(pool, shares.matrices, above, below) || !body(shares)) return false;
   }
   return true;
 }
@@ -350,24 +369,106 @@ bool forward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
   sizes.inputs = w ? w.count : 0;
   d.sizes = sizes;
   if (batch == 0) return true;
-  return walk_all<T>(pool, call, d, batch, w, sizes.inputs, u, sizes.hidden, 4, walks<T>().forward);
+  return for_all<T>(pool, call, sizes.hidden, batch, w, u, 4, {}, [&](const Shares<T>& shares) {
+    return walk_parts<T>(pool, d, shares, 0, sizes.time + 1, walks<T>().forward);
+  });
+}
+
+// What is known of a block of steps takes 2 MiB; but at least as many are multiplied at a time as
+// make up for reading and writing all of dW and dU.
+constexpr int64_t kBlockBytes = 1 << 21, kLeastSum = 512;
+// Rows of [dW; dU], and of dx, in one task.
+constexpr int64_t kTask = 96;
+
+// The cotangents of the weights and of xs from dz of a block.
+template <typename T>
+bool gradients(ffi::ThreadPool& pool, const Backward<T>& d, const Shares<T>& shares, const T* packed_w,
+               int64_t packed_size, int64_t batch) {
+  const Walks<T>& walks = jlstm::walks<T>();
+  const int64_t rows = d.sizes.inputs + d.sizes.hidden, panels = (4 * d.sizes.hidden + walks.panel - 1) / walks.panel;
+  const int64_t steps = d.dxs ? (d.end - d.begin) * batch : 0;
+  const int64_t row_tasks = panels < 4 * pool.num_threads() ? (rows + kTask - 1) / kTask : 1, step_tasks = (steps + kTask - 1) / kTask;
+  struct Member {
+    int64_t e, matrix;
+  };
+  std::vector<Member> members;
+  for (size_t k = 0; k < shares.matrices.size(); ++k) {
+    if (k > 0 && shares.matrices[k].members == shares.matrices[0].members) break;  // parts of one matrix
+    for (const int64_t e : *shares.matrices[k].members) members.push_back({e, int64_t(k)});
+  }
+  const int64_t each = row_tasks * panels + step_tasks;
+  return run(pool, members.size() * each, 1, [&](int64_t task, int64_t) {
+    const auto [e, matrix] = members[task / each];
+    const int64_t k = task % each, p = k / row_tasks, r = k % row_tasks;
+    if (p < panels) {
+      const int64_t first = r * rows / row_tasks, last = (r + 1) * rows / row_tasks;
+      const Scratch<T> scratch(walks.weights_size(last - first));
+      walks.weights(d, e, batch, p, first, last, scratch.data);
+    } else {
+      const int64_t j = k - row_tasks * panels, first = j * steps / step_tasks, last = (j + 1) * steps / step_tasks;
+      const Scratch<T> scratch(walks.scratch_size(last - first, 0));
+      Backward<T> own = d;
+      own.packed_w = packed_w + matrix * packed_size;
+      walks.inputs(own, e, batch, first, last, scratch.data);
+    }
+  });
 }
 
 template <typename T>
 bool backward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
   Backward<T> d{};
-  const auto u_t = call.arg<T>(2);
-  d.i_f = call.arg<T>(3), d.g = call.arg<T>(3), d.o = call.arg<T>(3);
-  d.c_prev = call.arg<T>(3), d.c = call.arg<T>(3), d.dhs = call.arg<T>(3);
+  const auto w_t = call.arg<T>(2), u_t = call.arg<T>(2);
+  d.xs = call.arg<T>(3), d.i_f = call.arg<T>(3), d.g = call.arg<T>(3), d.o = call.arg<T>(3);
+  d.hs = call.arg<T>(3), d.cs = call.arg<T>(3), d.h = call.arg<T>(2), d.c = call.arg<T>(2);
+  d.reset_h = call.arg<T>(2), d.reset_c = call.arg<T>(2), d.dhs = call.arg<T>(3);
   d.dh = call.arg<T>(2), d.dc = call.arg<T>(2);
   d.reset_dh = call.arg<T>(2), d.reset_dc = call.arg<T>(2);
   d.valid = call.arg<bool>(3), d.keep = call.arg<bool>(3);
   d.out_dh = call.ret<T>(2), d.out_dc = call.ret<T>(2);
   d.out_reset_dh = call.ret<T>(2), d.out_reset_dc = call.ret<T>(2);
-  d.dz = call.ret<T>(3);
+  d.dxs = call.ret<T>(3), d.dw = call.ret<T>(2), d.du = call.ret<T>(2), d.db = call.ret<T>(1);
+  sizes.inputs = w_t ? w_t.row : 0;
   d.sizes = sizes;
-  if (batch == 0) return true;
-  return walk_all<T>(pool, call, d, batch, Array<const T>{}, 0, u_t, 4 * sizes.hidden, 1, walks<T>().backward);
+  const Walks<T>& walks = jlstm::walks<T>();
+  // A row of [x, h'] ends with a cache line of nothing: as far apart as a power of two, rows would take
+  // the same few places in a cache.
+  const int64_t columns = 4 * sizes.hidden, line = 64 / sizeof(T);
+  const int64_t wide = ((sizes.inputs + sizes.hidden + line - 1) / line | 1) * line;
+  const int64_t packed_size = walks.packed_size(columns, {1, sizes.inputs, 0, sizes.inputs});
+  return for_all<T>(pool, call, sizes.hidden, batch, {}, u_t, 1, w_t, [&](const Shares<T>& shares) {
+    // Wᵀ, of all groups.
+    std::vector<typename Shares<T>::Matrix> matrices;
+    std::vector<int64_t> starts(call.members(), -1);
+    int64_t members = 0;
+    for (const auto& matrix : shares.matrices) {
+      if (!matrices.empty() && matrix.members == matrices[0].members) break;
+      matrices.push_back({matrix.members, {1, sizes.inputs, 0, sizes.inputs}, nullptr});
+      for (const int64_t e : *matrix.members) starts[e] = members++;
+    }
+    const Scratch<T> packed_w(matrices.size() * packed_size);
+    for (size_t k = 0; k < matrices.size(); ++k) matrices[k].packed = packed_w.data + k * packed_size;
+    if (w_t && !pack_all<T>(pool, matrices, {}, w_t)) return false;
+
+    const int64_t many = std::max<int64_t>(kLeastSum, kBlockBytes / ((columns + wide) * sizeof(T)));
+    const int64_t block = std::max<int64_t>(1, std::min(sizes.time, many / std::max<int64_t>(1, members * batch)));
+    const Scratch<T> dz(members * block * batch * columns), known(members * block * batch * wide);
+    const auto of_block = [&](T* data, int64_t row, std::vector<int64_t>& places) {
+      for (const int64_t start : starts) places.push_back(start * block * batch * row);
+      return Array<T>{data, places.data(), batch * row, row, batch};
+    };
+    std::vector<int64_t> dz_places, known_places;
+    Backward<T> own = d;
+    own.dz = of_block(dz.data, columns, dz_places);
+    own.known = of_block(known.data, wide, known_places);
+    own.begin = 0;
+    do {
+      own.end = std::min(sizes.time, own.begin + block);
+      if (batch > 0 && !walk_parts<T>(pool, own, shares, own.begin, own.end + 1, walks.backward)) return false;
+      if (!gradients<T>(pool, own, shares, packed_w.data, packed_size, batch)) return false;
+      own.begin = own.end;
+    } while (own.begin < sizes.time);
+    return true;
+  });
 }
 
 // Both ways: the first result is [ensemble, batch, hidden], of the dtype of all.
@@ -400,7 +501,7 @@ ffi::Error dispatch(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
 #pragma GCC visibility push(default)
 // The number in a name changes with what a call hands over: an exported program holds the name.
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jlstm_forward_1, (dispatch<forward<float>, forward<double>, 11, 7>), JLSTM_BINDING);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jlstm_backward_1, (dispatch<backward<float>, backward<double>, 13, 5>), JLSTM_BINDING);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jlstm_backward_1, (dispatch<backward<float>, backward<double>, 19, 8>), JLSTM_BINDING);
 #pragma GCC visibility pop
 
 }  // namespace jlstm

@@ -1,4 +1,4 @@
-// A product of some rows with a matrix: out = start + Σ_k a[k]·B[k], tile by tile.
+// A product of some rows with a matrix: out = Σ_k a[k]·B[k] + start, tile by tile.
 //
 // The matrix is packed once: its columns in panels as wide as a tile, each panel row after row,
 // [columns/kPanel][rows][kPanel], so that a tile reads it from front to back. A tile is up to kRows
@@ -33,16 +33,15 @@ constexpr int64_t padded(int64_t columns) {
   return (columns + n - 1) / n * n;
 }
 
-// Packs one panel of the matrix [above; below], of which either may have no rows. Panel q starts at
-// packed + q·kPanel·rows; the last one may be narrower.
+// Packs one panel of the matrix [above; below], of which either may have no rows. The last one may be
+// narrower.
 template <typename T>
 void pack(const T* above, int64_t above_rows, const T* below, int64_t below_rows,
-          const jlstm::Columns& columns, int64_t panel, T* packed) {
+          const jlstm::Columns& columns, int64_t panel, T* out) {
   const auto [gates, hidden, unit, units] = columns;
   const int64_t count = gates * units, first = panel * kPanel<T>, rows = above_rows + below_rows;
   const int64_t wide = padded<T>(count) - first < kPanel<T> ? padded<T>(count) - first : kPanel<T>;
   const int64_t last = count < first + wide ? count : first + wide;
-  T* out = packed + first * rows;
   for (int64_t k = 0; k < rows; ++k) {
     const T* row = (k < above_rows ? above + k * gates * hidden : below + (k - above_rows) * gates * hidden) + unit;
     for (int64_t column = first; column < last;) {  // gate by gate
@@ -61,25 +60,22 @@ struct Row {
   const T* x;
   const T* h;
   const T* start;  // nullptr for 0
-  T* out;          // padded
+  T* out;
 };
 
 template <typename T, int rows, int vectors>
-void tile(const Row<T>* row, int64_t inputs, int64_t hidden, const T* panel, int64_t first,
-          int64_t columns) {
+void tile(const Row<T>* row, int64_t inputs, int64_t hidden, int64_t step, const T* panel,
+          int64_t first, int64_t columns) {
   constexpr int n = Vector<T>::kSize;
   V<T> sum[rows][vectors];
 #pragma GCC unroll 8
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) {
-      const int64_t at = first + v * n;
-      sum[r][v] = row[r].start ? load<T>(row[r].start + at, columns - at) : V<T>{};
-    }
+    for (int v = 0; v < vectors; ++v) sum[r][v] = V<T>{};
   }
   const T* a[rows];
   const auto add = [&](int64_t count) {
-    for (int64_t k = 0; k < count; ++k, panel += vectors * n) {
+    for (int64_t k = 0; k < count * step; k += step, panel += vectors * n) {
       if constexpr (kRows == 3) {  // few registers: one vector of the panel at a time
         V<T> factor[rows];
 #pragma GCC unroll 8
@@ -110,25 +106,42 @@ void tile(const Row<T>* row, int64_t inputs, int64_t hidden, const T* panel, int
 #pragma GCC unroll 8
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) store<T>(row[r].out + first + v * n, sum[r][v]);
+    for (int v = 0; v < vectors; ++v) {
+      const int64_t at = first + v * n;
+      if (row[r].start) sum[r][v] += load<T>(row[r].start + at, columns - at);
+      store<T>(row[r].out + at, sum[r][v], columns - at);
+    }
   }
 }
 
 // The tile of this many rows and vectors.
 template <typename T, int rows = kRows, int vectors = kVectors>
-void any_tile(int64_t r, int64_t v, const Row<T>* row, int64_t inputs, int64_t hidden,
+void any_tile(int64_t r, int64_t v, const Row<T>* row, int64_t inputs, int64_t hidden, int64_t step,
               const T* panel, int64_t first, int64_t columns) {
   if constexpr (rows > 1) {
     if (r < rows) {
-      return any_tile<T, rows - 1, vectors>(r, v, row, inputs, hidden, panel, first, columns);
+      return any_tile<T, rows - 1, vectors>(r, v, row, inputs, hidden, step, panel, first, columns);
     }
   }
   if constexpr (vectors > 1) {
     if (v < vectors) {
-      return any_tile<T, rows, vectors - 1>(r, v, row, inputs, hidden, panel, first, columns);
+      return any_tile<T, rows, vectors - 1>(r, v, row, inputs, hidden, step, panel, first, columns);
     }
   }
-  tile<T, rows, vectors>(row, inputs, hidden, panel, first, columns);
+  tile<T, rows, vectors>(row, inputs, hidden, step, panel, first, columns);
+}
+
+// All rows times one panel, from column first on. The numbers of a row of [x, h] are step apart: 1,
+// or in a product with a transposed matrix the length of its rows.
+template <typename T>
+void product_with(const Row<T>* row, int64_t rows, int64_t inputs, int64_t hidden, int64_t step,
+                  const T* panel, int64_t first, int64_t columns) {
+  const int64_t wide = padded<T>(columns) - first, groups = (rows + kRows - 1) / kRows;
+  const int64_t vectors = wide < kPanel<T> ? wide / Vector<T>::kSize : kVectors;
+  for (int64_t group = 0; group < groups; ++group) {  // of nearly the same size
+    const int64_t begin = group * rows / groups, end = (group + 1) * rows / groups;
+    any_tile<T>(end - begin, vectors, row + begin, inputs, hidden, step, panel, first, columns);
+  }
 }
 
 // All rows times all panels. Panels go outside, so that each is read from the cache's next level
@@ -136,15 +149,8 @@ void any_tile(int64_t r, int64_t v, const Row<T>* row, int64_t inputs, int64_t h
 template <typename T>
 void product(const Row<T>* row, int64_t rows, int64_t inputs, int64_t hidden, const T* packed,
              int64_t columns) {
-  const int64_t groups = (rows + kRows - 1) / kRows;
   for (int64_t first = 0; first < columns; first += kPanel<T>) {
-    const int64_t wide = padded<T>(columns) - first;
-    const int64_t vectors = wide < kPanel<T> ? wide / Vector<T>::kSize : kVectors;
-    const T* panel = packed + first * (inputs + hidden);
-    for (int64_t group = 0; group < groups; ++group) {  // of nearly the same size
-      const int64_t begin = group * rows / groups, end = (group + 1) * rows / groups;
-      any_tile<T>(end - begin, vectors, row + begin, inputs, hidden, panel, first, columns);
-    }
+    product_with(row, rows, inputs, hidden, 1, packed + first * (inputs + hidden), first, columns);
   }
 }
 

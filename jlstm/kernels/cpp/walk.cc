@@ -50,7 +50,7 @@ Gates<T> gates_at(const jlstm::Array<T>& i_f, const jlstm::Array<T>& g, const jl
   return {i_f.at(e, t, b) + u, i_f.at(e, t, b) + hidden + u, g.at(e, t, b) + u, o.at(e, t, b) + u};
 }
 
-// z and c' to h and c, equations (1) to (6). A gate has z for as many units, and no more.
+// z and c' to h and c, equations (1) to (6). z has these units of each gate.
 template <typename T>
 void gates_forward(const T* z, const T* c_prev, int64_t units, T* h, T* c, T* kept_c,
                    Gates<T> kept) {
@@ -154,59 +154,116 @@ void forward_step(const Forward<T>& d, const Part& part, int64_t s, T* scratch) 
   }
 }
 
-// The cotangents of the carry stand where they are given back, but dh, which is written in whole
-// vectors, in scratch. A step begins with the product of dz that the step before has left.
+// The cotangents of the carry stand where they are given back. A step begins with the product of dz
+// that the step before has left.
 template <typename T>
 void backward_step(const Backward<T>& d, const Part& part, int64_t s, T* scratch) {
   const auto [time, inputs, hidden, reverse] = d.sizes;
-  const int64_t unit = part.unit, units = part.units, count = part.end - part.begin;
-  const int64_t t = reverse ? s : time - 1 - s, before = reverse ? t - 1 : t + 1;
-  const int64_t wide = padded<T>(units);
-  auto* row = reinterpret_cast<Row<T>*>(scratch + count * row_size<T>(units));
-  const auto dh_of = [&](int64_t j) { return scratch + (j - part.begin) * wide; };
+  const int64_t unit = part.unit, units = part.units, slot = s - d.begin;
+  const int64_t t = reverse ? s : time - 1 - s, last = reverse ? t - 1 : t + 1;
+  auto* row = reinterpret_cast<Row<T>*>(scratch);
 
   for (int64_t j = part.begin; s == 0 && j < part.end; ++j) {
     const auto [e, b] = place(part, j);
-    copy(d.dh.at(e, b) + unit, dh_of(j), units);
+    copy(d.dh.at(e, b) + unit, d.out_dh.at(e, b) + unit, units);
     copy(d.dc.at(e, b) + unit, d.out_dc.at(e, b) + unit, units);
     if (d.out_reset_dh) {  // with no steps there is no keep
       copy(d.reset_dh.at(e, b) + unit, d.out_reset_dh.at(e, b) + unit, units);
       copy(d.reset_dc.at(e, b) + unit, d.out_reset_dc.at(e, b) + unit, units);
     }
   }
-  if (s > 0) {
+  if (slot > 0) {
     int64_t active = 0;
     for (int64_t j = part.begin; j < part.end; ++j) {
       const auto [e, b] = place(part, j);
-      if (d.valid && !*d.valid.at(e, before, b)) continue;
-      row[active++] = {nullptr, d.dz.at(e, before, b), nullptr, dh_of(j)};
+      if (d.valid && !*d.valid.at(e, last, b)) continue;
+      row[active++] = {nullptr, d.dz.at(e, slot - 1, b), nullptr, d.out_dh.at(e, b) + unit};
     }
     product(row, active, int64_t{0}, 4 * hidden, d.packed, units);
   }
   for (int64_t j = part.begin; j < part.end; ++j) {
     const auto [e, b] = place(part, j);
-    T *dh = dh_of(j), *dc = d.out_dc.at(e, b) + unit;
-    if (s > 0 && d.keep && !*d.keep.at(e, before, b)) {
+    T *dh = d.out_dh.at(e, b) + unit, *dc = d.out_dc.at(e, b) + unit;
+    if (slot > 0 && d.keep && !*d.keep.at(e, last, b)) {
       T *sum_h = d.out_reset_dh.at(e, b) + unit, *sum_c = d.out_reset_dc.at(e, b) + unit;
       for (int64_t u = 0; u < units; ++u) sum_h[u] += dh[u], sum_c[u] += dc[u];
       zero(dh, units);
       zero(dc, units);
     }
-    if (s == time) {
-      copy(dh, d.out_dh.at(e, b) + unit, units);
-      continue;
-    }
+    if (s == d.end) continue;
+    const bool first = s == time - 1, reset = d.keep && !*d.keep.at(e, t, b);
+    const int64_t from = reverse ? t + 1 : t - 1;
+    const T* h_prev = reset ? d.reset_h.at(e, b) : first ? d.h.at(e, b) : d.hs.at(e, from, b);
+    const T* c_prev = reset ? d.reset_c.at(e, b) : first ? d.c.at(e, b) : d.cs.at(e, from, b);
+    T* known = d.known.at(e, slot, b);
+    if (unit == 0 && inputs) copy(d.xs.at(e, t, b), known, inputs);
+    copy(h_prev + unit, known + inputs + unit, units);
+    T* own = d.dz.at(e, slot, b) + unit;
+    const Gates<T> dz = {own, own + hidden, own + 2 * hidden, own + 3 * hidden};
     const T* dh_own = d.dhs.at(e, t, b) + unit;
-    const Gates<T> dz = {d.dz.at(e, t, b) + unit, d.dz.at(e, t, b) + hidden + unit,
-                         d.dz.at(e, t, b) + 2 * hidden + unit, d.dz.at(e, t, b) + 3 * hidden + unit};
     if (d.valid && !*d.valid.at(e, t, b)) {
       for (int64_t u = 0; u < units; ++u) dh[u] += dh_own[u];
       zero(dz.i, units), zero(dz.f, units), zero(dz.g, units), zero(dz.o, units);
       continue;
     }
-    gates_backward<T>(gates_at(d.i_f, d.g, d.o, e, t, b, hidden, unit), d.c_prev.at(e, t, b) + unit,
-                      d.c.at(e, t, b) + unit, dh, dh_own, units, dc, dz);
+    gates_backward<T>(gates_at(d.i_f, d.g, d.o, e, t, b, hidden, unit), c_prev + unit,
+                      d.cs.at(e, t, b) + unit, dh, dh_own, units, dc, dz);
   }
+}
+
+// [dW; dU] = Σ [x, h']ᵀ·dz, db = Σ dz, over the steps of all sequences, in order. So many at a time
+// that a panel of dz stays in the first cache while it is multiplied with all rows of [x, h']ᵀ; twice
+// as many where dW and dU do not fit into the second, and are read and written from further away.
+constexpr int64_t kSum = 128;
+
+template <typename T>
+int64_t weights_size(int64_t rows) {
+  return 2 * kSum * kPanel<T> + rows * (sizeof(Row<T>) / sizeof(T));
+}
+
+template <typename T>
+void weights(const Backward<T>& d, int64_t e, int64_t batch, int64_t panel, int64_t first,
+             int64_t last, T* scratch) {
+  const int64_t inputs = d.sizes.inputs, hidden = d.sizes.hidden, columns = 4 * hidden;
+  const int64_t begin = panel * kPanel<T>, rest = columns - begin;
+  const int64_t real = rest < kPanel<T> ? rest : kPanel<T>, wide = padded<T>(real);
+  const int64_t count = (d.end - d.begin) * batch, length = d.known.row;
+  auto* row = reinterpret_cast<Row<T>*>(scratch + 2 * kSum * kPanel<T>);
+  T* db = d.db && first == 0 ? d.db.at(e, 0) + begin : nullptr;
+
+  for (int64_t f = first; f < last; ++f) {
+    T* out = f < inputs ? d.dw.at(e, f) : d.du.at(e, f - inputs);
+    row[f - first] = {nullptr, nullptr, d.begin > 0 ? out : nullptr, out};
+    if (d.begin == 0 && count == 0) zero(out + begin, real);
+  }
+  if (db && d.begin == 0) zero(db, real);
+  const int64_t sum = columns * length * int64_t(sizeof(T)) > 1 << 21 ? 2 * kSum : kSum;
+  for (int64_t k = 0; k < count; k += sum) {
+    const int64_t many = count - k < sum ? count - k : sum;
+    pack(static_cast<const T*>(nullptr), 0, d.dz.at(e, 0, 0) + k * columns, many, {1, columns, 0, columns},
+         panel, scratch);
+    for (int64_t f = first; f < last; ++f) row[f - first].h = d.known.at(e, 0, 0) + k * length + f;
+    product_with(row, last - first, int64_t{0}, many, length, scratch, begin, columns);
+    for (int64_t f = first; f < last; ++f) row[f - first].start = row[f - first].out;
+    if (!db) continue;
+    for (int64_t v = 0; v < wide; v += Vector<T>::kSize) {
+      V<T> all{};
+      for (int64_t j = 0; j < many; ++j) all += load<T>(scratch + j * wide + v);
+      store<T>(db + v, load<T>(db + v, real - v) + all, real - v);
+    }
+  }
+}
+
+// dx = dz·Wᵀ.
+template <typename T>
+void inputs(const Backward<T>& d, int64_t e, int64_t batch, int64_t first, int64_t last,
+            T* scratch) {
+  auto* row = reinterpret_cast<Row<T>*>(scratch);
+  for (int64_t k = first; k < last; ++k) {
+    const int64_t slot = k / batch, s = d.begin + slot, t = d.sizes.reverse ? s : d.sizes.time - 1 - s;
+    row[k - first] = {nullptr, d.dz.at(e, slot, k % batch), nullptr, d.dxs.at(e, t, k % batch)};
+  }
+  product(row, last - first, int64_t{0}, 4 * d.sizes.hidden, d.packed_w, d.sizes.inputs);
 }
 
 template <typename T, typename Data, void (*step)(const Data&, const Part&, int64_t, T*)>
@@ -232,6 +289,9 @@ constexpr jlstm::Walks<T> walks() {
           pack<T>,
           walk<T, Forward<T>, forward_step<T>>,
           walk<T, Backward<T>, backward_step<T>>,
+          weights_size<T>,
+          weights<T>,
+          inputs<T>,
           elementwise<T, sigmoid<T>>,
           elementwise<T, tanh<T>>,
           multiply_adds<T>};

@@ -48,13 +48,17 @@ struct Forward {
   Array<T> hs, cs, i_f, g, o, last_h, last_c;
 };
 
+// A block of steps, those from begin to end in the order of the walk, is walked through first; then
+// dz of all of them gives the cotangents of the weights and of xs.
 template <typename T>
 struct Backward {
   Sizes sizes;
-  const T* packed;  // Uᵀ, likewise
-  Array<const T> i_f, g, o, c_prev, c, dhs, dh, dc, reset_dh, reset_dc;
+  const T *packed, *packed_w;  // Uᵀ, likewise; and Wᵀ
+  Array<const T> xs, i_f, g, o, hs, cs, h, c, reset_h, reset_c, dhs, dh, dc, reset_dh, reset_dc;
   Array<const bool> valid, keep;
-  Array<T> dz, out_dh, out_dc, out_reset_dh, out_reset_dc;
+  Array<T> out_dh, out_dc, out_reset_dh, out_reset_dc, dxs, dw, du, db;
+  int64_t begin, end;
+  Array<T> dz, known;  // of the block: dz, and [x, h']
 };
 
 // The functions for one instruction set and dtype.
@@ -66,10 +70,18 @@ struct Walks {
   int64_t (*scratch_size)(int64_t rows, int64_t units);
   void (*pack)(const T* above, int64_t above_rows, const T* below, int64_t below_rows,
                const Columns&, int64_t panel, T* packed);
-  // Steps first … last − 1 of the part, in the order of the walk. There are time + 1 of them: what
-  // is left after the last step is given back in one of its own.
+  // Steps first … last − 1 of the part, in the order of the walk. There is one more than there are
+  // steps, forward of all, backward of the block: what is left after the last step is done there.
   void (*forward)(const Forward<T>&, const Part&, int64_t first, int64_t last, T* scratch);
   void (*backward)(const Backward<T>&, const Part&, int64_t first, int64_t last, T* scratch);
+  // What the block adds to one panel of the cotangents of [W; U] of a member, in rows first …
+  // last − 1, and with the first row to that of b.
+  int64_t (*weights_size)(int64_t rows);
+  void (*weights)(const Backward<T>&, int64_t member, int64_t batch, int64_t panel, int64_t first,
+                  int64_t last, T* scratch);
+  // The cotangents of xs in steps first … last − 1, a step being one of one sequence of the block.
+  void (*inputs)(const Backward<T>&, int64_t member, int64_t batch, int64_t first, int64_t last,
+                 T* scratch);
   void (*sigmoid)(const T* x, T* y, int64_t n);
   void (*tanh)(const T* x, T* y, int64_t n);
   int64_t (*multiply_adds)(int64_t count);
