@@ -53,7 +53,9 @@ TORCH ?= torch==2.13.0
 TORCH_VENV := .venv-torch
 test-torch: $(TORCH_VENV)/.made ## run the tests of what goes to and from PyTorch with PyTorch
 	JLSTM_NATIVE=0 $(TORCH_VENV)/bin/python -m pytest -q tests/interop/test_torch.py \
-		tests/test_golden.py::test_torch_still_gives_the_golden_values
+		tests/test_golden.py::test_torch_still_gives_the_golden_values \
+		"tests/test_docs.py::test_the_page_runs_as_pasted[from_pytorch]" \
+		tests/test_docs.py::test_torch_refuses_length_0_and_gives_0_at_padding
 
 $(TORCH_VENV)/.made: pyproject.toml requirements/dev.lock
 	$(PYTHON) -m venv --clear $(TORCH_VENV)

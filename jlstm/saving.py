@@ -50,13 +50,13 @@ DEEPEST = 64
 """How deep JSON is nested at most; ours takes 7."""
 
 
-def save(path: str | os.PathLike[str], params: Sequence[LayerParams], stack: Stack) -> None:
+def save(path: str | os.PathLike[str], stack: Stack, params: Sequence[LayerParams]) -> None:
     """Write a stack and its weights; the file is there whole or not at all.
 
     Args:
         path: of the file, by custom ``….safetensors``.
-        params: the weights.
         stack: the stack.
+        params: the weights.
 
     Raises:
         MissingExtraError: safetensors is not installed.

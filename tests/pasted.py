@@ -13,10 +13,11 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(fenced, page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run_as_pasted(examples: Sequence[str], folder: Path) -> list[str]:
-    """Run Python, warnings being errors, in a folder; the lines that it printed."""
+def run_as_pasted(examples: Sequence[str], folder: Path, ignored: Sequence[str] = ()) -> list[str]:
+    """Run Python in a folder; the lines that it printed. All but these warnings are errors."""
+    filters = ["error", *(f"ignore:{message}" for message in ignored)]
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(examples)],
+        [sys.executable, *(f"-W{one}" for one in filters), "-c", "\n".join(examples)],
         cwd=folder,
         capture_output=True,
         text=True,

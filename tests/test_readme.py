@@ -7,7 +7,6 @@ import pytest
 from pasted import blocks, run_as_pasted
 
 README = Path(__file__).parents[1] / "README.md"
-KERNEL = README.parent / "docs" / "cpu_kernel.md"
 
 
 @pytest.mark.slow
@@ -19,10 +18,6 @@ def test_the_python_examples_run_as_pasted(tmp_path):
     shape, loss = printed
     assert shape == "(64, 64)"
     assert 0 < float(loss) < 10
-
-
-def test_the_examples_of_the_kernels_page_run_as_pasted(tmp_path):
-    run_as_pasted(blocks(KERNEL, "python"), tmp_path)
 
 
 def test_the_first_example_has_fifteen_lines():

@@ -75,7 +75,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
 @pytest.mark.parametrize("name", STACKS)
 def test_there_and_back(tmp_path, name):
     stack, params = STACKS[name], drawn(STACKS[name])
-    jlstm.save(tmp_path / "m.safetensors", params, stack)
+    jlstm.save(tmp_path / "m.safetensors", stack, params)
     back, weights = jlstm.load(tmp_path / "m.safetensors")
     assert back == stack
     assert_same(params, weights)
@@ -86,7 +86,7 @@ def test_there_and_back(tmp_path, name):
 @pytest.mark.parametrize("bias", [True, False])
 def test_dtypes(tmp_path, dtype, bias):
     params = drawn(STACKS["both_directions"], dtype, bias)
-    jlstm.save(tmp_path / "m", params, STACKS["both_directions"])
+    jlstm.save(tmp_path / "m", STACKS["both_directions"], params)
     assert_same(params, jlstm.load(tmp_path / "m")[1])
 
 
@@ -104,7 +104,7 @@ def test_every_activation_has_a_name(tmp_path, name):
         own if isinstance(own, activations.Activation) else own(*(0.3, 0.6)[: len(own().constants)])
     )
     stack = Stack(sizes=2, gates=Variant(gate=own, candidate=own, output=own))
-    jlstm.save(tmp_path / "m", drawn(stack), stack)
+    jlstm.save(tmp_path / "m", stack, drawn(stack))
     assert jlstm.load(tmp_path / "m")[0] == stack
 
 
@@ -124,7 +124,7 @@ def test_numbers_of_numpy(tmp_path):
     stack = Stack(
         sizes=np.array([3, 4]).tolist(), dropout=np.float32(0.1), gates=SLSTM(heads=np.int64(1))
     )
-    jlstm.save(tmp_path / "m", drawn(stack), stack)
+    jlstm.save(tmp_path / "m", stack, drawn(stack))
     assert jlstm.load(tmp_path / "m")[0] == stack
 
 
@@ -134,7 +134,7 @@ def test_numbers_of_numpy(tmp_path):
 def test_code_is_refused(tmp_path):
     mine = Stack(sizes=2, gates=Variant(gate=activations.activation(jnp.sin)))
     with pytest.raises(ValueError, match=r"gate: .* activation\(sin\) is code"):
-        jlstm.save(tmp_path / "m", drawn(mine), mine)
+        jlstm.save(tmp_path / "m", mine, drawn(mine))
 
     @dataclasses.dataclass(frozen=True)
     class Own(SLSTM):
@@ -142,7 +142,7 @@ def test_code_is_refused(tmp_path):
 
     own = Stack(sizes=2, gates=Own())
     with pytest.raises(ValueError, match=r"gates: .*Own.* is code"):
-        jlstm.save(tmp_path / "m", drawn(own), own)
+        jlstm.save(tmp_path / "m", own, drawn(own))
     assert not [*tmp_path.iterdir()]
 
 
@@ -164,13 +164,13 @@ def test_weights_of_another_stack_are_refused(tmp_path):
         ),
     ):
         with pytest.raises(error, match=match):
-            jlstm.save(tmp_path / "m", params, stack)
+            jlstm.save(tmp_path / "m", stack, params)
     assert not [*tmp_path.iterdir()]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "m"
-    jlstm.save(path, drawn(STACKS["plain"]), STACKS["plain"])
+    jlstm.save(path, STACKS["plain"], drawn(STACKS["plain"]))
     before = path.read_bytes()
 
     def full(*_):
@@ -178,7 +178,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(OSError, match="no space"):
-        jlstm.save(path, drawn(STACKS["deep"]), STACKS["deep"])
+        jlstm.save(path, STACKS["deep"], drawn(STACKS["deep"]))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["m"]
 
@@ -189,7 +189,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("saved") / "m"
-    jlstm.save(path, drawn(STACKS["mixed"]), STACKS["mixed"])
+    jlstm.save(path, STACKS["mixed"], drawn(STACKS["mixed"]))
     return path.read_bytes()
 
 
@@ -319,7 +319,7 @@ def test_arrays_that_are_not_those_of_the_stack_are_refused(tmp_path, content, c
 )
 def test_learned_carries_that_do_not_fit_are_refused(tmp_path, change, match):
     stack = STACKS["both_directions"]
-    jlstm.save(tmp_path / "m", drawn(stack), stack)
+    jlstm.save(tmp_path / "m", stack, drawn(stack))
 
     def arrays(known: Any) -> Any:
         return {name: a for name, a in (known | change).items() if a is not None}
@@ -330,7 +330,7 @@ def test_learned_carries_that_do_not_fit_are_refused(tmp_path, change, match):
 
 
 def test_float64_is_not_cut_short_in_silence(tmp_path):
-    jlstm.save(tmp_path / "m", drawn(STACKS["plain"], jnp.float64), STACKS["plain"])
+    jlstm.save(tmp_path / "m", STACKS["plain"], drawn(STACKS["plain"], jnp.float64))
     with jax.enable_x64(False), pytest.raises(ValueError, match="expected jax_enable_x64=True"):
         jlstm.load(tmp_path / "m")
 
@@ -443,7 +443,7 @@ def test_any_configuration(content, scratch, said, kind, options):
 
 def test_the_header_alone(tmp_path):
     stack = STACKS["full"]
-    jlstm.save(tmp_path / "m", drawn(stack), stack)
+    jlstm.save(tmp_path / "m", stack, drawn(stack))
     assert read_stack(tmp_path / "m") == stack
     shapes, _ = read_header(tmp_path / "m")
     assert shapes["0.forward.w_ih"] == ("F32", (7, 4, 5))

@@ -75,7 +75,8 @@ def weights_of(core: hk.LSTM, xs: Float[Array, "time *batch input"]) -> LSTMPara
         out = method(*args, **kwargs)
         if isinstance(context.module, hk.Linear) and context.method_name == "__call__":
             shapes = {"w": (inputs + hidden, 4 * hidden), "b": (4 * hidden,)}
-            found.extend(hk.get_parameter(name, shape, xs.dtype) for name, shape in shapes.items())
+            for name, shape in shapes.items():  # NumPy's, if they are from a file
+                found.append(jnp.asarray(hk.get_parameter(name, shape, xs.dtype)))
         return out
 
     # A step of its own, whose result nobody uses, makes the core's linear map and its parameters.

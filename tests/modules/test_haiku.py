@@ -56,6 +56,13 @@ def test_one_sequence_from_zeros() -> None:
     assert_same(ours, theirs, weights(xs, state), xs[:, 0])
 
 
+def test_parameters_of_numpy() -> None:
+    xs, state = problem()
+    params = weights(xs, state)
+    run = transformed(dynamic_unroll).apply
+    assert_bitwise(run(jax.tree.map(np.asarray, params), xs, state), run(params, xs, state))
+
+
 def model(unroll: Any) -> Any:
     """As users write it: names that Haiku counts up, and one inside a module."""
 
