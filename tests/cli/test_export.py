@@ -408,7 +408,7 @@ def xs():
 
 
 def test_a_file_of_ours_says_what_it_is(tmp_path, weights, xs):
-    jlstm.save(tmp_path / "a.safetensors", weights, PLAIN)
+    jlstm.save(tmp_path / "a.safetensors", PLAIN, weights)
     said = found(tmp_path / "a.safetensors")
     count = sum(leaf.size for leaf in jax.tree.leaves(weights))
     assert said.startswith(f"jlstm: 3 inputs to 4 outputs, {count:,} parameters of float32.\n")
@@ -494,7 +494,7 @@ def test_a_file_that_is_no_such_file_is_refused(tmp_path, name):
 
 def test_what_was_cut_short_is_refused(tmp_path, weights):
     pytest.importorskip("onnx")
-    jlstm.save(tmp_path / "a.safetensors", weights, PLAIN)
+    jlstm.save(tmp_path / "a.safetensors", PLAIN, weights)
     (tmp_path / "m.onnx").write_bytes(to_onnx(PLAIN, weights).SerializeToString())
     for path in [*tmp_path.iterdir()]:
         path.write_bytes(path.read_bytes()[:-100])
@@ -504,7 +504,7 @@ def test_what_was_cut_short_is_refused(tmp_path, weights):
 def test_damaged_files_end_in_a_line(tmp_path, weights):
     """Whatever bytes are changed: either it is noticed, or there is a stack to speak of."""
     pytest.importorskip("onnx")
-    jlstm.save(tmp_path / "a.safetensors", weights, PLAIN)
+    jlstm.save(tmp_path / "a.safetensors", PLAIN, weights)
     write_state(tmp_path / "t.safetensors", to_torch(jlstm.Stack(sizes=4), other(4)))
     (tmp_path / "m.onnx").write_bytes(to_onnx(PLAIN, weights).SerializeToString())
     draw = np.random.default_rng(3)

@@ -168,7 +168,7 @@ def _numpy(model: Portable) -> Any:
     }
 
     def write(folder: Path) -> None:
-        save(folder / "stack.safetensors", model.layers, model.stack)
+        save(folder / "stack.safetensors", model.stack, model.layers)
         write_tensors(folder / "around.safetensors", around)
         names = ("sigmoid", "lstm", "stack", model.kind)
         (folder / "model.py").write_text(_source("with_numpy.py", names), "utf-8")
