@@ -640,14 +640,13 @@ lengths = draw.integers(0, 12, 67)
 
 @jax.jit
 def run(params, carry, xs):
-    def loss(carry):
+    def loss(params, carry, xs):
         last, hs = jlstm.lstm(params, carry, xs, lengths=lengths, implementation="native")
         return jnp.sum(hs**2) + jnp.sum(last.c), (last, hs)
-    return jax.grad(loss, has_aux=True)(carry)
+    return jax.grad(loss, (0, 1, 2), has_aux=True)(params, carry, xs)
 
 def bits(_=None):
-    # What the kernel alone computes: products over time are XLA's.
-    # And of numbers so small that float32 has fewer digits of them, or none.
+    # Also of numbers so small that float32 has fewer digits of them, or none.
     tiny = jax.tree.map(lambda a: a * np.float32(1e-38), (carry, xs))
     results = run(params, carry, xs), run(params._replace(b=0 * params.b), *tiny)
     leaves = jax.tree.leaves(results)

@@ -140,6 +140,10 @@ bool run(ffi::ThreadPool& pool, int64_t parts, int64_t stages, const Task& task)
   return !state->failed.load();
 }
 
+// Numbers in a line of a cache.
+template <typename T>
+constexpr int64_t kLine = 64 / sizeof(T);
+
 // Memory for numbers of any kind, not initialised.
 template <typename T>
 struct Scratch {
@@ -283,7 +287,9 @@ bool walk_parts(ffi::ThreadPool& pool, const Data& data, const Shares<T>& shares
                 void (*walk)(const Data&, const Part&, int64_t first, int64_t last, T* scratch)) {
   const Walks<T>& walks = jlstm::walks<T>();
   const auto& parts = shares.parts;
-  const auto size = [&](int64_t p) { return walks.scratch_size(parts[p].first.end - parts[p].first.begin, data.sizes.hidden); };
+  const auto size = [&](int64_t p) {
+    return walks.scratch_size(parts[p].first.end - parts[p].first.begin, parts[p].first.units);
+  };
   const auto one = [&](int64_t p, int64_t begin, int64_t end, T* scratch) {
     const auto& [part, matrix] = parts[p];
     Data own = data;
@@ -297,15 +303,18 @@ bool walk_parts(ffi::ThreadPool& pool, const Data& data, const Shares<T>& shares
       one(p, first, last, scratch.data);
     });
   }
-  const Scratch<T> scratch(many * size(0));
+  int64_t each = 0;
+  for (int64_t p = 0; p < many; ++p) each = std::max(each, size(p));
+  each = (each + kLine<T> - 1) / kLine<T> * kLine<T>;  // no line of a cache belongs to two
+  const Scratch<T> scratch(many * each);
   return run(pool, many, last - first, [&](int64_t p, int64_t stage) {
-    one(p, first + stage, first + stage + 1, scratch.data + p * size(0));
+    one(p, first + stage, first + stage + 1, scratch.data + p * each);
   });
 }
 
-// Calls body(shares) for all members. Those with the same matrices are one batch; of the others as
-// many are packed at a time as there are threads, so that memory for packed matrices is bounded.
-// False if memory ran out.
+// Calls body(shares, most) for all members, most being the largest number that have the same matrices.
+// These are one batch; of the others as many are packed at a time as there are threads, so that
+// memory for packed matrices is bounded. False if memory ran out.
 template <typename T, typename Body>
 bool for_all(ffi::ThreadPool& pool, Call& call, int64_t hidden, int64_t batch, Array<const T> above,
              Array<const T> below, int64_t gates, Array<const T> other, const Body& body) {
@@ -313,7 +322,11 @@ bool for_all(ffi::ThreadPool& pool, Call& call, int64_t hidden, int64_t batch, A
   std::map<std::array<int64_t, 3>, std::vector<int64_t>> same;
   for (int64_t e = 0; e < call.members(); ++e) same[{start(above, e), start(below, e), start(other, e)}].push_back(e);
   std::vector<std::vector<int64_t>> groups;
-  for (auto& [_, members] : same) groups.push_back(std::move(members));
+  size_t largest = 0;
+  for (auto& [_, members] : same) {
+    largest = std::max(largest, members.size());
+    groups.push_back(std::move(members));
+  }
 
   const Walks<T>& walks = jlstm::walks<T>();
   const int64_t threads = std::max<int64_t>(1, pool.num_threads()), all = groups.size();
@@ -349,7 +362,7 @@ bool for_all(ffi::ThreadPool& pool, Call& call, int64_t hidden, int64_t batch, A
         }
       }
     }
-    if (!pack_all<T>(pool, shares.matrices, above, below) || !body(shares)) return false;
+    if (!pack_all<T>(pool, shares.matrices, above, below) || !body(shares, int64_t(largest))) return false;
   }
   return true;
 }
@@ -369,7 +382,7 @@ bool forward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
   sizes.inputs = w ? w.count : 0;
   d.sizes = sizes;
   if (batch == 0) return true;
-  return for_all<T>(pool, call, sizes.hidden, batch, w, u, 4, {}, [&](const Shares<T>& shares) {
+  return for_all<T>(pool, call, sizes.hidden, batch, w, u, 4, {}, [&](const Shares<T>& shares, int64_t) {
     return walk_parts<T>(pool, d, shares, 0, sizes.time + 1, walks<T>().forward);
   });
 }
@@ -430,12 +443,12 @@ bool backward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
   sizes.inputs = w_t ? w_t.row : 0;
   d.sizes = sizes;
   const Walks<T>& walks = jlstm::walks<T>();
-  // A row of [x, h'] ends with a cache line of nothing: as far apart as a power of two, rows would take
-  // the same few places in a cache.
-  const int64_t columns = 4 * sizes.hidden, line = 64 / sizeof(T);
-  const int64_t wide = ((sizes.inputs + sizes.hidden + line - 1) / line | 1) * line;
+  // A row of [x, h'] is an odd number of a cache's lines: as far apart as a power of two, rows would
+  // take the same few places in it.
+  const int64_t columns = 4 * sizes.hidden;
+  const int64_t wide = ((sizes.inputs + sizes.hidden + kLine<T> - 1) / kLine<T> | 1) * kLine<T>;
   const int64_t packed_size = walks.packed_size(columns, {1, sizes.inputs, 0, sizes.inputs});
-  return for_all<T>(pool, call, sizes.hidden, batch, {}, u_t, 1, w_t, [&](const Shares<T>& shares) {
+  return for_all<T>(pool, call, sizes.hidden, batch, {}, u_t, 1, w_t, [&](const Shares<T>& shares, int64_t most) {
     // Wᵀ, of all groups.
     std::vector<typename Shares<T>::Matrix> matrices;
     std::vector<int64_t> starts(call.members(), -1);
@@ -450,7 +463,8 @@ bool backward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
     if (w_t && !pack_all<T>(pool, matrices, {}, w_t)) return false;
 
     const int64_t many = std::max<int64_t>(kLeastSum, kBlockBytes / ((columns + wide) * sizeof(T)));
-    const int64_t block = std::max<int64_t>(1, std::min(sizes.time, many / std::max<int64_t>(1, members * batch)));
+    // The order of sums depends on it, and so it must not depend on the number of threads.
+    const int64_t block = std::max<int64_t>(1, std::min(sizes.time, many / std::max<int64_t>(1, most * batch)));
     const Scratch<T> dz(members * block * batch * columns), known(members * block * batch * wide);
     const auto of_block = [&](T* data, int64_t row, std::vector<int64_t>& places) {
       for (const int64_t start : starts) places.push_back(start * block * batch * row);
