@@ -199,7 +199,7 @@ def test_xlas_own_count_takes_a_loop_once(double):
     short, long = (quick(time=time, rules=rules).rows[0] for time in (24, 48))
     assert 0 < short.xla_flops == pytest.approx(long.xla_flops, rel=0.2)
     assert long.flops == 2 * short.flops
-    assert all(row.xla_flops > 0 for row in double.rows)
+    assert double.baseline.xla_flops > 0  # of a kernel's calls it counts nothing
 
 
 def test_what_xla_does_not_tell_is_not_made_up():

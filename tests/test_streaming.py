@@ -134,7 +134,7 @@ def test_the_memory_of_the_state_is_used_again(donate):
     assert before.is_deleted() is donate
     if donate:
         assert after.unsafe_buffer_pointer() == where
-        with pytest.raises(ValueError, match="deleted or donated"):
+        with pytest.raises((ValueError, RuntimeError), match="deleted"):  # as JAX's version says it
             step(before, xs[0])
 
 
