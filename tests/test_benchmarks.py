@@ -109,7 +109,7 @@ def test_everybody_who_is_there_takes_part_and_agrees(run):
 def test_the_report_has_its_fields(run):
     told = json.loads(json.dumps(run.to_dict(), allow_nan=False))
     fields = {"machine", "seconds", "seed", "cases", "means", "losses", "scaling", "precision"}
-    assert fields | {"variants", "memory", "streaming"} == set(told)
+    assert fields | {"variants", "memory", "streaming", "modules"} == set(told)
     assert {"processor", "cores", "versions", "threads", "environment"} <= set(told["machine"])
     assert told["cases"][0]["shape"] == TINY._asdict()
     row = told["cases"][1]["results"][0]
