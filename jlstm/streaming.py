@@ -18,7 +18,7 @@ Who waits keeps its state; who joins starts as a sequence does, from zeros or th
     slots = free(slots, number)
 
 **Where the time of a step goes**, in microseconds, for B = 1, as many inputs as units, float32, on
-two cores of an x86-64 CPU (AMD EPYC, a virtual machine), jax 0.10.2. Each line keeps what the lines
+two cores of an x86-64 CPU (Intel Xeon, a virtual machine), jax 0.10.2. Each line keeps what the lines
 above it did; to call a program that does nothing takes 4.5, whichever way:
 
 =====================================================  ======  =======  ==============
