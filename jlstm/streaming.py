@@ -18,8 +18,8 @@ Who waits keeps its state; who joins starts as a sequence does, from zeros or th
     slots = free(slots, number)
 
 **Where the time of a step goes**, in microseconds, for B = 1, as many inputs as units, float32, on
-two cores of an x86-64 CPU (Intel Xeon, a virtual machine), jax 0.10.2. Each line keeps what the lines
-above it did; to call a program that does nothing takes 4.5, whichever way:
+two cores of an x86-64 CPU (Intel Xeon, a virtual machine), jax 0.10.2. Each line keeps what the
+lines above it did; to call a program that does nothing takes 4.5, whichever way:
 
 =====================================================  ======  =======  ==============
 one step of ``stack``, waiting for h                   64      128      2 layers, 128
