@@ -5,10 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from jlstm.cli.options import Run
 from jlstm.cli.screen import new_console
 from jlstm.jobs.config import Target
-
-Run = Annotated[Path, Parameter(help="The folder of the run.")]
 
 
 def export(

@@ -1,11 +1,14 @@
-"""The kinds of numbers that the commands' options take."""
+"""What the commands' options take: the folder of a run, and kinds of numbers."""
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from cyclopts import Parameter, Token, convert
 from cyclopts.validators import Number
+
+Run = Annotated[Path, Parameter(help="The folder of the run.")]
 
 
 def whole_number(_: type, tokens: Sequence[Token]) -> int:

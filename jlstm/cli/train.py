@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from jlstm.cli.options import Run
 from jlstm.cli.screen import new_console, show_evaluation, show_files, watching
 from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig, Training
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 Texts = Annotated[Path, Parameter(help="Text files, or folders of them.")]
 File = Annotated[Path, Parameter(help="A .csv or .parquet file.")]
-Run = Annotated[Path, Parameter(help="The folder of the run.")]
 
 LEFT = (
     ("best.safetensors", "the parameters with the lowest validation loss"),

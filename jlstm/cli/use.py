@@ -6,10 +6,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from jlstm.cli.compare import check_output
-from jlstm.cli.options import Count, CountOrZero, PositiveOrZero, Seed
+from jlstm.cli.options import Count, CountOrZero, PositiveOrZero, Run, Seed
 from jlstm.cli.screen import new_console, show_evaluation, show_table
-
-Run = Annotated[Path, Parameter(help="The folder of the run.")]
 
 
 def evaluate(
