@@ -87,7 +87,7 @@ class RNN(nn.RNN):
         if initial_carry is None:
             key = jax.random.key(0) if init_key is None else init_key
             initial_carry = self.cell.initialize_carry(key, without_time)
-        own = self.cell.variables["params"]
+        own = nn.unbox(self.cell.variables["params"])  # of nn.Partitioned, which says where it lies
         carry, outputs = run(
             self.cell,
             LSTMParams(
