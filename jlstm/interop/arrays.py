@@ -227,9 +227,11 @@ def names_for(layers: Sequence[Name], stack: Stack) -> list[tuple[str, ...]]:
 
 
 def together(
-    layers: Sequence[Sequence[Direction]], connections: Connections = "chain"
+    layers: Sequence[Sequence[Direction]],
+    connections: Connections = "chain",
+    reverse: bool = False,
 ) -> tuple[Stack, tuple[LayerParams, ...]]:
-    """The stack of these layers, connected in this way, and its weights.
+    """The stack of these layers, connected and walked in this way, and its weights.
 
     A cell without any option becomes ``PLAIN``, whose weights are ``LSTMParams``.
 
@@ -282,6 +284,7 @@ def together(
         output_sizes=[output for _, output, _ in cells],
         gates=pairs,
         bidirectional=ways == 2,
+        reverse=reverse,
         connections=connections,
     )
     return stack, tuple(params)

@@ -25,6 +25,7 @@ from jlstm.interop.arrays import (
     names_for,
     natural,
     pairs_of,
+    refusal,
     split_gates,
     together,
 )
@@ -113,9 +114,11 @@ def to_haiku(
         TypeError: no stack, weights of another kind, or no parameters.
         ValueError: what Haiku cannot represent, and why; other modules in ``like``.
     """
-    known: list[Connections] = ["chain"] if stack.bidirectional else ["chain", "skip"]
+    known: tuple[Connections, ...] = ("chain", "skip")
     ours = apart("Haiku", stack, params, options=("forget_offset",), connections=known)
     if stack.connections == "skip":
+        if stack.bidirectional:
+            raise refusal("connections", "Haiku", "skip is of one direction", stack.connections)
         ours = ours[:1] + _rolled(ours[1:], ours[0][0].weights.w_ih.shape[0])
     ways = 1 + stack.bidirectional
     if layers is None and like is None:
@@ -171,16 +174,18 @@ def _skips(layers: Sequence[Sequence[Direction]]) -> bool:
     """Whether each layer sees the inputs, too: ``hk.deep_rnn_with_skip_connections``."""
     if any(len(layer) != 1 for layer in layers):
         return False
-    inputs, outputs = ([one.weights[k].shape[0] for (one,) in layers] for k in (0, 1))
+    inputs = [one.weights.w_ih.shape[0] for (one,) in layers]
+    outputs = [one.weights.w_hh.shape[0] for (one,) in layers]
     return len(layers) > 1 and inputs[1:] == [inputs[0] + size for size in outputs[:-1]]
 
 
 def _rolled(layers: Sequence[Sequence[Direction]], rows: int) -> list[list[Direction]]:
     """With the rows of w_ih moved down: Haiku has the inputs above what the layer before gives."""
-    return [
-        [one._replace(weights=one.weights._replace(w_ih=np.roll(one.weights.w_ih, rows, axis=0)))]
-        for (one,) in layers
-    ]
+    rolled: list[list[Direction]] = []
+    for (one,) in layers:
+        w_ih: Any = np.roll(one.weights.w_ih, rows, axis=0)
+        rolled.append([one._replace(weights=one.weights._replace(w_ih=w_ih))])
+    return rolled
 
 
 def _moved(b: NDArray, offset: float) -> NDArray:

@@ -203,7 +203,7 @@ def test_cells_by_name() -> None:
         from_flax(flat, layers="a")
     # By the alphabet, a decoder would come before its encoder.
     for call in (lambda: from_flax(flat), lambda: to_flax(stack, params, flat)):
-        with pytest.raises(ValueError, match="names do not tell the order: 'a', 'b', 'c', 'd'$"):
+        with pytest.raises(ValueError, match=r"do not tell the order: 'a', 'b', 'c', 'd'$"):
             call()
     numbered = to_flax(Stack(sizes=4), drawn(Stack(sizes=4)))
     with pytest.raises(ValueError, match=r"a pair of names for each of 2 layers"):

@@ -184,6 +184,8 @@ def test_parameters_that_do_not_fit_are_refused() -> None:
     other = Stack(sizes=(7, 5))
     with pytest.raises(ValueError, match=r"like: expected \[10, 28\] at lstm/linear/w"):
         to_haiku(other, drawn(other), tree)
+    with pytest.raises(ValueError, match="like: expected only w and b at lstm/linear/scale"):
+        to_haiku(stack, drawn(stack), tree | {"lstm/linear": own | {"scale": own["b"]}})
 
 
 def test_names_that_do_not_tell_the_order_are_refused() -> None:
