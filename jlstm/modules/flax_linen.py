@@ -19,7 +19,7 @@ from jlstm.extras import needs
 from jlstm.modules.flax_cells import FlaxCarry, check_cell, run
 from jlstm.types import GATES, LSTMParams
 
-with needs("flax", package="flax"):
+with needs("flax", extra="flax"):
     import flax.linen as nn
 
 CELLS = (nn.LSTMCell, nn.OptimizedLSTMCell)
