@@ -166,9 +166,10 @@ def _keras(path: Path) -> list[Found]:
 
     def make(chosen: Any) -> Any:
         names = [pair if len(pair) > 1 else pair[0] for pair in chosen]
-        more = "" if len(chosen) == len(layers) else f", layers={names!r}"
+        every = len(chosen) == len(layers)
+        more = "" if every else f", layers={names!r}"
         call = f"jlstm.interop.keras.from_keras({_quoted(path)}{more})"
-        return call, lambda: from_keras(path, layers=names)
+        return call, lambda: from_keras(path, layers=None if every else names)
 
     ways = [(" and ".join(pair), pair) for pair in layers]
     return _together_or_alone("Keras", ways, make)
