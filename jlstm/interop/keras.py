@@ -18,6 +18,7 @@ from jlstm import activations
 from jlstm.activations import Activation
 from jlstm.equations import PLAIN
 from jlstm.extras import require
+from jlstm.files import with_an_end
 from jlstm.gates import Gates
 from jlstm.interop.arrays import (
     Direction,
@@ -291,7 +292,7 @@ def _of_file(
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, list[Any]]]]:
     """The size of a file, and the data sets of its cells, while it is open."""
     h5py = require("h5py", "interop")
-    size = Path(path).stat().st_size
+    size = with_an_end(path).stat().st_size
     try:
         with h5py.File(path, "r") as file:
             yield size, dict(_cells(h5py, file, "", set()))
