@@ -191,6 +191,11 @@ def test_the_script_computes_without_jlstm_what_jlstm_does(runs, exports, tmp_pa
     said, _, number = printed[-1].rpartition(" ")
     assert said == "Differs from jlstm by"
     assert float(number) < ROUNDING * max(1, np.abs(expected).max())
+    if about["model"] == "table":  # what is printed is in the units of the file
+        number = arrays(folder / "example.npz")["series"][0]
+        mean, std = (about["scale"]["values"][of][number] for of in ("mean", "std"))
+        rows = " ".join(printed[1:-1]).replace("[", " ").replace("]", " ").split()
+        np.testing.assert_allclose(np.array(rows, float), (output[:, 0] * std + mean).ravel(), 1e-4)
     lines = (folder / "use_it.py").read_text().splitlines()
     code = lines[max(n for n, line in enumerate(lines) if re.match("import|from", line)) + 1 :]
     assert sum(map(bool, code)) <= 10
