@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jlstm.extras import require
-from jlstm.files import replacing
+from jlstm.files import replacing, with_an_end
 
 NDArray = npt.NDArray[Any]
 
@@ -63,7 +63,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     safetensors = require("safetensors", "interop")
     try:
-        with safetensors.safe_open(Path(path), framework="np") as file:
+        with safetensors.safe_open(with_an_end(path), framework="np") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
             return Header(shapes, dict(file.metadata() or {}))

@@ -19,7 +19,7 @@ from jlstm import activations
 from jlstm.activations import Activation
 from jlstm.equations import PLAIN
 from jlstm.extras import require
-from jlstm.files import replacing
+from jlstm.files import replacing, with_an_end
 from jlstm.gates import Gates
 from jlstm.interop.arrays import (
     Direction,
@@ -400,7 +400,7 @@ def _cell(name: str, found: Mapping[str, list[Any]]) -> list[Any]:
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, list[Any]]]]:
     """The size of a file, and the data sets of its cells, while it is open."""
     h5py = require("h5py", "interop")
-    size = Path(path).stat().st_size
+    size = with_an_end(path).stat().st_size
     try:
         with h5py.File(path, "r") as file:
             yield size, dict(_cells(h5py, file, "", set()))

@@ -16,6 +16,7 @@ import numpy as np
 
 from jlstm.equations import PLAIN
 from jlstm.extras import MissingExtraError
+from jlstm.files import with_an_end
 from jlstm.interop.arrays import (
     Direction,
     NDArray,
@@ -230,7 +231,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray]:
             "pip install torch. (A .safetensors file is read without it.)",
             name="torch",
         ) from None
-    with open(path, "rb") as file, warnings.catch_warnings():
+    with open(with_an_end(path), "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a file that it knows well or refuses
         try:
             found = torch.load(file, map_location="cpu", weights_only=True)
