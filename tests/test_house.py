@@ -185,6 +185,18 @@ def test_no_help_waits_for_what_the_work_needs(command):
     assert not loaded & HEAVY
 
 
+def test_data_is_read_and_cut_without_jax():
+    files = {
+        "text": ("tokens", "windows", "ngram"),
+        "table": ("series", "schema", "windows", "preparing", "measures"),
+        "sequences": ("labelled", "labels", "preparing", "measures"),
+    }
+    names = [f"jlstm.tasks.{room}.{file}" for room in files for file in files[room]]
+    loaded, _ = loaded_by("-c", f"import {', '.join(names)}, jlstm.tasks.frame, jlstm.records")
+    assert {"jlstm", "numpy"} <= loaded
+    assert not loaded & (HEAVY - {"polars"})
+
+
 def test_the_version_is_one():
     assert PROJECT["version"] == metadata.version("jlstm") == jlstm.__version__
     assert PROJECT["version"] in loaded_by("-m", "jlstm", "--version")[1]

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jlstm.layers import LayerParams, Stack, stack
+from jlstm.records import plain
 from jlstm.runs.use import Trained
 from jlstm.sequence import lstm
 from jlstm.streaming import init_state, pack, unpack
@@ -28,7 +29,8 @@ from jlstm.tasks.sequences import preparing as sequences
 from jlstm.tasks.sequences.model import label_scores
 from jlstm.tasks.sequences.training import make_stack
 from jlstm.tasks.table import preparing as table
-from jlstm.tasks.table.model import ForecasterConfig, WindowBatch, forecast
+from jlstm.tasks.table.batch import WindowBatch
+from jlstm.tasks.table.model import ForecasterConfig, forecast
 from jlstm.tasks.table.training import model_config
 from jlstm.tasks.table.windows import cut, find_windows, make_panel
 from jlstm.tasks.text import job as text
@@ -224,15 +226,8 @@ def _scale_of_table(schema: Any, model: ForecasterConfig) -> dict[str, Any]:
             "past": np.concatenate([rows[:, targets : targets + past], flags], axis=1),
             "known": rows[:, targets + past :],
         }
-        scale[of] = {name: _json(part) for name, part in parts.items() if part.shape[-1]}
+        scale[of] = {name: plain(part) for name, part in parts.items() if part.shape[-1]}
     return {name: {of: scale[of][name] for of in ("mean", "std")} for name in scale["mean"]}
-
-
-def _json(values: np.ndarray) -> Any:
-    """Lists, with None for NaN, which JSON does not know."""
-    plain = values.astype(object)
-    plain[~np.isfinite(values)] = None
-    return plain.tolist()
 
 
 def _sequences(trained: Trained, config: SequencesConfig) -> Portable:

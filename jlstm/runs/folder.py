@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 
 from jlstm.extras import require
 from jlstm.files import sha256
+from jlstm.records import read_json_lines, write_json
 from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
 from jlstm.train.checkpoints import newest_checkpoint
-from jlstm.train.records import read_json_lines, write_json
 
 KINDS: dict[str, type[Training]] = {
     "text": TextConfig,

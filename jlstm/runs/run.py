@@ -9,11 +9,13 @@ has none, and begins with step 0; what was resumed goes the way that any run goe
 """
 
 import errno
-import math
 import os
+import platform
+import sys
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,13 @@ import jax.numpy as jnp
 
 from jlstm.extras import require
 from jlstm.plots import plot_training
+from jlstm.records import (
+    append_json_line,
+    plain,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+)
 from jlstm.runs.folder import (
     check_sums,
     locked,
@@ -45,13 +54,6 @@ from jlstm.runs.use import Trained, judge, module_of
 from jlstm.tasks.config import Training
 from jlstm.tasks.job import Evaluation, Job
 from jlstm.train import Best, Book, Progress, TrainState, fit, make_train_step
-from jlstm.train.records import (
-    append_json_line,
-    environment,
-    read_json_lines,
-    write_json,
-    write_json_lines,
-)
 
 Path_ = str | os.PathLike[str]
 Say = Callable[[str], None]
@@ -62,6 +64,8 @@ REPORTS = 200
 """In a run, about: each waits for the device."""
 CHECKPOINT_SECONDS = 300.0
 """Between checkpoints, where validations are further apart."""
+PACKAGES = ("jlstm", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "polars", "safetensors")
+"""What has a part in the results of a run, or in its files."""
 
 
 class Outcome(NamedTuple):
@@ -117,7 +121,7 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
         check_memory(config, job)
         write_config(folder, config, paths)
         write_sums(folder, module.FILES)
-        write_json(folder / "environment.json", _environment(job))
+        write_json(folder / "environment.json", environment(job))
 
     folder = make_folder(config, fill)
     say(f"The run is in {folder}.")
@@ -279,7 +283,7 @@ def _fit(
 
 def _elsewhere(folder: Path, job: Job) -> Iterator[str]:
     """What of the machine has changed since the run was started, where it matters."""
-    then, now = read_json(folder / "environment.json") or {}, _environment(job)
+    then, now = read_json(folder / "environment.json") or {}, environment(job)
     for name, what in (("batch_devices", "devices"), ("versions", "packages")):
         if then.get(name) != now[name]:
             yield (
@@ -288,8 +292,24 @@ def _elsewhere(folder: Path, job: Job) -> Iterator[str]:
             )
 
 
-def _environment(job: Job) -> dict[str, Any]:
-    return {**environment(), "batch_devices": job.devices}
+def environment(job: Job) -> dict[str, Any]:
+    """What else a result depends on: versions, devices, machine."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "versions": versions,
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "backend": jax.default_backend(),
+        "batch_devices": job.devices,
+    }
 
 
 def _where_it_stands(folder: Path, config: Training, job: Job, say: Say) -> tuple[TrainState, Book]:
@@ -360,13 +380,15 @@ def _report(folder: Path, progress: Progress, loader: Loader, job: Job, say: Say
         save_best(folder, p.best, job)
     for step in p.skipped:
         say(f"Skipped step {step:,}: its loss or gradient was not finite.")
-    metrics = {
-        "step": p.step,
-        "loss": _finite(p.loss),
-        "grad_norm": _finite(p.grad_norm),
-        "skipped": len(p.skipped),
-        "validation_loss": _finite(p.validation_loss),
-    }
+    metrics = plain(
+        {
+            "step": p.step,
+            "loss": p.loss,
+            "grad_norm": p.grad_norm,
+            "skipped": len(p.skipped),
+            "validation_loss": p.validation_loss,
+        }
+    )
     timing = {
         "step": p.step,
         "seconds": round(loader.seconds(), 3),
@@ -377,11 +399,6 @@ def _report(folder: Path, progress: Progress, loader: Loader, job: Job, say: Say
     append_json_line(folder / "metrics.jsonl", metrics)
     append_json_line(folder / "timing.jsonl", timing)
     return {**metrics, **timing, "steps": job.steps, "unit": job.unit, "score": job.score}
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no word for NaN."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import optax
 
 from jlstm.devices import memory_bytes, place
 from jlstm.files import sha256, sync
+from jlstm.records import plain, write_json
 from jlstm.runs.folder import check_best
 from jlstm.tasks.config import Training
 from jlstm.tasks.job import Job
@@ -26,7 +27,6 @@ from jlstm.train import (
     save_checkpoint,
     save_params,
 )
-from jlstm.train.records import write_json
 
 
 def optimizer_of(config: Training, job: Job) -> optax.GradientTransformation:
@@ -114,9 +114,8 @@ def save(folder: Path, progress: Progress) -> None:
     numbers = {
         "best": book.best and [book.best.loss, book.best.step],
         "stale": book.stale,
-        # JSON has no word for NaN, which a skipped step may have left.
-        "losses": [x if math.isfinite(x) else None for x in book.losses],
-        "grad_norms": [x if math.isfinite(x) else None for x in book.grad_norms],
+        "losses": book.losses,  # NaN where a step was skipped
+        "grad_norms": book.grad_norms,
     }
     # Before the first validation any parameters will do: nobody will ask for them.
     best = progress.state.params if book.best is None else book.best.params
@@ -124,7 +123,7 @@ def save(folder: Path, progress: Progress) -> None:
     if (folder / "metrics.jsonl").exists():  # not before the first report
         sync(folder / "metrics.jsonl")  # a checkpoint says that all up to it has been recorded
     try:
-        save_checkpoint(folder / "checkpoints", progress.step, arrays, {"book": numbers})
+        save_checkpoint(folder / "checkpoints", progress.step, arrays, {"book": plain(numbers)})
     except FloatingPointError as error:
         raise FloatingPointError(
             f"training: expected finite parameters after step {progress.step}, got others; a lower "

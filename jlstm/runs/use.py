@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jlstm.records import write_json
 from jlstm.runs.folder import check_sums, kind_of, read_config
 from jlstm.runs.state import load_best
 from jlstm.tasks.config import TextConfig, Training
 from jlstm.tasks.job import Evaluation, Job
 from jlstm.tasks.naming import name_for, results_path
-from jlstm.train.records import write_json
 
 Path_ = str | os.PathLike[str]
 Say = Callable[[str], None]

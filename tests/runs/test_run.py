@@ -84,6 +84,9 @@ def test_a_run_leaves_all_that_is_needed(whole):
     ended = json.loads((folder / "result.json").read_text())
     assert ended["verdict"] == whole.evaluation.verdict
     assert (folder / "log.txt").read_text().count("\n") > 3
+    known = json.loads((folder / "environment.json").read_text())
+    assert known["versions"]["jax"] == jax.__version__
+    assert known["backend"] == jax.default_backend()
 
 
 def test_the_folder_can_be_moved_and_the_file_may_go(tmp_path, file):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jlstm import init_carry
-from jlstm.tasks.text.model import TokenBatch, init_language_model, language_model_loss, token_count
+from jlstm.tasks.text.batch import TokenBatch
+from jlstm.tasks.text.model import init_language_model, language_model_loss, token_count
 from jlstm.tasks.text.windows import evaluation_windows
 from jlstm.train import make_evaluate
 

@@ -27,6 +27,7 @@ from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 from jlstm.checks import check_flag, check_function, check_number, check_size
 from jlstm.dropout import dropout_mask
 from jlstm.layers import LayerParams, Stack, init_stack, last, maximum, mean, stack
+from jlstm.tasks.sequences.batch import SequenceBatch
 from jlstm.types import check_array, check_key
 
 Layer = Callable[..., tuple[Any, Array]]
@@ -41,21 +42,6 @@ class Labeller(NamedTuple):
     """Of the stack."""
     readout: Float[Array, "features outputs"]
     readout_bias: Float[Array, " outputs"]
-
-
-class SequenceBatch(NamedTuple):
-    """Sequences padded to one length, and what they are to be labelled with."""
-
-    xs: Float[Array | np.ndarray, "time batch input"]
-    lengths: Int[Array | np.ndarray, " batch"]
-    """Steps that count; 0 for a sequence that only fills up the batch."""
-    targets: Array | np.ndarray
-    """A class for each sequence, int ``[batch]``, or for each step, int ``[time, batch]``; or a
-    number for each sequence, float ``[batch]``."""
-    weights: Array | np.ndarray
-    """How much each target counts, float, of the shape of ``targets``; 0 at padding."""
-    key: PRNGKeyArray | None = None
-    """For the dropout; None for none."""
 
 
 def init_labeller(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jlstm.files import replacing, sha256
+from jlstm.records import write_json
 from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import (
     check_columns,
@@ -34,7 +35,6 @@ from jlstm.tasks.sequences.labels import (
     learn_labels,
     scale_labels,
 )
-from jlstm.train.records import write_json
 
 if TYPE_CHECKING:
     import polars

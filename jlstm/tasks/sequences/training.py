@@ -15,6 +15,7 @@ from jlstm.sequence import lstm
 from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Job, count_steps
+from jlstm.tasks.sequences.batch import SequenceBatch
 from jlstm.tasks.sequences.labelled import (
     PARTS,
     Chosen,
@@ -24,7 +25,7 @@ from jlstm.tasks.sequences.labelled import (
     padded_share,
     stretch,
 )
-from jlstm.tasks.sequences.model import SequenceBatch, init_labeller, label_count, labeller_loss
+from jlstm.tasks.sequences.model import init_labeller, label_count, labeller_loss
 from jlstm.tasks.sequences.preparing import Prepared, load, places_of_targets
 from jlstm.train import make_evaluate
 

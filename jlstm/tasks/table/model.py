@@ -27,11 +27,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from jlstm.checks import check_flag, check_number, check_size
 from jlstm.layers import LayerParams, Stack, init_stack, stack
 from jlstm.sequence import lstm
+from jlstm.tasks.table.batch import WindowBatch
 from jlstm.types import check_array, check_float, check_key
 
 
@@ -132,21 +133,6 @@ class Forecaster(NamedTuple):
     readout_bias: Float[Array, "horizon quantile"]
     linear: LinearMap | None
     """None where there is none."""
-
-
-class WindowBatch(NamedTuple):
-    """Windows of series, time first, none with missing numbers but in ``targets``."""
-
-    values: Float[Array | np.ndarray, "lookback batch"]
-    series: Int[Array | np.ndarray, " batch"]
-    """Which series each window is of."""
-    past: Float[Array | np.ndarray, "lookback batch past"]
-    known: Float[Array | np.ndarray, "lookback+horizon batch known"]
-    about: Float[Array | np.ndarray, "batch about"]
-    targets: Float[Array | np.ndarray, "horizon batch"] | None = None
-    """What came; NaN does not count."""
-    key: PRNGKeyArray | None = None
-    """For the dropout; None for none."""
 
 
 def init_forecaster(

@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Int
 
 from jlstm.files import replacing, sha256
+from jlstm.records import write_json
 from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import Times, read_table
 from jlstm.tasks.table.clock import show_times
 from jlstm.tasks.table.schema import Schema, learn, split_times
 from jlstm.tasks.table.series import Roles, Series, check_missing, read_static, regular
 from jlstm.tasks.table.windows import Panel, Part, find_windows, make_panel
-from jlstm.train.records import write_json
 
 FILES = {
     "data/table.json": "columns, steps, split, scales, what was missing, and the sum of the file",

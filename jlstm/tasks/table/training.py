@@ -16,15 +16,10 @@ from jlstm.sequence import lstm
 from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Job, count_steps
+from jlstm.tasks.table.batch import WindowBatch
 from jlstm.tasks.table.clock import show_times
 from jlstm.tasks.table.measures import Moments, fit_linear, moments
-from jlstm.tasks.table.model import (
-    Forecaster,
-    ForecasterConfig,
-    WindowBatch,
-    forecaster_loss,
-    init_forecaster,
-)
+from jlstm.tasks.table.model import Forecaster, ForecasterConfig, forecaster_loss, init_forecaster
 from jlstm.tasks.table.preparing import count_rows, load
 from jlstm.tasks.table.schema import Schema
 from jlstm.tasks.table.series import Series

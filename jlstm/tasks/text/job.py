@@ -29,11 +29,12 @@ from jlstm.devices import place, spread
 from jlstm.equations import PLAIN
 from jlstm.files import replacing
 from jlstm.layers import Stack, drop_weights, init_stack_carry, stack
+from jlstm.records import write_json
 from jlstm.tasks.config import TextConfig
 from jlstm.tasks.job import Evaluation, Job, Table, count_steps
+from jlstm.tasks.text.batch import TokenBatch
 from jlstm.tasks.text.model import (
     LanguageModel,
-    TokenBatch,
     init_language_model,
     language_model_loss,
     token_count,
@@ -55,7 +56,6 @@ from jlstm.tasks.text.tokens import (
 )
 from jlstm.tasks.text.windows import Tokens, evaluation_windows, training_window, windows_per_pass
 from jlstm.train import make_evaluate
-from jlstm.train.records import write_json
 from jlstm.variants import Variant
 
 FILES = {

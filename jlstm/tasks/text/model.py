@@ -29,6 +29,7 @@ from jlstm.dropout import dropout_mask
 from jlstm.initializers import init_params
 from jlstm.layers import Stack, init_stack
 from jlstm.sequence import lstm
+from jlstm.tasks.text.batch import TokenBatch
 from jlstm.types import check_array, check_float, check_key
 
 Layer = Callable[..., tuple[Any, Array]]
@@ -47,25 +48,6 @@ class LanguageModel(NamedTuple):
     readout: Float[Array, "hidden vocab"] | None
     """None where it is the embedding's transpose."""
     readout_bias: Float[Array, " vocab"]
-
-
-class TokenBatch(NamedTuple):
-    """A window of token streams: what the model reads, and what it has to foretell.
-
-    Only ``inputs`` and ``targets`` are needed. The carry of the window before goes on into this
-    one, except where ``fresh`` says that a stream starts anew.
-    """
-
-    inputs: Int[Array | np.ndarray, "time *batch"]
-    targets: Int[Array | np.ndarray, "time *batch"]
-    """The tokens that follow ``inputs``."""
-    weights: Float[Array | np.ndarray, "time *batch"] | None = None
-    """1 where a target counts, 0 where it is padding; None where all count."""
-    fresh: Bool[Array | np.ndarray, " *batch"] | None = None
-    """True where the layer starts anew before the first step, with its own first carry: zeros, or
-    what was learned. None for nowhere."""
-    key: PRNGKeyArray | None = None
-    """For the dropout; None for none."""
 
 
 def init_language_model(

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from jlstm.checks import check_number, check_size
-from jlstm.tasks.text.model import TokenBatch
+from jlstm.tasks.text.batch import TokenBatch
 
 Text = UInt8[np.ndarray, " bytes"]
 Tokens = Integer[np.ndarray, " tokens"]

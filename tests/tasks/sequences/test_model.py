@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 
 from jlstm import Stack, over_devices, stack
-from jlstm.tasks.sequences.model import (
-    SequenceBatch,
-    init_labeller,
-    label_count,
-    label_scores,
-    labeller_loss,
-)
+from jlstm.tasks.sequences.batch import SequenceBatch
+from jlstm.tasks.sequences.model import init_labeller, label_count, label_scores, labeller_loss
 
 TIME, BATCH, INPUT, HIDDEN, CLASSES = 7, 4, 3, 5, 6
 CONFIG = Stack(sizes=(HIDDEN,), bidirectional=True)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jlstm import Stack
+from jlstm.tasks.table.batch import WindowBatch
 from jlstm.tasks.table.model import (
     Forecaster,
     ForecasterConfig,
-    WindowBatch,
     forecast,
     forecaster_loss,
     init_forecaster,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jlstm import Carry, Stack, Variant, init_carry, init_stack, init_stack_carry, lstm, stack
+from jlstm.tasks.text.batch import TokenBatch
 from jlstm.tasks.text.model import (
     LanguageModel,
-    TokenBatch,
     init_language_model,
     language_model_loss,
     likeliest,

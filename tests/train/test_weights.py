@@ -1,6 +1,5 @@
-"""What a run writes: parameters that come back bit by bit, and JSON."""
+"""Parameters in a file: they come back bit by bit."""
 
-import json
 import os
 
 import jax
@@ -11,7 +10,6 @@ import pytest
 from jlstm import init_params
 from jlstm.tasks.text.model import init_language_model
 from jlstm.train import load_params, save_params
-from jlstm.train.records import append_json_line, environment, write_json
 
 
 def model(hidden=4, dtype=jnp.float32, bias=True):
@@ -81,26 +79,5 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(OSError, match="no space"):
         save_params(path, model(hidden=6))
-    with pytest.raises(OSError, match="no space"):
-        write_json(tmp_path / "new.json", {})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["p.safetensors"]
-
-
-def test_json(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1.5, "y": None})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1.5, "y": None}
-    for step in range(3):
-        append_json_line(tmp_path / "a.jsonl", {"step": step})
-    lines = (tmp_path / "a.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
-    with pytest.raises(ValueError, match="JSON"):  # NaN is not JSON, though Python writes it
-        append_json_line(tmp_path / "a.jsonl", {"step": float("nan")})
-    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 3
-
-
-def test_environment():
-    known = environment()
-    assert known["versions"]["jax"] == jax.__version__
-    assert known["backend"] == jax.default_backend()
-    json.dumps(known)
