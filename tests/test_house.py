@@ -116,6 +116,14 @@ def test_the_rooms_of_the_tasks_are_apart(room):
             assert not [name for name in found if name.startswith(f"tasks.{room}")], module
 
 
+def test_a_run_knows_a_task_by_its_protocol():
+    for module, path in FILES.items():
+        if module.startswith("runs."):
+            rooms = {f"tasks.{room}.job" for room in ROOMS if module == "runs.kinds"}
+            found = {m for m in house_imports(path.read_text("utf-8")) if m.startswith("tasks")}
+            assert found <= {"tasks.config", "tasks.job"} | rooms, module
+
+
 def test_no_cycles():
     graph = {m: set(house_imports(path.read_text("utf-8"))) for m, path in FILES.items()}
     try:

@@ -41,22 +41,22 @@ from jlstm.runs.folder import (
     write_config,
     write_sums,
 )
+from jlstm.runs.kinds import task_of
 from jlstm.runs.state import (
+    best_of_checkpoint,
     check_memory,
     first_state,
-    load_best,
     optimizer_of,
+    read_best,
     restore,
     save,
     save_best,
 )
-from jlstm.runs.use import Trained, judge, module_of
+from jlstm.runs.use import Path_, Trained, judge
 from jlstm.tasks.config import Training
-from jlstm.tasks.job import Evaluation, Job
+from jlstm.tasks.job import Evaluation, Job, Say
 from jlstm.train import Best, Book, Progress, TrainState, fit, make_train_step
 
-Path_ = str | os.PathLike[str]
-Say = Callable[[str], None]
 Watch = Callable[[Mapping[str, Any]], None]
 """Is told of every report: its metrics, its timing, and the names of what they count."""
 
@@ -112,15 +112,15 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
     for package in ("orbax.checkpoint", "filelock", "safetensors", "polars"):
         require(package, "train")
     require("matplotlib", "plots")
-    module = module_of(config)
+    task = task_of(config)
     paths = [Path(file) for file in files]
 
     def fill(folder: Path) -> None:
-        module.prepare(config, paths, folder)
-        job = module.build(config, folder)  # refuses what cannot be
+        task.prepare(config, paths, folder)
+        job = task.build(config, folder)  # refuses what cannot be
         check_memory(config, job)
         write_config(folder, config, paths)
-        write_sums(folder, module.FILES)
+        write_sums(folder, task.FILES)
         write_json(folder / "environment.json", environment(job))
 
     folder = make_folder(config, fill)
@@ -153,16 +153,14 @@ def resume(
     """
     folder = Path(folder)
     config = read_config(folder)
-    module = module_of(config)
     with locked(folder), _told(folder):
         say = logged(folder, say)
         check_sums(folder)
-        job: Job = module.build(config, folder)
+        job = task_of(config).build(config, folder)
         result = read_json(folder / "result.json")
         if result is not None:
             say("The training is finished; the model is judged again.")
-            kept = load_best(folder, config, job, say)
-            judged = judge(Trained(folder, config, kept.params, kept.step, kept.loss))
+            kept, judged = _judged(config, job, folder, say)
             return Outcome(folder, result["step"], kept, True, judged)
         for sentence in (*job.about, *_elsewhere(folder, job)):
             say(sentence)
@@ -181,11 +179,17 @@ def resume(
             score=job.score,
             best=(best.step, best.loss),
         )
-        kept = load_best(folder, config, job, say)
-        judged = judge(Trained(folder, config, kept.params, kept.step, kept.loss))
+        _, judged = _judged(config, job, folder, say)
         ended = {"step": step, "steps": job.steps, "best_step": best.step, "best_loss": best.loss}
         write_json(folder / "result.json", {**ended, "score": job.score, "verdict": judged.verdict})
         return Outcome(folder, step, best, True, judged)
+
+
+def _judged(config: Training, job: Job, folder: Path, say: Say) -> tuple[Best, Evaluation]:
+    """The best parameters, as they were written, and what they are worth."""
+    best = read_best(folder, lambda: job.template)
+    best = best or best_of_checkpoint(folder, config, job, say)
+    return best, judge(Trained(folder, config, best.params, best.step, best.loss))
 
 
 @contextmanager
@@ -216,15 +220,7 @@ def _fit(
 ) -> tuple[int, Best | None, bool]:
     """Train to the end or an interruption: the last step, the best parameters, whether it ended."""
     state, book = _where_it_stands(folder, config, job, say)
-    count = int(state.step)
-
-    def ended() -> bool:
-        return count >= job.steps or 0 < config.patience <= book.stale
-
-    if ended():
-        return count, book.best, True
-
-    traced = 0
+    count, traced = int(state.step), 0
 
     def loss(*arguments: Any) -> tuple[Any, Any]:
         nonlocal traced  # a function of Python runs once for each program made of it
@@ -266,19 +262,19 @@ def _fit(
             if progress.validation_loss is not None or late or stopped:
                 save(folder, progress)
                 saved = now
-    if ended():
+    if traced and not stopped:
         seconds = loader.seconds()
         say(
             f"{loader.items:,.0f} {job.unit} in {seconds:.0f} s, of which "
             f"{loader.waited / seconds:.1%} went into making batches, beside the training, and "
             f"{loader.validated / seconds:.0%} into validation. Training steps compiled: {traced}."
         )
-    if ended() and count < job.steps:
+    if not stopped and count < job.steps:
         say(
             f"Ended after {count:,} of {job.steps:,} steps: {book.stale} validations in a row "
             "without a better one."
         )
-    return count, book.best, ended()
+    return count, book.best, not stopped
 
 
 def _elsewhere(folder: Path, job: Job) -> Iterator[str]:

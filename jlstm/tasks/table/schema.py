@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jlstm.records import plain
 from jlstm.tasks.frame import center_and_spread
 from jlstm.tasks.table.clock import (
     CYCLES,
