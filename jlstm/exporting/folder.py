@@ -161,11 +161,8 @@ def _stablehlo(model: Portable) -> Any:
 
 
 def _numpy(model: Portable) -> Any:
-    field = "stack" if model.kind == "table" else "lstm"
     around = {
-        name: array
-        for name, array in named(model.params).items()
-        if not name.startswith(f"{field}.")
+        name: array for name, array in named(model.params).items() if not name.startswith("lstm.")
     }
 
     def write(folder: Path) -> None:

@@ -168,7 +168,7 @@ def _table(trained: Trained, config: TableConfig) -> Portable:
     return Portable(
         kind="table",
         stack=model.stack.without_noise(),
-        layers=trained.params.stack,
+        layers=trained.params.lstm,
         params=trained.params,
         run=run,
         inputs={name: Input(shapes[name], value.dtype) for name, value in scaled.items()},

@@ -123,7 +123,8 @@ class Forecaster(NamedTuple):
 
     embedding: Float[Array, "series embedding"] | None
     """One row for each series; None where there is one series."""
-    stack: tuple[LayerParams, ...]
+    lstm: tuple[LayerParams, ...]
+    """Of the stack."""
     hidden: Float[Array, "inputs width"]
     """M: from the LSTM's last output and what is known of series and future."""
     hidden_bias: Float[Array, " width"]
@@ -172,7 +173,7 @@ def init_forecaster(
     )
     return Forecaster(
         embedding=embedding,
-        stack=init_stack(
+        lstm=init_stack(
             key_stack, c.patch * (1 + c.past + c.known) + c.whole, c.stack, dtype=dtype
         ),
         hidden=hidden / jnp.sqrt(jnp.asarray(inputs, dtype)),
@@ -219,7 +220,7 @@ def forecast(
     everywhere = jnp.broadcast_to(about, (steps, *about.shape))
     xs = jnp.concatenate([patches, everywhere], axis=-1)
     quiet = c.stack if b.key is not None else c.stack.without_noise()
-    _, hs = run(quiet, p.stack, None, xs, key=b.key)
+    _, hs = run(quiet, p.lstm, None, xs, key=b.key)
 
     future = b.known[c.lookback :].swapaxes(0, 1).reshape(count, -1)
     m = jnp.concatenate([hs[-1], about, future], axis=-1) @ p.hidden + p.hidden_bias

@@ -70,7 +70,7 @@ loss_of = jax.jit(lambda params, batch: forecaster_loss(CONFIG, params, None, ba
 def by_hand(params: Forecaster, batch: WindowBatch) -> np.ndarray:
     """The equations of the module for one window after the other, [horizon, batch, quantile]."""
     c, p = CONFIG, jax.tree.map(np.asarray, params)
-    weights = p.stack[0].forward
+    weights = p.lstm[0].forward
     out = np.empty((c.horizon, BATCH, len(c.quantiles)))
     for n in range(BATCH):
         x, k = batch.values[:, n], batch.known[:, n]
@@ -175,7 +175,7 @@ def test_missing_targets_do_not_count(params, batch):
     assert loss_of(params, some) == pytest.approx(expected, rel=1e-12)
     gradient = jax.grad(loss_of)(params, some)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    assert np.abs(gradient.stack[0].forward.w_hh).max() > 0
+    assert np.abs(gradient.lstm[0].forward.w_hh).max() > 0
     nothing = batch._replace(targets=np.full_like(targets, np.nan))
     assert loss_of(params, nothing) == 0
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(jax.grad(loss_of)(params, nothing)))
