@@ -155,14 +155,22 @@ def place(tree: Any, axis: int | None = None, devices: Sequence[jax.Device] | No
     A training step whose state was placed once compiles once.
 
     Args:
-        tree: a pytree of arrays.
+        tree: a pytree of arrays, or of ``jax.ShapeDtypeStruct``, which are told where to lie.
         axis: the one to cut into a part per device, 0 for a carry, 1 for xs; None for weights, of
             which every device gets a copy.
         devices: as for ``over_devices``.
     """
     mesh = _mesh(devices)
     cut = axis if mesh.size > 1 else None  # XLA's results on one device are not cut either
-    return jax.device_put(tree, NamedSharding(mesh, _spec(cut, mesh)))
+    sharding = NamedSharding(mesh, _spec(cut, mesh))
+
+    def put(leaf: Any) -> Any:
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            form: Any = jax.ShapeDtypeStruct
+            return form(leaf.shape, leaf.dtype, sharding=sharding)
+        return jax.device_put(leaf, sharding)
+
+    return jax.tree.map(put, tree)
 
 
 def _spec(axis: int | None, mesh: Mesh | AbstractMesh) -> P:

@@ -116,6 +116,14 @@ def test_the_rooms_of_the_tasks_are_apart(room):
             assert not [name for name in found if name.startswith(f"tasks.{room}")], module
 
 
+def test_a_run_knows_a_task_by_its_protocol():
+    for module, path in FILES.items():
+        if module.startswith("runs."):
+            rooms = {f"tasks.{room}.job" for room in ROOMS if module == "runs.kinds"}
+            found = {m for m in house_imports(path.read_text("utf-8")) if m.startswith("tasks")}
+            assert found <= {"tasks.config", "tasks.job"} | rooms, module
+
+
 def test_no_cycles():
     graph = {m: set(house_imports(path.read_text("utf-8"))) for m, path in FILES.items()}
     try:
@@ -183,6 +191,18 @@ def test_no_help_waits_for_what_the_work_needs(command):
     assert f"jlstm {command}" in out
     assert "jlstm" in loaded
     assert not loaded & HEAVY
+
+
+def test_data_is_read_and_cut_without_jax():
+    files = {
+        "text": ("tokens", "windows", "ngram"),
+        "table": ("series", "schema", "windows", "preparing", "measures"),
+        "sequences": ("labelled", "labels", "preparing", "measures"),
+    }
+    names = [f"jlstm.tasks.{room}.{file}" for room in files for file in files[room]]
+    loaded, _ = loaded_by("-c", f"import {', '.join(names)}, jlstm.tasks.frame, jlstm.records")
+    assert {"jlstm", "numpy"} <= loaded
+    assert not loaded & (HEAVY - {"polars"})
 
 
 def test_the_version_is_one():

@@ -72,7 +72,7 @@ def compare(*, config: Annotated[CompareConfig, Parameter(name="*")] = CompareCo
         )
     show(result, Console())
     if config.json is not None:
-        from jlstm.train.records import write_json
+        from jlstm.records import write_json
 
         write_json(config.json, result.to_dict())
     if config.plot is not None:

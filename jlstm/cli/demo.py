@@ -132,7 +132,7 @@ def compare_rules(config: TextConfig, run: Path, seconds: float, console: "Conso
     """Measure the hand-derived rules against autodiff at the size that was trained."""
     from jlstm.cli.compare import show
     from jlstm.comparison import compare
-    from jlstm.train.records import write_json
+    from jlstm.records import write_json
 
     console.print("The LSTM of this model, differentiated by hand and by autodiff:")
     comparison = compare(

@@ -35,9 +35,10 @@ from jlstm.extras import require
 from jlstm.files import sync
 from jlstm.interop.stablehlo import PLATFORMS, sealed
 from jlstm.interop.torch import to_torch
-from jlstm.runs.use import Path_, Say, load
+from jlstm.runs.use import Path_, load
 from jlstm.saving import save
 from jlstm.tasks.config import Target
+from jlstm.tasks.job import Say
 from jlstm.tensors import named, write_tensors
 
 HERE = Path(__file__).parent
@@ -160,11 +161,8 @@ def _stablehlo(model: Portable) -> Any:
 
 
 def _numpy(model: Portable) -> Any:
-    field = "stack" if model.kind == "table" else "lstm"
     around = {
-        name: array
-        for name, array in named(model.params).items()
-        if not name.startswith(f"{field}.")
+        name: array for name, array in named(model.params).items() if not name.startswith("lstm.")
     }
 
     def write(folder: Path) -> None:

@@ -109,7 +109,7 @@ def _table(write: Writer, model: Portable) -> None:
         alone = write.node("Unsqueeze", [one, ints(f"about_{n}_axis", 0)])
         xs.append(write.node("Expand", [alone, ints(f"about_{n}_steps", steps, 1, 1)]))
     write.node("Identity", [beside(xs, 2)], ["xs"])
-    add_stack(write.graph, model.stack, p.stack, "xs", "hs", carries=False)
+    add_stack(write.graph, model.stack, p.lstm, "xs", "hs", carries=False)
 
     seen = [at("hs", "last_output", -1), *about]
     if known:

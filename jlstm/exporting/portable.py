@@ -11,7 +11,6 @@ Inputs of no features (a table without ``past``, say) are left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,16 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jlstm.layers import LayerParams, Stack, stack
+from jlstm.layers import LayerParams, Stack
+from jlstm.records import plain
 from jlstm.runs.use import Trained
-from jlstm.sequence import lstm
 from jlstm.streaming import init_state, pack, unpack
 from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
+from jlstm.tasks.running import runner
 from jlstm.tasks.sequences import preparing as sequences
 from jlstm.tasks.sequences.model import label_scores
-from jlstm.tasks.sequences.training import make_stack
+from jlstm.tasks.sequences.training import model_config as labeller_config
 from jlstm.tasks.table import preparing as table
-from jlstm.tasks.table.model import ForecasterConfig, WindowBatch, forecast
+from jlstm.tasks.table.batch import WindowBatch
+from jlstm.tasks.table.model import ForecasterConfig, forecast
 from jlstm.tasks.table.training import model_config
 from jlstm.tasks.table.windows import cut, find_windows, make_panel
 from jlstm.tasks.text import job as text
@@ -98,13 +99,13 @@ def portable(trained: Trained) -> Portable:
 
 
 def _text(trained: Trained, config: TextConfig) -> Portable:
-    layers, params = text.make_stack(config).without_noise(), trained.params
-    data = text.load(trained.folder)
+    data, params = text.load(trained.folder), trained.params
+    model = text.model_config(config, len(data.vocabulary))
+    layers = model.stack.without_noise()
 
     def run(params: Any, tokens: Array, state: Array) -> dict[str, Array]:
         carry = unpack(layers, params.lstm, state)
-        layer = partial(stack, layers, implementation="xla")
-        carry, scores = logits(params, carry, tokens, layer=layer)
+        carry, scores = logits(model, params, carry, tokens, run=runner("xla"))
         return {"logits": scores, "state": pack(carry)}
 
     state = np.asarray(init_state(layers, params.lstm, 1))
@@ -161,8 +162,7 @@ def _table(trained: Trained, config: TableConfig) -> Portable:
             "about": jnp.zeros((batch, 0)),
         }
         window = WindowBatch(**(nothing | inputs))
-        layer = partial(lstm, implementation="xla")
-        return {"quantiles": forecast(model, params, window, layer=layer)}
+        return {"quantiles": forecast(model, params, window, run=runner("xla"))}
 
     def unscaled(name: str, values: np.ndarray) -> np.ndarray:
         if name not in scale:
@@ -184,7 +184,7 @@ def _table(trained: Trained, config: TableConfig) -> Portable:
     return Portable(
         kind="table",
         stack=model.stack.without_noise(),
-        layers=trained.params.stack,
+        layers=trained.params.lstm,
         params=trained.params,
         run=run,
         inputs={name: Input(shapes[name], value.dtype) for name, value in scaled.items()},
@@ -240,28 +240,17 @@ def _scale_of_table(schema: Any, model: ForecasterConfig) -> dict[str, Any]:
             "known": rows[:, targets + past :],
             "values": values[:, :targets].reshape(-1),  # last: ``use_it.py`` needs it to the end
         }
-        scale[of] = {name: _json(part) for name, part in parts.items() if part.shape[-1]}
+        scale[of] = {name: plain(part) for name, part in parts.items() if part.shape[-1]}
     return {name: {of: scale[of][name] for of in ("mean", "std")} for name in scale["mean"]}
-
-
-def _json(values: np.ndarray) -> Any:
-    """Lists, with None for NaN, which JSON does not know."""
-    plain = values.astype(object)
-    plain[~np.isfinite(values)] = None
-    return plain.tolist()
 
 
 def _sequences(trained: Trained, config: SequencesConfig) -> Portable:
     prepared = sequences.load(config, trained.folder)
     schema, data = prepared.schema, prepared.data
-    layers, pooled = make_stack(config).without_noise(), config.task != "tag"
+    model = labeller_config(config, schema)
 
     def run(params: Any, xs: Array, lengths: Array) -> dict[str, Array]:
-        def over(layer: Any) -> Any:
-            return partial(layer, implementation="xla")
-
-        scores = label_scores(params, xs, lengths, layers, pooled=pooled, over=over)
-        return {"scores": scores}
+        return {"scores": label_scores(model, params, xs, lengths, run=runner("xla"))}
 
     chosen = prepared.part("test")[:EXAMPLES]
     if not len(chosen):
@@ -292,7 +281,7 @@ def _sequences(trained: Trained, config: SequencesConfig) -> Portable:
         about |= {"labels": schema.labels}
     return Portable(
         kind="sequences",
-        stack=layers,
+        stack=model.stack.without_noise(),
         layers=trained.params.lstm,
         params=trained.params,
         run=run,
@@ -308,7 +297,7 @@ def _sequences(trained: Trained, config: SequencesConfig) -> Portable:
             "hidden": config.hidden,
             "layers": config.layers,
             "bidirectional": config.bidirectional,
-            "pooled": pooled,
+            "pooled": model.pooled,
             "outputs": trained.params.readout.shape[1],
         },
         about=about,

@@ -28,28 +28,10 @@ from typing import Any, NamedTuple
 
 from jlstm.extras import require
 from jlstm.files import sha256
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.records import read_json_lines, write_json
+from jlstm.runs.kinds import KINDS, kind_of
+from jlstm.tasks.config import Training
 from jlstm.train.checkpoints import newest_checkpoint
-from jlstm.train.records import read_json_lines, write_json
-
-KINDS: dict[str, type[Training]] = {
-    "text": TextConfig,
-    "table": TableConfig,
-    "sequences": SequencesConfig,
-}
-
-
-def kind_of(config: Training) -> str:
-    """The name of the kind of job.
-
-    Raises:
-        TypeError: no configuration of a kind.
-    """
-    for name, cls in KINDS.items():
-        if type(config) is cls:
-            return name
-    wanted = ", ".join(cls.__name__ for cls in KINDS.values())
-    raise TypeError(f"config: expected one of {wanted}, got {type(config).__name__}")
 
 
 def make_folder(config: Training, fill: Callable[[Path], None]) -> Path:
@@ -117,8 +99,12 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
     write_json(folder / "data/sums.json", {name: sha256(folder / name) for name in names})
 
 
-def check_sums(folder: Path) -> None:
+def check_sums(folder: Path, names: Iterable[str] | None = None) -> None:
     """Raise unless the data's files are as they were written.
+
+    Args:
+        folder: of the run.
+        names: of the files that are needed; None for all of them.
 
     Raises:
         ValueError: one is missing or has changed.
@@ -126,7 +112,8 @@ def check_sums(folder: Path) -> None:
     sums = read_json(folder / "data/sums.json")
     if not isinstance(sums, dict):
         raise ValueError(f"{folder}/data/sums.json: expected the sums of the data, got none")
-    for name, known in sums.items():
+    for name in sums if names is None else names:
+        known = sums.get(name)
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{path}: expected the data of the run, but the file is not there")

@@ -9,11 +9,13 @@ has none, and begins with step 0; what was resumed goes the way that any run goe
 """
 
 import errno
-import math
 import os
+import platform
+import sys
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,13 @@ import jax.numpy as jnp
 
 from jlstm.extras import require
 from jlstm.plots import plot_training
+from jlstm.records import (
+    append_json_line,
+    plain,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+)
 from jlstm.runs.folder import (
     check_sums,
     locked,
@@ -32,29 +41,22 @@ from jlstm.runs.folder import (
     write_config,
     write_sums,
 )
+from jlstm.runs.kinds import task_of
 from jlstm.runs.state import (
+    best_of_checkpoint,
     check_memory,
     first_state,
-    load_best,
     optimizer_of,
+    read_best,
     restore,
     save,
     save_best,
 )
-from jlstm.runs.use import Trained, judge, module_of
+from jlstm.runs.use import Path_, Trained, judge
 from jlstm.tasks.config import Training
-from jlstm.tasks.job import Evaluation, Job
+from jlstm.tasks.job import Evaluation, Job, Say
 from jlstm.train import Best, Book, Progress, TrainState, fit, make_train_step
-from jlstm.train.records import (
-    append_json_line,
-    environment,
-    read_json_lines,
-    write_json,
-    write_json_lines,
-)
 
-Path_ = str | os.PathLike[str]
-Say = Callable[[str], None]
 Watch = Callable[[Mapping[str, Any]], None]
 """Is told of every report: its metrics, its timing, and the names of what they count."""
 
@@ -62,6 +64,8 @@ REPORTS = 200
 """In a run, about: each waits for the device."""
 CHECKPOINT_SECONDS = 300.0
 """Between checkpoints, where validations are further apart."""
+PACKAGES = ("jlstm", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "polars", "safetensors")
+"""What has a part in the results of a run, or in its files."""
 
 
 class Outcome(NamedTuple):
@@ -108,16 +112,16 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
     for package in ("orbax.checkpoint", "filelock", "safetensors", "polars"):
         require(package, "train")
     require("matplotlib", "plots")
-    module = module_of(config)
+    task = task_of(config)
     paths = [Path(file) for file in files]
 
     def fill(folder: Path) -> None:
-        module.prepare(config, paths, folder)
-        job = module.build(config, folder)  # refuses what cannot be
+        task.prepare(config, paths, folder)
+        job = task.build(config, folder)  # refuses what cannot be
         check_memory(config, job)
         write_config(folder, config, paths)
-        write_sums(folder, module.FILES)
-        write_json(folder / "environment.json", _environment(job))
+        write_sums(folder, task.FILES)
+        write_json(folder / "environment.json", environment(job))
 
     folder = make_folder(config, fill)
     say(f"The run is in {folder}.")
@@ -149,16 +153,14 @@ def resume(
     """
     folder = Path(folder)
     config = read_config(folder)
-    module = module_of(config)
     with locked(folder), _told(folder):
         say = logged(folder, say)
         check_sums(folder)
-        job: Job = module.build(config, folder)
+        job = task_of(config).build(config, folder)
         result = read_json(folder / "result.json")
         if result is not None:
             say("The training is finished; the model is judged again.")
-            kept = load_best(folder, config, job, say)
-            judged = judge(Trained(folder, config, kept.params, kept.step, kept.loss))
+            kept, judged = _judged(config, job, folder, say)
             return Outcome(folder, result["step"], kept, True, judged)
         for sentence in (*job.about, *_elsewhere(folder, job)):
             say(sentence)
@@ -177,11 +179,17 @@ def resume(
             score=job.score,
             best=(best.step, best.loss),
         )
-        kept = load_best(folder, config, job, say)
-        judged = judge(Trained(folder, config, kept.params, kept.step, kept.loss))
+        _, judged = _judged(config, job, folder, say)
         ended = {"step": step, "steps": job.steps, "best_step": best.step, "best_loss": best.loss}
         write_json(folder / "result.json", {**ended, "score": job.score, "verdict": judged.verdict})
         return Outcome(folder, step, best, True, judged)
+
+
+def _judged(config: Training, job: Job, folder: Path, say: Say) -> tuple[Best, Evaluation]:
+    """The best parameters, as they were written, and what they are worth."""
+    best = read_best(folder, lambda: job.template)
+    best = best or best_of_checkpoint(folder, config, job, say)
+    return best, judge(Trained(folder, config, best.params, best.step, best.loss))
 
 
 @contextmanager
@@ -212,15 +220,7 @@ def _fit(
 ) -> tuple[int, Best | None, bool]:
     """Train to the end or an interruption: the last step, the best parameters, whether it ended."""
     state, book = _where_it_stands(folder, config, job, say)
-    count = int(state.step)
-
-    def ended() -> bool:
-        return count >= job.steps or 0 < config.patience <= book.stale
-
-    if ended():
-        return count, book.best, True
-
-    traced = 0
+    count, traced = int(state.step), 0
 
     def loss(*arguments: Any) -> tuple[Any, Any]:
         nonlocal traced  # a function of Python runs once for each program made of it
@@ -262,24 +262,24 @@ def _fit(
             if progress.validation_loss is not None or late or stopped:
                 save(folder, progress)
                 saved = now
-    if ended():
+    if traced and not stopped:
         seconds = loader.seconds()
         say(
             f"{loader.items:,.0f} {job.unit} in {seconds:.0f} s, of which "
             f"{loader.waited / seconds:.1%} went into making batches, beside the training, and "
             f"{loader.validated / seconds:.0%} into validation. Training steps compiled: {traced}."
         )
-    if ended() and count < job.steps:
+    if not stopped and count < job.steps:
         say(
             f"Ended after {count:,} of {job.steps:,} steps: {book.stale} validations in a row "
             "without a better one."
         )
-    return count, book.best, ended()
+    return count, book.best, not stopped
 
 
 def _elsewhere(folder: Path, job: Job) -> Iterator[str]:
     """What of the machine has changed since the run was started, where it matters."""
-    then, now = read_json(folder / "environment.json") or {}, _environment(job)
+    then, now = read_json(folder / "environment.json") or {}, environment(job)
     for name, what in (("batch_devices", "devices"), ("versions", "packages")):
         if then.get(name) != now[name]:
             yield (
@@ -288,8 +288,24 @@ def _elsewhere(folder: Path, job: Job) -> Iterator[str]:
             )
 
 
-def _environment(job: Job) -> dict[str, Any]:
-    return {**environment(), "batch_devices": job.devices}
+def environment(job: Job) -> dict[str, Any]:
+    """What else a result depends on: versions, devices, machine."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "versions": versions,
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "backend": jax.default_backend(),
+        "batch_devices": job.devices,
+    }
 
 
 def _where_it_stands(folder: Path, config: Training, job: Job, say: Say) -> tuple[TrainState, Book]:
@@ -360,13 +376,15 @@ def _report(folder: Path, progress: Progress, loader: Loader, job: Job, say: Say
         save_best(folder, p.best, job)
     for step in p.skipped:
         say(f"Skipped step {step:,}: its loss or gradient was not finite.")
-    metrics = {
-        "step": p.step,
-        "loss": _finite(p.loss),
-        "grad_norm": _finite(p.grad_norm),
-        "skipped": len(p.skipped),
-        "validation_loss": _finite(p.validation_loss),
-    }
+    metrics = plain(
+        {
+            "step": p.step,
+            "loss": p.loss,
+            "grad_norm": p.grad_norm,
+            "skipped": len(p.skipped),
+            "validation_loss": p.validation_loss,
+        }
+    )
     timing = {
         "step": p.step,
         "seconds": round(loader.seconds(), 3),
@@ -377,11 +395,6 @@ def _report(folder: Path, progress: Progress, loader: Loader, job: Job, say: Say
     append_json_line(folder / "metrics.jsonl", metrics)
     append_json_line(folder / "timing.jsonl", timing)
     return {**metrics, **timing, "steps": job.steps, "unit": job.unit, "score": job.score}
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no word for NaN."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import optax
 
 from jlstm.devices import memory_bytes, place
 from jlstm.files import sha256, sync
+from jlstm.records import plain, write_json
 from jlstm.runs.folder import check_best
 from jlstm.tasks.config import Training
 from jlstm.tasks.job import Job
@@ -26,7 +27,6 @@ from jlstm.train import (
     save_checkpoint,
     save_params,
 )
-from jlstm.train.records import write_json
 
 
 def optimizer_of(config: Training, job: Job) -> optax.GradientTransformation:
@@ -97,8 +97,20 @@ def _gigabytes(count: int) -> str:
 def first_state(config: Training, job: Job) -> TrainState:
     """The state of step 0, lying where the job's devices want it."""
     params = job.init(jax.random.key(config.seed))
+    return _placed(init_train_state(params, optimizer_of(config, job), job.carry(params)), job)
+
+
+def _form(config: Training, job: Job) -> TrainState:
+    """Shapes and dtypes of a state, and where it lies; nothing is computed."""
+
+    def fresh(params: Any) -> TrainState:
+        return init_train_state(params, optimizer_of(config, job), job.carry(params))
+
+    return _placed(jax.eval_shape(fresh, job.template), job)
+
+
+def _placed(state: TrainState, job: Job) -> TrainState:
     devices = jax.devices()[: job.devices]
-    state = init_train_state(params, optimizer_of(config, job), job.carry(params))
     placed: TrainState = place(state, devices=devices)
     return placed._replace(carry=place(state.carry, 0, devices))
 
@@ -114,9 +126,8 @@ def save(folder: Path, progress: Progress) -> None:
     numbers = {
         "best": book.best and [book.best.loss, book.best.step],
         "stale": book.stale,
-        # JSON has no word for NaN, which a skipped step may have left.
-        "losses": [x if math.isfinite(x) else None for x in book.losses],
-        "grad_norms": [x if math.isfinite(x) else None for x in book.grad_norms],
+        "losses": book.losses,  # NaN where a step was skipped
+        "grad_norms": book.grad_norms,
     }
     # Before the first validation any parameters will do: nobody will ask for them.
     best = progress.state.params if book.best is None else book.best.params
@@ -124,7 +135,7 @@ def save(folder: Path, progress: Progress) -> None:
     if (folder / "metrics.jsonl").exists():  # not before the first report
         sync(folder / "metrics.jsonl")  # a checkpoint says that all up to it has been recorded
     try:
-        save_checkpoint(folder / "checkpoints", progress.step, arrays, {"book": numbers})
+        save_checkpoint(folder / "checkpoints", progress.step, arrays, {"book": plain(numbers)})
     except FloatingPointError as error:
         raise FloatingPointError(
             f"training: expected finite parameters after step {progress.step}, got others; a lower "
@@ -142,7 +153,7 @@ def restore(
     """
     if not (folder / "checkpoints").exists():
         return None
-    template = first_state(config, job)
+    template = _form(config, job)
     arrays = {"state": template, "best": template.params}
     found = load_checkpoint(folder / "checkpoints", arrays, say)
     if found is None:
@@ -167,19 +178,29 @@ def save_best(folder: Path, best: Best, job: Job) -> None:
     write_json(folder / "best.json", known)
 
 
-def load_best(folder: Path, config: Training, job: Job, say: Callable[[str], None]) -> Best:
-    """The best parameters; where their file is not as it was written, from the checkpoint.
+def read_best(folder: Path, template: Callable[[], Any]) -> Best | None:
+    """The best parameters; None where their file is not there, or not as it was written.
+
+    Args:
+        folder: of the run.
+        template: gives their shapes and dtypes.
+    """
+    try:
+        known = check_best(folder)
+    except ValueError:
+        return None
+    params = load_params(folder / "best.safetensors", template())
+    return Best(known["loss"], known["step"], params)
+
+
+def best_of_checkpoint(
+    folder: Path, config: Training, job: Job, say: Callable[[str], None]
+) -> Best:
+    """The best parameters as the newest good checkpoint has them.
 
     Raises:
         ValueError: nothing has been validated yet.
     """
-    path = folder / "best.safetensors"
-    try:
-        known = check_best(folder)
-    except ValueError:
-        pass
-    else:
-        return Best(known["loss"], known["step"], load_params(path, job.template))
     found = restore(folder, config, job, say)
     best = found and found[1].best
     if not best:
@@ -187,5 +208,5 @@ def load_best(folder: Path, config: Training, job: Job, say: Callable[[str], Non
             f"run: expected a trained model in {folder}, but nothing has been validated yet; see "
             "jlstm resume"
         )
-    say(f"{path.name} is not as it was written; taking the best of the newest checkpoint.")
+    say("best.safetensors is not as it was written; taking the best of the newest checkpoint.")
     return best._replace(params=jax.tree.map(jnp.asarray, jax.device_get(best.params)))

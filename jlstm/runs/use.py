@@ -1,33 +1,19 @@
 """A trained model at work: judged, asked for forecasts and labels, or made to write."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jlstm.runs.folder import check_sums, kind_of, read_config
-from jlstm.runs.state import load_best
-from jlstm.tasks.config import TextConfig, Training
-from jlstm.tasks.job import Evaluation, Job
-from jlstm.tasks.naming import name_for, results_path
-from jlstm.train.records import write_json
+from jlstm.records import write_json
+from jlstm.runs.folder import check_sums, read_config
+from jlstm.runs.kinds import task_of
+from jlstm.runs.naming import name_for, results_path
+from jlstm.runs.state import best_of_checkpoint, read_best
+from jlstm.tasks.config import Training
+from jlstm.tasks.job import Evaluation, Say
 
 Path_ = str | os.PathLike[str]
-Say = Callable[[str], None]
-
-
-def module_of(config: Training) -> Any:
-    """The file of this folder that has the functions of this kind of job; job.py lists them."""
-    module: Any
-    match kind_of(config):  # only what is used is imported
-        case "text":
-            from jlstm.tasks.text import job as module
-        case "table":
-            from jlstm.tasks.table import job as module
-        case _:
-            from jlstm.tasks.sequences import job as module
-    return module
 
 
 class Trained(NamedTuple):
@@ -42,19 +28,28 @@ class Trained(NamedTuple):
     """On the validation data."""
 
 
-def load(folder: Path_, *, say: Say = print) -> Trained:
+def load(folder: Path_, *, whole: bool = True, say: Say = print) -> Trained:
     """The model of a run: the parameters with the lowest validation loss so far.
 
     Where their file is not as it was written, those of the newest good checkpoint are taken.
+
+    Args:
+        folder: of the run.
+        whole: whether all of its data has to be as it was written, which is read for that; False
+            for what forecasts, labels or writes, and asks nothing of what was trained on.
+        say: is told what there is to know.
 
     Raises:
         OSError, ValueError: no folder of a run; nothing has been validated yet.
     """
     folder = Path(folder)
     config = read_config(folder)
-    check_sums(folder)
-    job: Job = module_of(config).build(config, folder)
-    best = load_best(folder, config, job, say)
+    task = task_of(config)
+    check_sums(folder, None if whole else task.ABOUT)
+    best = read_best(folder, lambda: task.template(config, folder))
+    if best is None:
+        check_sums(folder)
+        best = best_of_checkpoint(folder, config, task.build(config, folder), say)
     return Trained(folder, config, best.params, best.step, best.loss)
 
 
@@ -78,10 +73,9 @@ def evaluate(folder: Path_, file: Path_ | None = None, *, say: Say = print) -> E
 def judge(model: Trained, file: Path_ | None = None) -> Evaluation:
     """``evaluate`` for a model that is loaded already."""
     path = None if file is None else Path(file)
-    judged: Evaluation = module_of(model.config).evaluate(
-        model.config, model.folder, model.params, path
-    )
     name = None if path is None else name_for(model.folder, path)
+    task = task_of(model.config)
+    judged = task.evaluate(model.config, model.folder, model.params, path, name)
     results = results_path(model.folder, name)
     about = {
         "step": model.step,
@@ -109,11 +103,9 @@ def predict(folder: Path_, file: Path_, out: Path_, *, say: Say = print) -> None
         OSError, ValueError: as ``load`` does; the file is not what it should be, or ``out`` cannot
             be written; the model is one of texts.
     """
-    model = load(folder, say=say)
-    module = module_of(model.config)
-    if not hasattr(module, "predict"):
-        raise ValueError("run: expected a model of a table or of sequences; see jlstm sample")
-    for sentence in module.predict(model.config, model.folder, model.params, Path(file), Path(out)):
+    model = load(folder, whole=False, say=say)
+    task = task_of(model.config)
+    for sentence in task.predict(model.config, model.folder, model.params, Path(file), Path(out)):
         say(sentence)
 
 
@@ -129,11 +121,6 @@ def sample(folder: Path_, prompt: str, *, say: Say = print, **options: Any) -> s
     Raises:
         OSError, ValueError: as ``load`` does; the model is none of texts.
     """
-    model = load(folder, say=say)
-    if not isinstance(model.config, TextConfig):
-        raise ValueError("run: expected a language model; see jlstm predict")
-    module = module_of(model.config)
-    for note in module.prompt_notes(model.folder, prompt):
-        say(note)
-    written: str = module.sample(model.config, model.folder, model.params, prompt, **options)
-    return written
+    model = load(folder, whole=False, say=say)
+    task = task_of(model.config)
+    return task.sample(model.config, model.folder, model.params, prompt, say=say, **options)

@@ -1,25 +1,68 @@
-"""What the driver needs to know of a training run.
+"""What a run knows of the task that it trains for.
 
-A *kind* of job (a text, a table, labelled sequences) is a dataclass in ``config.py`` and one file
-or folder of this folder, named after the kind, in which are:
-
-    prepare(config, files, folder)           the user's files, checked and written into ``folder``
-    build(config, folder) -> Job             what was written, made into a training run
-    evaluate(config, folder, params, file)   the parameters judged on what was kept back, or on a
-                                             file (None for none): an ``Evaluation``
-    FILES                                    what ``prepare`` writes, and what is in it
-
-``folder`` is the folder of the run: from there on nothing but what is in it is needed. The driver
-(``run.py``) knows jobs, and nothing of their kinds.
+A kind of task (a text, a table, labelled sequences) is a dataclass in ``config.py`` and a folder of
+this folder, in which ``job.py`` is a ``Task``. From ``prepare`` on nothing is needed but what is in
+the folder of the run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from jaxtyping import PRNGKeyArray
 
 from jlstm.tasks.config import Training
+
+C = TypeVar("C", bound=Training, contravariant=True)
+Say = Callable[[str], None]
+
+
+class Task(Protocol[C]):
+    """All that the life of a run needs of a kind of task.
+
+    ``folder`` is the folder of the run, ``params`` are those of the model, and whatever is given or
+    read that is not what it should be raises ValueError or OSError, in one line.
+    """
+
+    @property
+    def FILES(self) -> Sequence[str]:
+        """What ``prepare`` writes, as paths in the folder."""
+
+    @property
+    def ABOUT(self) -> Sequence[str]:
+        """Those of the files that ``template``, ``predict`` and ``sample`` read."""
+
+    def prepare(self, config: C, files: Sequence[Path], folder: Path) -> None:
+        """Check the user's files, and write what is needed of them into ``folder``."""
+
+    def build(self, config: C, folder: Path) -> "Job":
+        """The training run on what was written."""
+
+    def template(self, config: C, folder: Path) -> Any:
+        """The shapes and dtypes of the parameters, as ``jax.eval_shape`` gives them."""
+
+    def evaluate(
+        self, config: C, folder: Path, params: Any, file: Path | None, name: str | None
+    ) -> "Evaluation":
+        """The parameters judged on what was kept back, or on a file; its pictures get ``name``."""
+
+    def predict(self, config: C, folder: Path, params: Any, file: Path, out: Path) -> Sequence[str]:
+        """Write what the model foretells from a file into ``out``; what there is to say of it."""
+
+    @property
+    def sample(self) -> Callable[..., str]:
+        """``(config, folder, params, prompt, *, say, **options)`` to the text that follows."""
+
+
+def no_forecast(*_: Any, **__: Any) -> NoReturn:
+    """``predict`` of a kind whose models foretell no files."""
+    raise ValueError("run: expected a model of a table or of sequences; see jlstm sample")
+
+
+def no_text(*_: Any, **__: Any) -> NoReturn:
+    """``sample`` of a kind whose models do not write."""
+    raise ValueError("run: expected a language model; see jlstm predict")
 
 
 @dataclass(frozen=True)

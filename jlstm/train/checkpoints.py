@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from jlstm.extras import require
 from jlstm.files import sha256, sync
-from jlstm.train.records import write_json
+from jlstm.records import write_json
 
 
 class Checkpoint(NamedTuple):

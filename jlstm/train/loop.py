@@ -135,6 +135,8 @@ def _fit(
     stop: Callable[[], bool],
     book: Book,
 ) -> Iterator[Progress]:
+    if 0 < patience <= book.stale:  # it had ended already
+        return
     count = int(state.step)
     recent: list[Metrics] = []
     nothing = object()

@@ -104,7 +104,7 @@ def benchmark(
     import jax
 
     from jlstm.devices import count_cores
-    from jlstm.train.records import write_json
+    from jlstm.records import write_json
     from tests.benchmarks import (
         harness,
         modules,

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -18,9 +17,10 @@ import jlstm
 from jlstm.interop.onnx import to_onnx
 from jlstm.interop.stablehlo import to_stablehlo
 from jlstm.interop.torch import to_torch, write_state
+from jlstm.runs.kinds import task_of
 from jlstm.runs.run import start
 from jlstm.runs.state import save_best
-from jlstm.runs.use import load, module_of
+from jlstm.runs.use import load
 from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
 from jlstm.tasks.sequences.predictions import find_scores
 from jlstm.tasks.sequences.preparing import load as load_sequences
@@ -93,7 +93,7 @@ def runs(tmp_path_factory):
         options = {**vars(config), "out": folder, "name": name}
         config = type(config)(**options)
         run = start(config, files / OF[type(config)], say=lambda said: None)
-        job, draw = module_of(config).build(config, run), np.random.default_rng(seed)
+        job, draw = task_of(config).build(config, run), np.random.default_rng(seed)
         params = jax.tree.map(
             lambda a, draw=draw: (0.5 * draw.standard_normal(a.shape)).astype(a.dtype), job.template
         )
@@ -154,8 +154,8 @@ def ours(run, example):
     trained = load(run, say=lambda said: None)
     config, params = trained.config, trained.params
     if isinstance(config, TextConfig):
-        layer = partial(jlstm.stack, text.make_stack(config).without_noise())
-        return logits(params, None, example["tokens"], layer=layer)[1]
+        model = text.model_config(config, len(params.embedding))
+        return logits(model, params, None, example["tokens"])[1]
     if isinstance(config, TableConfig):
         _, schema, series = load_table(run)
         panel = make_panel(series, schema)
@@ -163,7 +163,7 @@ def ours(run, example):
         return forecast(model_config(config, schema), params, batch)
     prepared = load_sequences(config, run)
     chosen = prepared.part("test")[:3]
-    scores = find_scores(config, params, prepared.data, chosen)
+    scores = find_scores(config, prepared.schema, params, prepared.data, chosen)
     if config.task != "tag":
         return scores
     steps = np.split(scores, np.cumsum(example["lengths"])[:-1])
@@ -319,7 +319,7 @@ def test_a_model_in_onnx_is_hardly_larger_than_its_weights(tmp_path):
     file = tmp_path / "beer.txt"
     file.write_text(WALL)
     run = start(config, file, say=lambda said: None)
-    job = module_of(config).build(config, run)
+    job = task_of(config).build(config, run)
     save_best(run, Best(1.0, 1, job.init(jax.random.key(0))), job)
     command("export", run, "--to", "onnx", "--out", tmp_path / "out")
     size = sum(leaf.size * 4 for leaf in jax.tree.leaves(job.template))

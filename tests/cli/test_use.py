@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 from command_line import command
 
@@ -205,6 +206,35 @@ def test_damaged_data_of_a_run_are_told_of(runs, tmp_path, kind, name, content):
         assert f"{tmp_path}/run/data" in mistake(name, tmp_path / "run")
 
 
+@pytest.mark.parametrize("kind", ["text", "table", "sequences"])
+def test_a_model_at_work_needs_no_training_run(runs, files, tmp_path, monkeypatch, kind):
+    """No job is built, and the data that it was trained on, here taken away, is not missed."""
+    run = shutil.copytree(runs / kind, tmp_path / "run")
+    for name in ("tokens.npy", "values.npy", "targets.npy"):
+        (run / "data" / name).unlink(missing_ok=True)
+    monkeypatch.delattr(f"jlstm.tasks.{kind}.job.build")
+    if kind == "text":
+        said("sample", run, "--prompt", "9", "--length", "5")
+    else:
+        said("predict", run, files / FILES[kind][0], "--out", tmp_path / "out.csv")
+        assert (tmp_path / "out.csv").exists()
+
+
+def test_a_baseline_is_fitted_once_to_judge_and_never_to_forecast(
+    runs, files, tmp_path, monkeypatch
+):
+    fitted = []
+    monkeypatch.setattr(
+        "jlstm.tasks.table.training.fit_linear",
+        lambda *moments: fitted.append(moments) or np.zeros((8, 4)),
+    )
+    run = shutil.copytree(runs / "table", tmp_path / "run")
+    said("predict", run, files / "load.csv", "--out", tmp_path / "out.csv")
+    assert not fitted
+    said("evaluate", run)
+    assert len(fitted) == 1
+
+
 # Predict.
 
 
@@ -295,10 +325,12 @@ def test_the_same_seed_writes_the_same_text(runs):
 
 def test_prompt_and_options_reach_the_model(monkeypatch, runs):
     asked = []
-    monkeypatch.setattr(
-        "jlstm.tasks.text.job.sample",
-        lambda config, folder, params, prompt, **options: asked.append((prompt, options)) or "",
-    )
+
+    def remember(config, folder, params, prompt, *, say, **options):
+        asked.append((prompt, options))
+        return ""
+
+    monkeypatch.setattr("jlstm.tasks.text.job.sample", remember)
     sample(runs / "text", "--prompt", "9 bot", "--top-k", "3", "--top-p", "0.5", "--seed", "7")
     sample(runs / "text", "--temperature", "0.25", "--top-p", "1", "--top-k", "0")
     defaults = {"length": 40, "temperature": 0.8, "top_k": None, "top_p": None, "seed": 0}

@@ -13,7 +13,6 @@ import pytest
 from jlstm.runs.folder import (
     changed,
     is_locked,
-    kind_of,
     locked,
     logged,
     make_folder,
@@ -22,6 +21,7 @@ from jlstm.runs.folder import (
     write_config,
     write_sums,
 )
+from jlstm.runs.kinds import kind_of
 from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
 
 CONFIGS = {

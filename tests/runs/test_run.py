@@ -18,8 +18,9 @@ import pytest
 
 from jlstm.runs import run as jobs
 from jlstm.runs.folder import read_config, summaries
+from jlstm.runs.kinds import task_of
 from jlstm.runs.state import restore
-from jlstm.runs.use import evaluate, load, module_of
+from jlstm.runs.use import evaluate, load
 from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(400))
@@ -57,7 +58,7 @@ def whole(tmp_path_factory, file):
 def result(folder, steps=60):
     """What has to be the same, bit for bit, however often a run was stopped."""
     config = read_config(folder)
-    job = module_of(config).build(config, folder)
+    job = task_of(config).build(config, folder)
     state, book = restore(folder, config, job, nothing)
     assert int(state.step) == steps
     names = ("metrics.jsonl", "best.safetensors", "best.json")
@@ -66,6 +67,13 @@ def result(folder, steps=60):
         "book": [book.stale, book.best.loss, book.best.step, book.losses, book.grad_norms],
         **{name: (folder / name).read_bytes() for name in names},
     }
+
+
+def test_a_checkpoint_is_read_without_fresh_parameters(whole):
+    config = read_config(whole.folder)
+    job = task_of(config).build(config, whole.folder)
+    state, _ = restore(whole.folder, config, replace(job, init=None), nothing)
+    assert int(state.step) == 60
 
 
 def test_a_run_leaves_all_that_is_needed(whole):
@@ -84,6 +92,9 @@ def test_a_run_leaves_all_that_is_needed(whole):
     ended = json.loads((folder / "result.json").read_text())
     assert ended["verdict"] == whole.evaluation.verdict
     assert (folder / "log.txt").read_text().count("\n") > 3
+    known = json.loads((folder / "environment.json").read_text())
+    assert known["versions"]["jax"] == jax.__version__
+    assert known["backend"] == jax.default_backend()
 
 
 def test_the_folder_can_be_moved_and_the_file_may_go(tmp_path, file):
@@ -482,7 +493,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_step(tmp_path, file):
 
 
 def test_a_run_goes_on_past_steps_that_are_no_numbers(tmp_path, file, monkeypatch):
-    real = jobs.module_of
+    real = jobs.task_of
 
     class Poisoned:
         """The text jobs, with a batch of NaN now and then."""
@@ -505,7 +516,7 @@ def test_a_run_goes_on_past_steps_that_are_no_numbers(tmp_path, file, monkeypatc
 
             return replace(job, batch=batch, loss=loss, per_step=lambda b: job.per_step(b[0]))
 
-    monkeypatch.setattr(jobs, "module_of", lambda config: Poisoned(real(config)))
+    monkeypatch.setattr(jobs, "task_of", lambda config: Poisoned(real(config)))
     with pytest.raises(FloatingPointError, match="loss: expected a finite number, got nan at step"):
         trained(tmp_path, file, name="stop")
     said = []

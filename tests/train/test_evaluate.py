@@ -1,5 +1,6 @@
 """Evaluation: the same number however the data is cut."""
 
+from functools import partial
 from itertools import pairwise
 
 import jax
@@ -7,37 +8,42 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jlstm import init_carry
-from jlstm.tasks.text.model import TokenBatch, init_language_model, language_model_loss, token_count
+from jlstm import Stack, init_stack_carry
+from jlstm.tasks.text.batch import TokenBatch
+from jlstm.tasks.text.model import (
+    LanguageModelConfig,
+    init_language_model,
+    language_model_loss,
+    token_count,
+)
 from jlstm.tasks.text.windows import evaluation_windows
 from jlstm.train import make_evaluate
 
-HIDDEN = 7
+CONFIG = LanguageModelConfig(vocabulary=256, embedding=5, stack=Stack(sizes=7))
 TEXT = np.random.default_rng(0).integers(97, 123, 230, np.uint8)
 
 
 @pytest.fixture(scope="module")
 def params():
     with jax.enable_x64(True):
-        model = init_language_model(
-            jax.random.key(0), 256, embedding_size=5, hidden_size=HIDDEN, dtype=jnp.float64
-        )
+        model = init_language_model(jax.random.key(0), CONFIG, dtype=jnp.float64)
         readout = jax.random.normal(jax.random.key(1), model.readout.shape, jnp.float64)
     return model._replace(readout=readout)
 
 
-evaluate = make_evaluate(language_model_loss, token_count)
+loss_fn = partial(language_model_loss, CONFIG)
+evaluate = make_evaluate(loss_fn, token_count)
 
 
 def mean_loss(params, streams, time):
-    carry = init_carry(streams, HIDDEN, jnp.float64)
+    carry = init_stack_carry(CONFIG.stack, params.lstm, streams)
     return evaluate(params, carry, evaluation_windows(TEXT, streams=streams, time=time))
 
 
 @pytest.mark.parametrize("time", [3, 64, 229, 1000])
 def test_the_length_of_the_windows_does_not_matter(params, time):
     tokens = TEXT.astype(np.int32)[:, None]
-    whole, _ = language_model_loss(params, None, TokenBatch(tokens[:-1], tokens[1:]))
+    whole, _ = loss_fn(params, None, TokenBatch(tokens[:-1], tokens[1:]))
     # float64; sums in another order.
     assert mean_loss(params, 1, time) == pytest.approx(float(whole), rel=1e-12)
 
@@ -49,7 +55,7 @@ def test_how_many_streams_are_read_at_once_does_not_matter(params):
     losses, counts = [], []
     for a, b in pairwise(borders):
         piece = evaluation_windows(TEXT[a : b + 1], time=50)
-        losses.append(evaluate(params, init_carry(1, HIDDEN, jnp.float64), piece))
+        losses.append(evaluate(params, init_stack_carry(CONFIG.stack, params.lstm, 1), piece))
         counts.append(b - a)
     assert sum(counts) == 229
     assert len(set(counts)) > 1
@@ -74,7 +80,7 @@ def test_wrong_input_is_named():
     with pytest.raises(TypeError, match="loss_fn: expected a function, got int 3"):
         make_evaluate(3, token_count)
     with pytest.raises(TypeError, match="count: expected a function, got NoneType"):
-        make_evaluate(language_model_loss, None)
+        make_evaluate(loss_fn, None)
 
 
 def test_batches_of_weight_zero_are_left_out():

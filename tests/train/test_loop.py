@@ -147,6 +147,8 @@ def test_patience_ends_the_run():
     assert reports[-1].step == 8
     assert reports[-1].best.step == 5
     assert [r.book.stale for r in reports] == [0, 0, 1, 2, 0, 1, 2, 3]
+    # What has ended so has nothing more to train on.
+    assert not list(fit(STEP, start(), walk(1), **options, patience=3, book=reports[-1].book))
 
 
 @pytest.mark.parametrize("move", [np.nan, np.inf])

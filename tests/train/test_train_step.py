@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from jlstm import init_carry
-from jlstm.tasks.text.model import init_language_model, language_model_loss
-from jlstm.tasks.text.windows import training_windows
+from jlstm import Stack, init_stack_carry
+from jlstm.tasks.text.model import LanguageModelConfig, init_language_model, language_model_loss
+from jlstm.tasks.text.windows import training_window
 from jlstm.train import TrainState, init_train_state, make_optimizer, make_train_step
 
 TEXT = np.frombuffer(b"the quick brown fox jumps over the lazy dog. " * 30, np.uint8)
@@ -31,17 +31,26 @@ def line_batch(seed):
     return x, 3 * x - 1
 
 
+def model(dropout):
+    """A language model's configuration, and fresh parameters."""
+    layers = Stack(sizes=10, output_dropout=dropout)
+    config = LanguageModelConfig(vocabulary=256, embedding=6, stack=layers)
+    return config, init_language_model(jax.random.key(0), config)
+
+
 def language(streams=4, time=8, steps=30, dropout=0.1):
-    params = init_language_model(jax.random.key(0), 256, embedding_size=6, hidden_size=10)
+    config, params = model(dropout)
     optimizer = make_optimizer(0.02, steps)
-    step = make_train_step(partial(language_model_loss, dropout=dropout), optimizer)
-    state = init_train_state(params, optimizer, init_carry(streams, 10))
+    step = make_train_step(partial(language_model_loss, config), optimizer)
+    state = init_train_state(
+        params, optimizer, init_stack_carry(config.stack, params.lstm, streams)
+    )
     key = jax.random.key(1)
     batches = (
-        batch._replace(key=jax.random.fold_in(key, n))
-        for n, batch in enumerate(
-            training_windows(TEXT, streams=streams, time=time, steps=steps, seed=0)
+        training_window(TEXT, n, streams=streams, time=time)._replace(
+            key=jax.random.fold_in(key, n)
         )
+        for n in range(steps)
     )
     return step, state, batches
 
@@ -81,17 +90,20 @@ def test_a_whole_run_compiles_once():
         inner, key = carry
         key, mine = jax.random.split(key)
         batch = batch._replace(key=mine)
-        loss, inner = language_model_loss(params, inner, batch, dropout=0.2)
+        loss, inner = language_model_loss(config, params, inner, batch)
         return loss, (inner, key)
 
-    params = init_language_model(jax.random.key(0), 256, embedding_size=6, hidden_size=10)
+    config, params = model(0.2)
     # A number from Python: its dtype is weak, which alone would be another program.
     params = params._replace(readout_bias=jnp.zeros(256, jnp.float32) + jnp.asarray(0.0) * 0)
     optimizer = make_optimizer(0.02, 60)
     step = make_train_step(loss_fn, optimizer)
-    state = init_train_state(params, optimizer, (init_carry(4, 10), jax.random.key(1)))
+    state = init_train_state(
+        params, optimizer, (init_stack_carry(config.stack, params.lstm, 4), jax.random.key(1))
+    )
     fresh = 0
-    for batch in training_windows(TEXT, streams=4, time=30, steps=40):
+    for n in range(40):
+        batch = training_window(TEXT, n, streams=4, time=30)
         fresh += int(batch.fresh[0])
         state, _ = step(state, batch)
     assert fresh > 2
@@ -133,7 +145,9 @@ def test_the_carry_goes_on_and_the_gradient_does_not():
     optimizer = make_optimizer(0.02, 30)
     params, carry = jax.tree.map(jnp.copy, (state.params, state.carry))
     opt_state = optimizer.init(params)
-    gradient = jax.jit(jax.value_and_grad(language_model_loss, has_aux=True))
+    gradient = jax.jit(
+        jax.value_and_grad(partial(language_model_loss, model(0.0)[0]), has_aux=True)
+    )
     for batch in [next(batches), next(batches)]:
         state, metrics = step(state, batch)
         (expected, carry), grads = gradient(params, carry, batch)
@@ -144,8 +158,8 @@ def test_the_carry_goes_on_and_the_gradient_does_not():
         assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
     for ours, theirs in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    np.testing.assert_allclose(state.carry.c, carry.c, atol=1e-5)
-    assert jnp.abs(carry.c).max() > 1e-3
+    np.testing.assert_allclose(state.carry[0].c, carry[0].c, atol=1e-5)
+    assert jnp.abs(carry[0].c).max() > 1e-3
 
 
 def test_a_run_can_be_repeated():

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int
 
 from jlstm.checks import check_choice, check_number, check_size
 from jlstm.extras import require
@@ -38,10 +38,11 @@ from jlstm.tasks.frame import (
     place,
     texts,
 )
-from jlstm.tasks.sequences.model import SequenceBatch
+from jlstm.tasks.sequences.batch import SequenceBatch
 
 if TYPE_CHECKING:
     import polars
+    from jaxtyping import PRNGKeyArray
 
 Missing = Literal["error", "mask"]
 PARTS = ("train", "validation", "test")
@@ -432,7 +433,7 @@ def padded_share(
 
 
 def pad(
-    data: Sequences, chosen: Chosen, batch: int, key: PRNGKeyArray | None = None
+    data: Sequences, chosen: Chosen, batch: int, key: "PRNGKeyArray | None" = None
 ) -> SequenceBatch:
     """The batch as the model takes it, filled up to ``batch`` sequences."""
     at, valid = places(data, chosen, batch)

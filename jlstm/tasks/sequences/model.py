@@ -14,8 +14,7 @@ Weights are 0 at padding, so that neither steps behind the end of a sequence nor
 fill up a batch have any influence, and larger for classes whose errors are to count more.
 """
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -27,11 +26,41 @@ from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 from jlstm.checks import check_flag, check_function, check_number, check_size
 from jlstm.dropout import dropout_mask
 from jlstm.layers import LayerParams, Stack, init_stack, last, maximum, mean, stack
+from jlstm.tasks.running import Run, check_stack
+from jlstm.tasks.sequences.batch import SequenceBatch
 from jlstm.types import check_array, check_key
 
-Layer = Callable[..., tuple[Any, Array]]
-"""``(params, carry, xs, *, lengths, key) -> (carry, hs)``."""
-Over = Callable[[Layer], Layer]
+
+@dataclass(frozen=True, kw_only=True)
+class LabellerConfig:
+    """What a labeller is made of: all but its weights.
+
+    Raises:
+        TypeError: an option of another type.
+        ValueError: a size below 1, or a rate out of range.
+    """
+
+    inputs: int
+    """Features of a step."""
+    outputs: int
+    """Classes, or 1 for a number."""
+    stack: Stack
+    """The LSTM."""
+    pooled: bool = True
+    """Whether a whole sequence gets one label, rather than each step."""
+    dropout: float = 0.0
+    """Part of the features left out before the readout, the same at every step of a sequence."""
+    smoothing: float = 0.0
+    """Part of each target's probability that is shared out among all classes, so that the model
+    does not grow too sure (Szegedy et al. 2016)."""
+
+    def __post_init__(self) -> None:
+        check_size("inputs", self.inputs)
+        check_size("outputs", self.outputs)
+        check_stack("stack", self.stack)
+        check_flag("pooled", self.pooled)
+        check_number("dropout", self.dropout, least=0, below=1)
+        check_number("smoothing", self.smoothing, least=0, below=1)
 
 
 class Labeller(NamedTuple):
@@ -43,153 +72,102 @@ class Labeller(NamedTuple):
     readout_bias: Float[Array, " outputs"]
 
 
-class SequenceBatch(NamedTuple):
-    """Sequences padded to one length, and what they are to be labelled with."""
-
-    xs: Float[Array | np.ndarray, "time batch input"]
-    lengths: Int[Array | np.ndarray, " batch"]
-    """Steps that count; 0 for a sequence that only fills up the batch."""
-    targets: Array | np.ndarray
-    """A class for each sequence, int ``[batch]``, or for each step, int ``[time, batch]``; or a
-    number for each sequence, float ``[batch]``."""
-    weights: Array | np.ndarray
-    """How much each target counts, float, of the shape of ``targets``; 0 at padding."""
-    key: PRNGKeyArray | None = None
-    """For the dropout; None for none."""
-
-
 def init_labeller(
-    key: PRNGKeyArray,
-    input_size: int,
-    outputs: int,
-    config: Stack,
-    *,
-    pooled: bool = True,
-    dtype: DTypeLike = jnp.float32,
+    key: PRNGKeyArray, config: LabellerConfig, *, dtype: DTypeLike = jnp.float32
 ) -> Labeller:
     """Fresh parameters, with which every class is equally likely and every number 0.
 
     Args:
         key: a key of ``jax.random``.
-        input_size: features of a step.
-        outputs: classes, or 1 for a number.
-        config: the stack.
-        pooled: whether a whole sequence gets one label, rather than each step.
+        config: what the model is made of.
         dtype: a floating-point dtype, that of all computation.
 
     Raises:
-        TypeError, ValueError: an argument of another type, or a size below 1.
+        TypeError: an argument of another type.
     """
-    check_size("outputs", outputs)
-    check_flag("pooled", pooled)
-    layers = init_stack(key, input_size, config, dtype=dtype)
-    features = config.output_size * (3 if pooled else 1)
-    return Labeller(layers, jnp.zeros((features, outputs), dtype), jnp.zeros(outputs, dtype))
+    c = _check_config(config)
+    layers = init_stack(key, c.inputs, c.stack, dtype=dtype)
+    features = c.stack.output_size * (3 if c.pooled else 1)
+    return Labeller(layers, jnp.zeros((features, c.outputs), dtype), jnp.zeros(c.outputs, dtype))
 
 
 def label_scores(
+    config: LabellerConfig,
     params: Labeller,
     xs: Float[Array | np.ndarray, "time batch input"],
     lengths: Int[Array | np.ndarray, " batch"],
-    config: Stack,
     *,
-    pooled: bool = True,
-    dropout: float = 0.0,
     key: PRNGKeyArray | None = None,
-    over: Over | None = None,
+    run: Run = stack,
 ) -> Float[Array, "*steps batch outputs"]:
     """The scores of each sequence, ``[batch, outputs]``, or each step, ``[time, batch, outputs]``.
 
     Args:
-        params: the parameters.
+        config: what the model is made of.
+        params: its parameters.
         xs: the sequences, padded with any finite numbers.
         lengths: steps that count.
-        config: the stack that ``params.lstm`` belongs to.
-        pooled: one label for a sequence, or one for each step.
-        dropout: the part of the features that is set to 0 before the readout, the rest being scaled
-            up to make good for it; the same ones at every step of a sequence.
         key: for all dropout, that of the stack included; without one, nothing is dropped.
-        over: what makes of the stack, as a layer, the layer to run: ``over_devices``, say.
+        run: what runs the stack.
 
     Raises:
         TypeError, ValueError: an argument of another type, dtype, shape or range.
     """
+    c = _check_config(config)
     if not isinstance(params, Labeller):
         raise TypeError(f"params: expected Labeller, got {type(params).__name__}")
-    check_flag("pooled", pooled)
-    check_number("dropout", dropout, least=0, below=1)
-    noise: dict[str, Any] = {}
-    if key is None:
-        config = config.without_noise()
-    else:
+    check_function("run", run)
+    layers: Stack = c.stack.without_noise()
+    noise: dict[str, PRNGKeyArray] = {}
+    if key is not None:
         check_key("key", key)
         noise["key"], key = jax.random.split(key)
-    layer: Layer = partial(stack, config)
-    if over is not None:
-        check_function("over", over)
-        layer = over(layer)
+        layers = c.stack
     xs = check_array("xs", xs, ("time", "batch", "input"))
     lengths = check_array("lengths", lengths, xs.shape[1:2])
-    _, hs = layer(params.lstm, None, xs, lengths=lengths, **noise)
-    if pooled:
-        ends = last(hs, lengths, config)
+    _, hs = run(layers, params.lstm, None, xs, lengths=lengths, **noise)
+    if c.pooled:
+        ends = last(hs, lengths, layers)
         hs = jnp.concatenate([ends, mean(hs, lengths), maximum(hs, lengths)], axis=-1)
-    if dropout and key is not None:
-        hs = hs * dropout_mask(key, dropout, hs.shape[-2:], hs.dtype)
+    if c.dropout and key is not None:
+        hs = hs * dropout_mask(key, c.dropout, hs.shape[-2:], hs.dtype)
     return hs @ params.readout + params.readout_bias
 
 
 def labeller_loss(
+    config: LabellerConfig,
     params: Labeller,
     carry: None,
     batch: SequenceBatch,
-    config: Stack,
     *,
-    dropout: float = 0.0,
-    smoothing: float = 0.0,
-    over: Over | None = None,
+    run: Run = stack,
 ) -> tuple[Float[Array, ""], None]:
     """The weighted mean of what each label is off: see the module.
 
-    Whether labels belong to sequences or to steps, and whether they are classes or numbers, is seen
-    by ``batch.targets``: their axes and their dtype.
+    Whether labels are classes or numbers is seen by the dtype of ``batch.targets``.
 
     Args:
-        params: the parameters.
+        config: what the model is made of.
+        params: its parameters.
         carry: None, for a batch remembers nothing of the one before.
-        batch: the sequences.
-        config: as for ``label_scores``.
-        dropout: as for ``label_scores``; ``batch.key`` is its key.
-        smoothing: the part of each target's probability that is shared out among all classes, so
-            that the model does not grow too sure (Szegedy et al. 2016).
-        over: as for ``label_scores``.
+        batch: the sequences; ``batch.key`` is the key for what is random.
+        run: what runs the stack.
 
     Returns:
-        The loss, in nats for classes (0 where nothing counts), and None.
+        The loss, in nats for classes (0 where nothing counts), and the carry.
 
     Raises:
         TypeError, ValueError: an argument of another type, dtype, shape or range.
     """
     if not isinstance(batch, SequenceBatch):
         raise TypeError(f"batch: expected SequenceBatch, got {type(batch).__name__}")
-    check_number("smoothing", smoothing, least=0, below=1)
-    shape = jnp.shape(batch.xs)[:2]
-    pooled = jnp.ndim(batch.targets) == 1
-    targets = check_array("batch.targets", batch.targets, shape[1:] if pooled else shape)
-    scores = label_scores(
-        params,
-        batch.xs,
-        batch.lengths,
-        config,
-        pooled=pooled,
-        dropout=dropout,
-        key=batch.key,
-        over=over,
-    )
+    c, shape = _check_config(config), jnp.shape(batch.xs)[:2]
+    targets = check_array("batch.targets", batch.targets, shape[1:] if c.pooled else shape)
+    scores = label_scores(c, params, batch.xs, batch.lengths, key=batch.key, run=run)
     weights = check_array("batch.weights", batch.weights, targets.shape).astype(scores.dtype)
     if jnp.issubdtype(targets.dtype, jnp.integer):
         wanted = jax.nn.one_hot(targets, scores.shape[-1], dtype=scores.dtype)
-        losses = optax.softmax_cross_entropy(scores, optax.smooth_labels(wanted, smoothing))
+        losses = optax.softmax_cross_entropy(scores, optax.smooth_labels(wanted, c.smoothing))
     else:
         losses = jnp.square(scores[..., 0] - targets.astype(scores.dtype))
     # Not even NaN counts where the weight is 0.
@@ -201,3 +179,9 @@ def labeller_loss(
 def label_count(batch: SequenceBatch) -> float:
     """What the mean of ``labeller_loss`` was taken over: the sum of the weights."""
     return float(batch.weights.sum())
+
+
+def _check_config(config: Any) -> LabellerConfig:
+    if not isinstance(config, LabellerConfig):
+        raise TypeError(f"config: expected LabellerConfig, got {type(config).__name__}")
+    return config

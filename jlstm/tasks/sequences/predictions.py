@@ -1,6 +1,7 @@
 """What the model says of sequences: its scores, and a file of labels made of them."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Float, Float32, Int
 from jlstm.extras import require
 from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import check_ending, read_table, rounded, write_table
+from jlstm.tasks.running import runner_over_devices
 from jlstm.tasks.sequences.labelled import (
     Sequences,
     bucket_lengths,
@@ -22,22 +24,22 @@ from jlstm.tasks.sequences.labelled import (
     places,
 )
 from jlstm.tasks.sequences.model import label_scores
-from jlstm.tasks.sequences.preparing import load, places_of_targets
-from jlstm.tasks.sequences.training import batch_size, make_stack, over_devices
+from jlstm.tasks.sequences.preparing import Schema, load_schema, places_of_targets
+from jlstm.tasks.sequences.training import batch_size, model_config
 
 
 def find_scores(
-    config: SequencesConfig, params: Any, data: Sequences, chosen: Int[np.ndarray, " chosen"]
+    config: SequencesConfig,
+    schema: Schema,
+    params: Any,
+    data: Sequences,
+    chosen: Int[np.ndarray, " chosen"],
 ) -> Float[np.ndarray, "items outputs"]:
     """The scores of the chosen sequences, or of their steps, in their order, float64."""
-    model, size = make_stack(config), batch_size(config, len(chosen))
+    size = batch_size(config, len(chosen))
+    layers, _ = runner_over_devices(config.implementation, size)
+    run = jax.jit(partial(label_scores, model_config(config, schema), run=layers))
     params = jax.tree.map(jnp.asarray, params)
-
-    @jax.jit
-    def run(params: Any, xs: Any, lengths: Any) -> Any:
-        pooled, over = not data.by_step, over_devices(config, size)
-        return label_scores(params, xs, lengths, model, pooled=pooled, over=over)
-
     lengths = data.lengths
     bounds = bucket_lengths(lengths[chosen], config.buckets, size)
     found: np.ndarray = np.empty((len(data.targets), params.readout.shape[1]))
@@ -79,14 +81,14 @@ def predict(
     """
     pl = require("polars", "train")
     check_ending(out)
-    schema = load(config, folder).schema
+    schema = load_schema(folder)
     frame = read_table(file)
     groups = group_rows(frame, config.id, config.time)
     values, notes = encode(frame, groups.rows, schema.features, config.missing)
     by_step = config.task == "tag"
     nothing = np.zeros(len(values) if by_step else len(groups.ids), np.float32)
     data = Sequences(values, groups.offsets, nothing, nothing, by_step)
-    scores = find_scores(config, params, data, np.arange(len(groups.ids)))
+    scores = find_scores(config, schema, params, data, np.arange(len(groups.ids)))
     columns: dict[str, Any] = {config.id: groups.ids}
     if by_step:
         columns = {name: frame[name] for name in (config.id, config.time)}

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from jlstm.files import replacing, sha256
+from jlstm.files import sha256
+from jlstm.records import write_json
 from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import (
     check_columns,
@@ -34,19 +35,17 @@ from jlstm.tasks.sequences.labels import (
     learn_labels,
     scale_labels,
 )
-from jlstm.train.records import write_json
 
 if TYPE_CHECKING:
     import polars
 
-FILES = {
-    "data/sequences.json": "columns, scales, categories, labels, and the sum of the file",
-    "data/values.npy": "the steps of all sequences as the model reads them, one behind the other",
-    "data/offsets.npy": "where each sequence begins, and where the last one ends",
-    "data/targets.npy": "the labels: places in the list of labels, or numbers",
-    "data/parts.npy": "0 for training, 1 for validation, 2 for the test, for each sequence",
-    "data/ids.npy": "the ids of the sequences",
-}
+ABOUT = ("data/sequences.json",)
+"""Columns, scales, categories, labels, and the sum of the file: what a model needs to be used."""
+ARRAYS = ("values", "offsets", "targets", "parts")
+"""The steps of all sequences as the model reads them, one behind the other; where each sequence
+begins, and the last one ends; the labels, as places in their list or as numbers; and, for each
+sequence, 0 for training, 1 for validation, 2 for the test."""
+FILES = (*ABOUT, *(f"data/{name}.npy" for name in ARRAYS))
 """What ``prepare`` writes."""
 
 SAID = {
@@ -129,16 +128,8 @@ def prepare(config: SequencesConfig, files: Sequence[Path], folder: Path) -> Non
         **schema,
     )
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    arrays = {
-        "values": values,
-        "offsets": groups.offsets,
-        "targets": targets,
-        "parts": parts,
-        "ids": np.asarray(groups.ids, dtype=str),
-    }
-    for name, array in arrays.items():
-        with replacing(folder / "data" / f"{name}.npy") as beside, open(beside, "wb") as file:
-            np.save(file, array, allow_pickle=False)
+    for name, array in zip(ARRAYS, (values, groups.offsets, targets, parts), strict=True):
+        np.save(folder / "data" / f"{name}.npy", array, allow_pickle=False)
     write_json(folder / "data" / "sequences.json", asdict(known))
 
 
@@ -170,26 +161,37 @@ def _split(
     return parts
 
 
+def load_schema(folder: Path) -> Schema:
+    """What ``prepare`` wrote of the table: all that the model needs to be used.
+
+    Raises:
+        OSError, ValueError: it is not there, or not as it was written.
+    """
+    path = folder / "data" / "sequences.json"
+    try:
+        known = json.loads(path.read_text("utf-8"))
+        features = []
+        for one in known["features"]:
+            names = one["categories"]
+            features.append(Feature(**{**one, "categories": names and tuple(names)}))
+        known |= {"features": tuple(features)}
+        return Schema(**known | {name: tuple(known[name]) for name in ("labels", "notes")})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected what jlstm wrote there, got: {error}") from None
+
+
 def load(config: SequencesConfig, folder: Path) -> Prepared:
     """What ``prepare`` wrote.
 
     Raises:
         OSError, ValueError: it is not there, or not as it was written.
     """
+    schema = load_schema(folder)
     try:
-        known = json.loads((folder / "data" / "sequences.json").read_text("utf-8"))
-        features = []
-        for one in known["features"]:
-            names = one["categories"]
-            features.append(Feature(**{**one, "categories": names and tuple(names)}))
-        known |= {"features": tuple(features)}
-        known |= {name: tuple(known[name]) for name in ("labels", "notes")}
-        schema = Schema(**known)
         values, offsets, targets, parts = (
-            np.load(folder / "data" / f"{name}.npy", allow_pickle=False)
-            for name in ("values", "offsets", "targets", "parts")
+            np.load(folder / "data" / f"{name}.npy", allow_pickle=False) for name in ARRAYS
         )
-    except (ValueError, KeyError, TypeError, EOFError) as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{folder}/data: expected what jlstm wrote there, got: {error}") from None
     by_step = config.task == "tag"
     weights = np.ones(len(targets), np.float32)

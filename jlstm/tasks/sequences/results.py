@@ -12,7 +12,6 @@ from jlstm.plots import plot_confusion
 from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation
-from jlstm.tasks.naming import name_for
 from jlstm.tasks.sequences.labelled import Sequences
 from jlstm.tasks.sequences.measures import (
     confusion_matrix,
@@ -31,9 +30,20 @@ MOST_NEIGHBOURS = 20_000
 
 
 def evaluate(
-    config: SequencesConfig, folder: Path, params: Any, file: Path | None = None
+    config: SequencesConfig,
+    folder: Path,
+    params: Any,
+    file: Path | None = None,
+    name: str | None = None,
 ) -> Evaluation:
     """Judge the model beside the baselines, on the test part or on a file with labels.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        params: of the model.
+        file: a table of the form that the model was trained on; None for the test part.
+        name: what the picture is called after; None for the file, without its ending.
 
     Raises:
         ValueError: the file is no table of this form, or has a label that the model does not know.
@@ -42,13 +52,13 @@ def evaluate(
     prepared = load(config, folder)
     notes: list[str] = []
     if file is None:
-        name = "test" if len(prepared.part("test")) else "validation"
-        if name == "validation":
+        part = "test" if len(prepared.part("test")) else "validation"
+        if part == "validation":
             notes.append(
                 "There is no test part: this is the validation part, by which the parameters were "
                 "chosen, so that the model looks a little better than it is."
             )
-        data, chosen = prepared.data, prepared.part(name)
+        data, chosen = prepared.data, prepared.part(part)
         picture = folder / "plots" / "confusion.png"
     else:
         data, notes = read_labelled(config, prepared.schema, file)
@@ -60,12 +70,12 @@ def evaluate(
                 "were in the training part. The model knows their labels, and looks better than it "
                 "is; what it is worth is told by the test part.",
             )
-        name, chosen = file.name, np.arange(len(data.lengths))
-        picture = folder / "plots" / f"confusion-{name_for(folder, file)}.png"
-    scores = find_scores(config, params, data, chosen)
+        part, chosen = file.name, np.arange(len(data.lengths))
+        picture = folder / "plots" / f"confusion-{name or file.stem}.png"
+    scores = find_scores(config, prepared.schema, params, data, chosen)
     guesses, more = _baselines(config, prepared, data, chosen)
     notes += more
-    results: dict[str, Any] = {"part": name, "sequences": len(chosen), "steps": len(scores)}
+    results: dict[str, Any] = {"part": part, "sequences": len(chosen), "steps": len(scores)}
     if config.task != "tag":
         results["steps"] = int(data.lengths[chosen].sum())
     targets = data.targets[places_of_targets(config, data, chosen)]
@@ -82,7 +92,7 @@ def evaluate(
     }
     try:
         picture.parent.mkdir(exist_ok=True)
-        plot_confusion(confusions[MODEL], prepared.schema.labels, picture, title=f"On {name}")
+        plot_confusion(confusions[MODEL], prepared.schema.labels, picture, title=f"On {part}")
     except MissingExtraError as error:
         notes.append(f"No picture of the confusion matrix: {error}")
     return judge_classes(config, results, prepared.schema.labels, confusions, notes)

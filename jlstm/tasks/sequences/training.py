@@ -1,6 +1,6 @@
 """The training run on labelled sequences, and the arithmetic behind its steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from jlstm.devices import spread
 from jlstm.layers import Stack
-from jlstm.sequence import lstm
 from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Job, count_steps
+from jlstm.tasks.running import runner_over_devices
+from jlstm.tasks.sequences.batch import SequenceBatch
 from jlstm.tasks.sequences.labelled import (
     PARTS,
     Chosen,
@@ -24,8 +24,14 @@ from jlstm.tasks.sequences.labelled import (
     padded_share,
     stretch,
 )
-from jlstm.tasks.sequences.model import SequenceBatch, init_labeller, label_count, labeller_loss
-from jlstm.tasks.sequences.preparing import Prepared, load, places_of_targets
+from jlstm.tasks.sequences.model import (
+    Labeller,
+    LabellerConfig,
+    init_labeller,
+    label_count,
+    labeller_loss,
+)
+from jlstm.tasks.sequences.preparing import Prepared, Schema, load, load_schema, places_of_targets
 from jlstm.train import make_evaluate
 
 EPOCHS = 80
@@ -49,9 +55,26 @@ def batch_size(config: SequencesConfig, sequences: int) -> int:
     return min(config.batch, max(1, sequences))
 
 
-def over_devices(config: SequencesConfig, batch: int) -> Callable[[Any], Any]:
-    """What cuts a batch of this size over the devices, such as a CPU's cores."""
-    return lambda layer: spread(partial(layer, implementation=config.implementation), batch)[0]
+def model_config(config: SequencesConfig, schema: Schema) -> LabellerConfig:
+    """The model for such a table."""
+    return LabellerConfig(
+        inputs=schema.width,
+        outputs=max(1, len(schema.labels)),
+        stack=make_stack(config),
+        pooled=config.task != "tag",
+        dropout=config.dropout,
+        smoothing=config.smoothing,
+    )
+
+
+def template(config: SequencesConfig, folder: Path) -> Labeller:
+    """The shapes and dtypes of the parameters, as ``jax.eval_shape`` gives them."""
+    return _template(model_config(config, load_schema(folder)))
+
+
+def _template(model: LabellerConfig) -> Labeller:
+    shapes: Labeller = jax.eval_shape(lambda key: init_labeller(key, model), jax.random.key(0))
+    return shapes
 
 
 def build(config: SequencesConfig, folder: Path) -> Job:
@@ -66,22 +89,9 @@ def build(config: SequencesConfig, folder: Path) -> Job:
     lengths, size = data.lengths, batch_size(config, len(train))
     bounds = bucket_lengths(lengths[train], config.buckets, size)
     wide = stretch(bounds, int(lengths.max()))
-    model = make_stack(config)
-    by_step, outputs = config.task == "tag", max(1, len(schema.labels))
-
-    def init(key: Any) -> Any:
-        return init_labeller(key, schema.width, outputs, model, pooled=not by_step)
-
-    def loss(params: Any, carry: Any, batch: SequenceBatch) -> Any:
-        return labeller_loss(
-            params,
-            carry,
-            batch,
-            model,
-            dropout=config.dropout,
-            smoothing=config.smoothing,
-            over=over_devices(config, size),
-        )
+    model = model_config(config, schema)
+    run, devices = runner_over_devices(config.implementation, size)
+    loss = partial(labeller_loss, model, run=run)
 
     @lru_cache(maxsize=2)
     def batches_of(epoch: int) -> list[Chosen]:
@@ -103,12 +113,12 @@ def build(config: SequencesConfig, folder: Path) -> Job:
 
     score = "squared error, scaled"
     if schema.labels:
-        score = "nats per step" if by_step else "nats per sequence"
+        score = "nats per step" if config.task == "tag" else "nats per sequence"
         score += ", smoothed" if config.smoothing else ""
         score += ", classes balanced" if config.class_weights == "balanced" else ""
     return Job(
-        init=init,
-        template=jax.eval_shape(init, key),
+        init=lambda key: init_labeller(key, model),
+        template=_template(model),
         loss=loss,
         batch=make,
         steps=steps,
@@ -117,7 +127,7 @@ def build(config: SequencesConfig, folder: Path) -> Job:
         score=score,
         unit="sequences",
         per_step=lambda batch: float((batch.lengths > 0).sum()),
-        devices=spread(lstm, size)[1],
+        devices=devices,
         about=_about(config, prepared, bounds, batches_of(0), held_out, steps),
     )
 

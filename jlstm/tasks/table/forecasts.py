@@ -1,6 +1,7 @@
 """Forecasts of what comes after the end of a table."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from jaxtyping import Int
 from jlstm.extras import require
 from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import check_ending, counted, read_table, rounded, write_table
+from jlstm.tasks.running import runner
 from jlstm.tasks.table.model import Forecaster, forecast
-from jlstm.tasks.table.preparing import load
+from jlstm.tasks.table.preparing import load_schema
 from jlstm.tasks.table.schema import Schema
 from jlstm.tasks.table.series import Series, check_missing, extend, regular, some
-from jlstm.tasks.table.training import AT_ONCE, make_layer, model_config
+from jlstm.tasks.table.training import AT_ONCE, model_config
 from jlstm.tasks.table.windows import Places, batches, make_panel
 
 
@@ -52,7 +54,7 @@ def predict(
     """
     pl = require("polars", "train")
     check_ending(out)
-    schema = load(folder)[1]
+    schema = load_schema(folder)
     roles, targets = schema.roles, len(schema.roles.target)
     found, _ = regular(read_table(file), roles, step=schema.step)
     origins = _ends(found, schema, file)
@@ -86,8 +88,7 @@ def predict(
         notes += (f"Left out is what {said}.",)
         places = places.at(varies)
     model = model_config(config, schema)
-    layer = make_layer(config)
-    compiled = jax.jit(lambda params, batch: forecast(model, params, batch, layer=layer))
+    compiled = jax.jit(partial(forecast, model, run=runner(config.implementation)))
     columns: dict[str, list[Any]] = {
         name: [] for name in (*roles.group, roles.time, "target", *map(_quantile, model.quantiles))
     }

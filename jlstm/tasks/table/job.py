@@ -7,9 +7,10 @@ origin, without being trained again on the way; and so, on the same windows, are
 in the training part.
 """
 
+from jlstm.tasks.job import no_text as sample
 from jlstm.tasks.table.forecasts import predict
-from jlstm.tasks.table.preparing import FILES, prepare
+from jlstm.tasks.table.preparing import ABOUT, FILES, prepare
 from jlstm.tasks.table.results import evaluate
-from jlstm.tasks.table.training import build
+from jlstm.tasks.table.training import build, template
 
-__all__ = ["FILES", "build", "evaluate", "predict", "prepare"]
+__all__ = ["ABOUT", "FILES", "build", "evaluate", "predict", "prepare", "sample", "template"]

@@ -20,18 +20,18 @@ it is that fit, and the LSTM has only to learn where that goes wrong. Everything
 of ``Forecaster``, a pytree of parameters.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
-from jlstm.checks import check_flag, check_number, check_size
+from jlstm.checks import check_flag, check_function, check_number, check_size
 from jlstm.layers import LayerParams, Stack, init_stack, stack
-from jlstm.sequence import lstm
+from jlstm.tasks.running import Run, check_stack
+from jlstm.tasks.table.batch import WindowBatch
 from jlstm.types import check_array, check_float, check_key
 
 
@@ -78,8 +78,7 @@ class ForecasterConfig:
             check_size(name, getattr(self, name), 0)
         check_flag("linear", self.linear)
         check_quantiles(self.quantiles)
-        if not isinstance(self.stack, Stack):
-            raise TypeError(f"stack: expected a Stack, got {type(self.stack).__name__}")
+        check_stack("stack", self.stack)
         if self.patch > self.lookback:
             raise ValueError(
                 f"patch: expected at most the {self.lookback} steps of the window, got {self.patch}"
@@ -124,7 +123,8 @@ class Forecaster(NamedTuple):
 
     embedding: Float[Array, "series embedding"] | None
     """One row for each series; None where there is one series."""
-    stack: tuple[LayerParams, ...]
+    lstm: tuple[LayerParams, ...]
+    """Of the stack."""
     hidden: Float[Array, "inputs width"]
     """M: from the LSTM's last output and what is known of series and future."""
     hidden_bias: Float[Array, " width"]
@@ -132,21 +132,6 @@ class Forecaster(NamedTuple):
     readout_bias: Float[Array, "horizon quantile"]
     linear: LinearMap | None
     """None where there is none."""
-
-
-class WindowBatch(NamedTuple):
-    """Windows of series, time first, none with missing numbers but in ``targets``."""
-
-    values: Float[Array | np.ndarray, "lookback batch"]
-    series: Int[Array | np.ndarray, " batch"]
-    """Which series each window is of."""
-    past: Float[Array | np.ndarray, "lookback batch past"]
-    known: Float[Array | np.ndarray, "lookback+horizon batch known"]
-    about: Float[Array | np.ndarray, "batch about"]
-    targets: Float[Array | np.ndarray, "horizon batch"] | None = None
-    """What came; NaN does not count."""
-    key: PRNGKeyArray | None = None
-    """For the dropout; None for none."""
 
 
 def init_forecaster(
@@ -188,7 +173,7 @@ def init_forecaster(
     )
     return Forecaster(
         embedding=embedding,
-        stack=init_stack(
+        lstm=init_stack(
             key_stack, c.patch * (1 + c.past + c.known) + c.whole, c.stack, dtype=dtype
         ),
         hidden=hidden / jnp.sqrt(jnp.asarray(inputs, dtype)),
@@ -204,21 +189,23 @@ def forecast(
     params: Forecaster,
     batch: WindowBatch,
     *,
-    layer: Callable[..., Any] = lstm,
+    run: Run = stack,
 ) -> Float[Array, "horizon batch quantile"]:
     """The quantiles of each step to come; ``[..., config.median]`` is the point forecast.
 
     Args:
         config: what the forecaster is made of.
         params: its parameters.
-        batch: the windows; ``targets`` are not looked at. (Under ``jit`` a series out of range is
-            not noticed and taken as the nearest there is.)
-        layer: what runs one layer of the stack, as for ``jlstm.layers.stack``.
+        batch: the windows; ``targets`` are not looked at, and ``key`` is the key for what is
+            random: without one, nothing is dropped. (Under ``jit`` a series out of range is not
+            noticed and taken as the nearest there is.)
+        run: what runs the stack.
 
     Raises:
         TypeError, ValueError: an argument of another type, dtype or shape.
     """
     c, p, b = config, params, _check_batch(config, params, batch)
+    check_function("run", run)
     count = b.values.shape[1]
     now = b.values[-1]
     window = b.values - now
@@ -233,7 +220,7 @@ def forecast(
     everywhere = jnp.broadcast_to(about, (steps, *about.shape))
     xs = jnp.concatenate([patches, everywhere], axis=-1)
     quiet = c.stack if b.key is not None else c.stack.without_noise()
-    _, hs = stack(quiet, p.stack, None, xs, key=b.key, layer=layer)
+    _, hs = run(quiet, p.lstm, None, xs, key=b.key)
 
     future = b.known[c.lookback :].swapaxes(0, 1).reshape(count, -1)
     m = jnp.concatenate([hs[-1], about, future], axis=-1) @ p.hidden + p.hidden_bias
@@ -254,20 +241,31 @@ def forecast(
 def forecaster_loss(
     config: ForecasterConfig,
     params: Forecaster,
+    carry: None,
     batch: WindowBatch,
     *,
-    layer: Callable[..., Any] = lstm,
-) -> Float[Array, ""]:
+    run: Run = stack,
+) -> tuple[Float[Array, ""], None]:
     """Twice the mean quantile loss over targets and quantiles (Koenker & Bassett 1978).
 
     With d = target − forecast of quantile q, that of one is max(q·d, (q − 1)·d); of the median
     alone, the mean absolute error is what is returned. Targets that are NaN do not count, and where
     none counts the loss is 0.
 
+    Args:
+        config: what the forecaster is made of.
+        params: its parameters.
+        carry: None, for a batch remembers nothing of the one before.
+        batch: the windows, with targets.
+        run: what runs the stack.
+
+    Returns:
+        The loss, and the carry.
+
     Raises:
         TypeError, ValueError: as for ``forecast``, and for a batch without targets.
     """
-    quantiles = forecast(config, params, batch, layer=layer)
+    quantiles = forecast(config, params, batch, run=run)
     if batch.targets is None:
         raise ValueError("batch.targets: expected an array, got None")
     shape = quantiles.shape[:-1]
@@ -277,7 +275,12 @@ def forecaster_loss(
     q = jnp.asarray(config.quantiles, quantiles.dtype)
     total = 2.0 * jnp.sum(jnp.maximum(q * d, (q - 1) * d))
     count = (len(config.quantiles) * jnp.sum(counts)).astype(total.dtype)
-    return total / jnp.maximum(count, 1.0)
+    return total / jnp.maximum(count, 1.0), carry
+
+
+def target_count(batch: WindowBatch) -> float:
+    """How many targets count: what the mean of ``forecaster_loss`` was taken over."""
+    return float(np.isfinite(np.asarray(batch.targets)).sum())
 
 
 def _check_config(config: Any) -> None:

@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jlstm.files import replacing, sha256
+from jlstm.files import sha256
+from jlstm.records import write_json
 from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import Times, read_table
 from jlstm.tasks.table.clock import show_times
 from jlstm.tasks.table.schema import Schema, learn, split_times
 from jlstm.tasks.table.series import Roles, Series, check_missing, read_static, regular
 from jlstm.tasks.table.windows import Panel, Part, find_windows, make_panel
-from jlstm.train.records import write_json
 
-FILES = {
-    "data/table.json": "columns, steps, split, scales, what was missing, and the sum of the file",
-    "data/values.npy": "the series, one behind the other: a row for each step, NaN where missing",
-}
-"""What ``prepare`` writes."""
+ABOUT = ("data/table.json",)
+"""Columns, steps, split, scales, what was missing, the sum of the file: what a model needs to be
+used."""
+FILES = (*ABOUT, "data/values.npy")
+"""What ``prepare`` writes: that, and the series, one behind the other, a row for each step, with
+NaN where one is missing."""
 
 
 def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
@@ -66,8 +67,7 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
         "notes": [*notes, *learned],
     }
     (folder / "data").mkdir(exist_ok=True)
-    with replacing(folder / "data/values.npy") as beside, open(beside, "wb") as out:
-        np.save(out, series.values, allow_pickle=False)
+    np.save(folder / "data/values.npy", series.values, allow_pickle=False)
     write_json(folder / "data/table.json", known)
 
 
@@ -105,16 +105,32 @@ def count_rows(when: Times, schema: Schema) -> dict[Part, int]:
     }
 
 
+def load_schema(folder: Path) -> Schema:
+    """What ``prepare`` wrote of the table: all that the model needs to be used.
+
+    Raises:
+        OSError, ValueError: it is not there, or damaged.
+    """
+    return _read(folder)[1]
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], Schema]:
+    path = folder / "data/table.json"
+    try:
+        known = json.loads(path.read_text("utf-8"))
+        return known, Schema.from_json(known["schema"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected what jlstm wrote there, got: {error}") from None
+
+
 def load(folder: Path) -> tuple[Mapping[str, Any], Schema, Series]:
     """What ``prepare`` wrote.
 
     Raises:
         OSError, ValueError: it is not there, or damaged.
     """
-    path = folder / "data/table.json"
+    known, schema = _read(folder)
     try:
-        known = json.loads(path.read_text("utf-8"))
-        schema = Schema.from_json(known["schema"])
         series = Series(
             names=schema.names,
             groups=tuple(map(tuple, known["groups"])),
@@ -125,7 +141,7 @@ def load(folder: Path) -> tuple[Mapping[str, Any], Schema, Series]:
         )
         shift = _from_changes(known.get("shifts"), len(series.values))
     except (ValueError, KeyError, TypeError, EOFError) as error:
-        raise ValueError(f"{path}: expected what jlstm wrote there, got: {error}") from None
+        raise ValueError(f"{folder}/data: expected what jlstm wrote there, got: {error}") from None
     return known, schema, replace(series, shift=shift)
 
 

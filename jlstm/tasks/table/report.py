@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jlstm.records import plain
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation, Table
 from jlstm.tasks.table.measures import Errors, measures
@@ -62,7 +63,7 @@ def report(
         for target in schema.roles.target
     ]
     windows = round(float(errors["model"].known.sum()))
-    results = _plain(
+    results = plain(
         {
             "part": part,
             "origins": origins,
@@ -220,16 +221,3 @@ def _best_of(found: Mapping[str, float]) -> str:
 def _handful(horizon: int) -> list[int]:
     """Some steps of the horizon, the first and the last among them."""
     return sorted({round(x) for x in np.linspace(0, horizon - 1, min(horizon, 8))})
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it, which knows no arrays and no NaN."""
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

@@ -1,6 +1,7 @@
 """What a trained forecaster is worth, by rolling origin: beside baselines, and in pictures."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from jaxtyping import Float
 
 from jlstm.extras import MissingExtraError
 from jlstm.files import sha256
+from jlstm.layers import stack
 from jlstm.plots import Forecasted, plot_forecast
-from jlstm.sequence import lstm
 from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import counted, read_table
 from jlstm.tasks.job import Evaluation
-from jlstm.tasks.naming import name_for
+from jlstm.tasks.running import Run, runner
 from jlstm.tasks.table.clock import show_time
 from jlstm.tasks.table.measures import (
     Errors,
@@ -31,23 +32,28 @@ from jlstm.tasks.table.preparing import load
 from jlstm.tasks.table.report import report
 from jlstm.tasks.table.schema import Schema
 from jlstm.tasks.table.series import Series, check_missing, regular
-from jlstm.tasks.table.training import AT_ONCE, fit_baseline, make_layer, model_config
+from jlstm.tasks.table.training import AT_ONCE, fit_baseline, model_config
 from jlstm.tasks.table.windows import Panel, Places, batches, cut, find_windows, make_panel
 
 
 def evaluate(
-    config: TableConfig, folder: Path, params: Forecaster, file: Path | None = None
+    config: TableConfig,
+    folder: Path,
+    params: Forecaster,
+    file: Path | None = None,
+    name: str | None = None,
 ) -> Evaluation:
     """Judge the parameters and the baselines on every window of the test part, or of a file.
 
     Writes the picture ``plots/forecast.png`` where matplotlib is installed; for a file,
-    ``plots/forecast-<name>.png``, with the name that ``name_for`` gives it.
+    ``plots/forecast-<name>.png``.
 
     Args:
         config: of the run.
         folder: of the run.
         params: of the model.
         file: a table of the form that the model was trained on; None for the test part.
+        name: what the pictures are called after; None for the file, without its ending.
 
     Raises:
         OSError, ValueError: the file is no table of this form, or has no whole window.
@@ -70,19 +76,19 @@ def evaluate(
         same = sha256(file) == known["file"]["sha256"]
         notes = [*_seen_in_training(same, schema, own, series, panel, places), *notes]
     model = model_config(config, schema)
-    layer = make_layer(config)
-    errors = judge(model, params, panel, places, weights, layer=layer)
+    run = runner(config.implementation)
+    errors = judge(model, params, panel, places, weights, run=run)
     if "seasonal naive" not in errors and schema.season > 1:
         notes.append(
             f"The seasonal naive forecast is left out: a window has "
             f"{counted(schema.lookback, 'step')}, fewer than the season's {schema.season}."
         )
-    name = "forecast" if file is None else f"forecast-{name_for(folder, file)}"
+    picture = "forecast" if file is None else f"forecast-{name or file.stem}"
     try:
         (folder / "plots").mkdir(exist_ok=True)
-        pictures = _pictures(model, params, series, panel, places, layer)
-        plot_forecast(pictures, folder / f"plots/{name}.png", model.quantiles)
-        notes.append(f"Forecasts beside the truth: plots/{name}.png.")
+        pictures = _pictures(model, params, series, panel, places, run)
+        plot_forecast(pictures, folder / f"plots/{picture}.png", model.quantiles)
+        notes.append(f"Forecasts beside the truth: plots/{picture}.png.")
     except MissingExtraError as error:
         notes.append(f"No picture: {error}")
     return report(model, schema, errors, len(np.unique(places.origins)), part, notes)
@@ -123,7 +129,7 @@ def judge(
     weights: Float[np.ndarray, "lookback horizon"],
     *,
     size: int = AT_ONCE,
-    layer: Callable[..., Any] = lstm,
+    run: Run = stack,
 ) -> dict[str, Errors]:
     """The errors of the model and of each baseline over the same windows, in units of the table.
 
@@ -136,10 +142,10 @@ def judge(
         places: the windows.
         weights: of the linear baseline.
         size: windows that are gone through at once; without influence on the result.
-        layer: what runs one layer of the model.
+        run: what runs the stack of the model.
     """
     s = panel.schema
-    compiled = jax.jit(lambda params, batch: forecast(model, params, batch, layer=layer))
+    compiled = jax.jit(partial(forecast, model, run=run))
     baselines: dict[str, Callable[[Any], Any]] = {
         "last value": lambda windows: last_value(windows, s.horizon),
         "drift": lambda windows: drift(windows, s.horizon),
@@ -172,13 +178,13 @@ def _pictures(
     series: Series,
     panel: Panel,
     places: Places,
-    layer: Callable[..., Any],
+    run: Run,
 ) -> list[Forecasted]:
     """Some targets, each with a few windows that follow each other, from the middle of the part."""
     s = panel.schema
     when = series.times(s.step)
     pair = panel.member[places.origins] * len(s.roles.target) + places.targets
-    compiled = jax.jit(lambda params, batch: forecast(model, params, batch, layer=layer))
+    compiled = jax.jit(partial(forecast, model, run=run))
     pictures = []
     for n in np.unique(pair)[:4]:
         own = places.origins[pair == n]

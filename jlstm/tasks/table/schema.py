@@ -7,7 +7,6 @@ With v and t the times at which validation and test begin, the parts are
 Scales, seasons and cycles come from the rows before v alone.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jlstm.records import plain
 from jlstm.tasks.frame import center_and_spread
 from jlstm.tasks.table.clock import (
     CYCLES,
@@ -75,9 +75,7 @@ class Schema:
         """As JSON has it, which knows no NaN."""
         known = asdict(self)
         for name in ("mean", "std", "naive", "static"):
-            known[name] = [
-                [x if math.isfinite(x) else None for x in row] for row in known[name].tolist()
-            ]
+            known[name] = plain(known[name])
         return known | {"validation": str(self.validation), "test": str(self.test)}
 
     @classmethod

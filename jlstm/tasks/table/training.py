@@ -1,7 +1,7 @@
 """The training run on a table: its model, its batches, and the arithmetic behind its steps."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,22 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from jlstm.devices import spread
 from jlstm.layers import Stack
-from jlstm.sequence import lstm
 from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Job, count_steps
+from jlstm.tasks.running import runner, runner_over_devices
+from jlstm.tasks.table.batch import WindowBatch
 from jlstm.tasks.table.clock import show_times
 from jlstm.tasks.table.measures import Moments, fit_linear, moments
 from jlstm.tasks.table.model import (
     Forecaster,
     ForecasterConfig,
-    WindowBatch,
     forecaster_loss,
     init_forecaster,
+    target_count,
 )
-from jlstm.tasks.table.preparing import count_rows, load
+from jlstm.tasks.table.preparing import count_rows, load, load_schema
 from jlstm.tasks.table.schema import Schema
 from jlstm.tasks.table.series import Series
 from jlstm.tasks.table.windows import (
@@ -38,6 +38,7 @@ from jlstm.tasks.table.windows import (
     make_panel,
     shuffled,
 )
+from jlstm.train import make_evaluate
 
 EPOCHS = 5
 """Of a training, where none are asked for."""
@@ -99,9 +100,14 @@ def fit_baseline(
     return fit_linear(add("training"), add("validation"))
 
 
-def make_layer(config: TableConfig) -> Callable[..., Any]:
-    """What runs a layer of the model, computed as the configuration asks for."""
-    return partial(lstm, implementation=config.implementation)
+def template(config: TableConfig, folder: Path) -> Forecaster:
+    """The shapes and dtypes of the parameters, as ``jax.eval_shape`` gives them."""
+    return _template(model_config(config, load_schema(folder)))
+
+
+def _template(model: ForecasterConfig) -> Forecaster:
+    shapes: Forecaster = jax.eval_shape(lambda key: init_forecaster(key, model), jax.random.key(0))
+    return shapes
 
 
 def build(config: TableConfig, folder: Path) -> Job:
@@ -112,7 +118,7 @@ def build(config: TableConfig, folder: Path) -> Job:
     parts = {part: find_windows(series, panel, part) for part in ("training", "validation", "test")}
     places = parts["training"]
     size = min(config.batch, len(places))
-    layer, devices = spread(make_layer(config), size)
+    run, devices = runner_over_devices(config.implementation, size)
     chosen = shuffled(len(places), size, config.seed)
     noise = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
 
@@ -127,42 +133,30 @@ def build(config: TableConfig, folder: Path) -> Job:
     def baseline() -> Float[np.ndarray, "lookback horizon"]:
         return fit_baseline(panel, series)
 
-    def loss(params: Forecaster, carry: Any, batch: WindowBatch) -> tuple[Any, Any]:
-        return forecaster_loss(model, params, batch, layer=layer), carry
+    whole = runner(config.implementation)
+    judge = make_evaluate(partial(forecaster_loss, model, run=whole), target_count)
+    validated = parts["validation"].evenly(MOST_VALIDATED)
+
+    def validate(params: Forecaster) -> float:
+        return judge(params, None, (batch for batch, _ in batches(panel, validated, AT_ONCE)))
 
     epoch = -(-len(places) // size)
     steps = count_steps(config, epoch, EPOCHS)
-    template = jax.eval_shape(lambda key: init_forecaster(key, model), jax.random.key(0))
+    template = _template(model)
     return Job(
         init=init,
         template=template,
-        loss=loss,
+        loss=partial(forecaster_loss, model, run=run),
         batch=batch,
         steps=steps,
         epoch=epoch,
-        validate=_make_validate(model, panel, parts["validation"].evenly(MOST_VALIDATED)),
+        validate=validate,
         score="quantile loss, in standard deviations",
         unit="windows",
         per_step=lambda batch: float(len(batch.series)),
         devices=devices,
         about=_about(known, schema, series, template, parts, (size, epoch, steps, devices)),
     )
-
-
-def _make_validate(
-    model: ForecasterConfig, panel: Panel, places: Places
-) -> Callable[[Forecaster], float]:
-    """Parameters to the mean loss over these windows."""
-    compiled = jax.jit(lambda params, batch: forecaster_loss(model, params, batch))
-
-    def validate(params: Forecaster) -> float:
-        losses, counts = [], []
-        for batch, _ in batches(panel, places, AT_ONCE):
-            losses.append(compiled(params, batch))
-            counts.append(np.isfinite(np.asarray(batch.targets)).sum())
-        return float(np.average(jax.device_get(losses), weights=counts))
-
-    return validate
 
 
 def _about(

@@ -20,8 +20,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from jlstm.tasks.table.batch import WindowBatch
 from jlstm.tasks.table.clock import calendar_features
-from jlstm.tasks.table.model import WindowBatch
 from jlstm.tasks.table.schema import Schema
 from jlstm.tasks.table.series import Series, some
 

@@ -23,17 +23,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
-from jlstm.devices import place, spread
+from jlstm.devices import place
 from jlstm.equations import PLAIN
-from jlstm.files import replacing
-from jlstm.layers import Stack, drop_weights, init_stack_carry, stack
+from jlstm.layers import Stack, init_stack_carry
+from jlstm.records import write_json
 from jlstm.tasks.config import TextConfig
-from jlstm.tasks.job import Evaluation, Job, Table, count_steps
+from jlstm.tasks.job import Evaluation, Job, Say, Table, count_steps
+from jlstm.tasks.job import no_forecast as predict
+from jlstm.tasks.running import runner, runner_over_devices
+from jlstm.tasks.text.batch import TokenBatch
 from jlstm.tasks.text.model import (
     LanguageModel,
-    TokenBatch,
+    LanguageModelConfig,
     init_language_model,
     language_model_loss,
     token_count,
@@ -49,21 +51,20 @@ from jlstm.tasks.text.tokens import (
     Vocabulary,
     decode,
     encode,
-    say,
+    shown,
     unknown_tokens,
     write_tokens,
 )
 from jlstm.tasks.text.windows import Tokens, evaluation_windows, training_window, windows_per_pass
 from jlstm.train import make_evaluate
-from jlstm.train.records import write_json
 from jlstm.variants import Variant
 
-FILES = {
-    "data/tokens.npy": "the text as numbers",
-    "data/vocabulary.json": "the tokens that they stand for",
-    "data/text.json": "the files read, their hashes, and the parts of the text",
-}
-"""What ``prepare`` writes."""
+ABOUT = ("data/text.json", "data/vocabulary.json")
+"""The files read, their hashes, and the parts of the text; and the tokens that there are."""
+FILES = (*ABOUT, "data/tokens.npy")
+"""What ``prepare`` writes: that, and the text as numbers."""
+
+__all__ = ["ABOUT", "FILES", "build", "evaluate", "predict", "prepare", "sample", "template"]
 
 NAMES = {"byte": "byte", "char": "character", "word": "word"}
 
@@ -125,8 +126,7 @@ def prepare(config: TextConfig, files: Sequence[str | Path], folder: Path) -> No
         )
     trained_on = parts["training"].tokens
     windows_per_pass(trained_on, streams=config.streams, time=config.time, unit=f"{unit}s")
-    with replacing(folder / "data/vocabulary.json") as beside:
-        beside.write_text(corpus.vocabulary.to_json(), "utf-8")
+    (folder / "data/vocabulary.json").write_text(corpus.vocabulary.to_json(), "utf-8")
     write_json(
         folder / "data/text.json",
         {
@@ -148,8 +148,8 @@ def load(folder: Path) -> Data:
         OSError: a file is missing.
         ValueError: a file holds something else.
     """
+    vocabulary = load_vocabulary(folder)
     try:
-        vocabulary = Vocabulary.from_json((folder / "data/vocabulary.json").read_text("utf-8"))
         about = json.loads((folder / "data/text.json").read_text("utf-8"))
         array = np.load(folder / "data/tokens.npy", mmap_mode="r", allow_pickle=False)
         parts, tokens, start = {}, {}, 0
@@ -161,6 +161,18 @@ def load(folder: Path) -> Data:
             raise ValueError(f"tokens.npy: expected {start} tokens, got shape {list(array.shape)}")
         return Data(vocabulary, parts, tokens, about["files"])
     except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise ValueError(f"{folder}/data: expected what jlstm wrote there, got: {error}") from None
+
+
+def load_vocabulary(folder: Path) -> Vocabulary:
+    """The tokens that ``prepare`` found.
+
+    Raises:
+        OSError, ValueError: the file is missing, or holds something else.
+    """
+    try:
+        return Vocabulary.from_json((folder / "data/vocabulary.json").read_text("utf-8"))
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}/data: expected what jlstm wrote there, got: {error}") from None
 
 
@@ -182,37 +194,47 @@ def make_stack(config: TextConfig) -> Stack:
     )
 
 
-def make_layer(config: TextConfig, layers: Stack) -> Callable[..., Any]:
-    """The layers as a function, computed as the configuration asks for."""
-    return partial(stack, layers, implementation=config.implementation)
+def model_config(config: TextConfig, size: int) -> LanguageModelConfig:
+    """The model of so many tokens that a configuration asks for."""
+    return LanguageModelConfig(
+        vocabulary=size,
+        embedding=config.embedding,
+        stack=make_stack(config),
+        tied=config.tied,
+        embedding_dropout=config.embedding_dropout,
+        weight_dropout=config.weight_dropout,
+    )
+
+
+def template(config: TextConfig, folder: Path) -> LanguageModel:
+    """The shapes and dtypes of the parameters, as ``jax.eval_shape`` gives them.
+
+    Raises:
+        OSError, ValueError: the folder is not what ``prepare`` left.
+    """
+    path = folder / "data/text.json"
+    try:
+        size = json.loads(path.read_text("utf-8"))["vocabulary"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected what jlstm wrote there, got: {error}") from None
+    return _template(model_config(config, size))
+
+
+def _template(model: LanguageModelConfig) -> LanguageModel:
+    shapes: LanguageModel = jax.eval_shape(
+        lambda key: init_language_model(key, model), jax.random.key(0)
+    )
+    return shapes
 
 
 def build(config: TextConfig, folder: Path) -> Job:
     """The training run on what ``prepare`` wrote."""
     data = load(folder)
-    layers = make_stack(config)
-    layer, devices = spread(make_layer(config, layers), config.streams)
-    training, size = data.tokens["training"], len(data.vocabulary)
+    model = model_config(config, len(data.vocabulary))
+    run, devices = runner_over_devices(config.implementation, config.streams)
+    training = data.tokens["training"]
     cut: dict[str, Any] = {"streams": config.streams, "time": config.time}
     noise = jax.random.fold_in(jax.random.key(config.seed), NOISE)
-
-    def init(key: PRNGKeyArray) -> LanguageModel:
-        return init_language_model(
-            key, size, embedding_size=config.embedding, stack=layers, tied=config.tied
-        )
-
-    def loss(params: LanguageModel, carry: Any, batch: Any) -> tuple[Any, Any]:
-        key_weights, key = jax.random.split(batch.key)
-        if config.weight_dropout:
-            dropped = drop_weights(key_weights, params.lstm, config.weight_dropout)
-            params = params._replace(lstm=dropped)
-        return language_model_loss(
-            params,
-            carry,
-            batch._replace(key=key),
-            layer=layer,
-            embedding_dropout=config.embedding_dropout,
-        )
 
     def batch(n: int) -> TokenBatch:
         window = training_window(training, n, **cut, seed=config.seed)
@@ -220,21 +242,21 @@ def build(config: TextConfig, folder: Path) -> Job:
 
     epoch = windows_per_pass(len(training), **cut)
     steps = count_steps(config, epoch, EPOCHS)
-    template = jax.eval_shape(init, jax.random.key(0))
+    template = _template(model)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template))
     unit = NAMES[config.tokens]
     return Job(
-        init=init,
+        init=lambda key: init_language_model(key, model),
         template=template,
-        loss=loss,
+        loss=partial(language_model_loss, model, run=run),
         batch=batch,
         steps=steps,
         epoch=epoch,
-        validate=_make_judge(config, size, data.tokens["validation"]),
+        validate=_make_judge(config, model, data.tokens["validation"]),
         score=f"nats per {unit}",
         unit=f"{unit}s",
         per_step=token_count,
-        carry=lambda params: init_stack_carry(layers, params.lstm, config.streams),
+        carry=lambda params: init_stack_carry(model.stack, params.lstm, config.streams),
         devices=devices,
         about=_about(config, data, epoch, steps, parameters, devices),
     )
@@ -266,21 +288,22 @@ def _about(
 # Judging.
 
 
-def _make_judge(config: TextConfig, size: int, text: Tokens) -> Callable[[Any], float]:
+def _make_judge(
+    config: TextConfig, model: LanguageModelConfig, text: Tokens
+) -> Callable[[Any], float]:
     """Parameters to the mean nats per token of a text, every token but the first counted once.
 
     How it is cut follows from the text alone, so that no choice made for training has an influence.
     """
-    layers = make_stack(config).without_noise()
     streams = 2 ** min(6, max(1, len(text) // 1024).bit_length() - 1)  # few in a short text
-    time = min(256, max(1, READ // (streams * size)))
-    layer, count = spread(make_layer(config, layers), streams)
+    time = min(256, max(1, READ // (streams * model.vocabulary)))
+    run, count = runner_over_devices(config.implementation, streams)
     devices = jax.devices()[:count]
-    mean = make_evaluate(partial(language_model_loss, layer=layer), token_count)
+    mean = make_evaluate(partial(language_model_loss, model, run=run), token_count)
 
     def judge(params: LanguageModel) -> float:
         params = place(params, devices=devices)
-        carry = place(init_stack_carry(layers, params.lstm, streams), 0, devices)
+        carry = place(init_stack_carry(model.stack, params.lstm, streams), 0, devices)
         windows = evaluation_windows(text, streams=streams, time=time, context=CONTEXT)
         return mean(params, carry, windows)
 
@@ -288,7 +311,11 @@ def _make_judge(config: TextConfig, size: int, text: Tokens) -> Callable[[Any], 
 
 
 def evaluate(
-    config: TextConfig, folder: Path, params: LanguageModel, file: str | Path | None = None
+    config: TextConfig,
+    folder: Path,
+    params: LanguageModel,
+    file: str | Path | None = None,
+    name: str | None = None,
 ) -> Evaluation:
     """The model on the part for the test, or on another text, beside models that only count.
 
@@ -297,6 +324,7 @@ def evaluate(
         folder: of the run.
         params: the model.
         file: another text, or a folder of them; None for the part for the test.
+        name: of pictures, of which there are none.
 
     Raises:
         OSError: a file is missing.
@@ -319,8 +347,9 @@ def evaluate(
 def _evaluate(
     config: TextConfig, data: Data, params: LanguageModel, text: Tokens, part: Part, name: str
 ) -> Evaluation:
-    unit, size = NAMES[config.tokens], len(data.vocabulary)
-    bits = {"LSTM": _make_judge(config, size, text)(params) / math.log(2)}
+    unit = NAMES[config.tokens]
+    model = model_config(config, len(data.vocabulary))
+    bits = {"LSTM": _make_judge(config, model, text)(params) / math.log(2)}
     baselines, notes = _baselines(config, data, text)
     bits |= baselines
 
@@ -388,21 +417,6 @@ def _verdict(bits: Mapping[str, float]) -> str:
 # Writing.
 
 
-def prompt_notes(folder: Path, prompt: str) -> Sequence[str]:
-    """What a user should know of how a prompt is read: words that the model does not know.
-
-    Raises:
-        ValueError: characters that the model does not know.
-    """
-    vocabulary = load(folder).vocabulary
-    unknown = unknown_tokens(vocabulary, prompt)
-    if unknown and vocabulary.kind == "char":
-        raise ValueError(f"prompt: expected characters of the training text, got {say(unknown)}")
-    if unknown:
-        return [f"The model does not know {say(unknown)}, and reads {UNKNOWN} instead."]
-    return []
-
-
 def sample(
     config: TextConfig,
     folder: Path,
@@ -410,13 +424,15 @@ def sample(
     prompt: str,
     length: int,
     temperature: float = 1.0,
+    *,
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
+    say: Say = print,
 ) -> str:
     """What the model writes after a prompt, to be set right behind it.
 
-    Words that it does not know are read as ``<unk>`` (see ``prompt_notes``), which it never writes.
+    Words that it does not know are read as ``<unk>``, which it never writes.
 
     Args:
         config: of the run.
@@ -424,17 +440,22 @@ def sample(
         params: the model.
         prompt: what to go on from; where it is empty, a new line.
         length: how many tokens to write.
-        temperature: as for ``models.sample``, and so the next two.
+        temperature: as for ``sample`` of ``model.py``, and so the next two.
         top_k: how many tokens are drawn from.
         top_p: how much probability is drawn from.
         seed: the same one gives the same text.
+        say: is told how the prompt is read, where that is worth knowing.
 
     Raises:
         TypeError, ValueError: an argument of another type or range; a character that the model does
             not know.
     """
-    vocabulary = load(folder).vocabulary
-    prompt_notes(folder, prompt)
+    vocabulary = load_vocabulary(folder)
+    unknown = unknown_tokens(vocabulary, prompt)
+    if unknown and vocabulary.kind == "char":
+        raise ValueError(f"prompt: expected characters of the training text, got {shown(unknown)}")
+    if unknown:
+        say(f"The model does not know {shown(unknown)}, and reads {UNKNOWN} instead.")
     tokens = encode(vocabulary, prompt)
     if not tokens.size:  # nothing, or for words nothing but white space
         if unknown_tokens(vocabulary, NEWLINE):
@@ -443,8 +464,8 @@ def sample(
     if vocabulary.unknown is not None:
         bias = jnp.asarray(params.readout_bias).at[vocabulary.unknown].set(-jnp.inf)
         params = params._replace(readout_bias=bias)
-    layers = make_stack(config).without_noise()
     drawn = sample_tokens(
+        model_config(config, len(vocabulary)),
         jax.device_put(params, jax.devices()[0]),
         jax.random.key(seed),
         tokens,
@@ -452,7 +473,7 @@ def sample(
         temperature,
         top_k=top_k,
         top_p=top_p,
-        layer=make_layer(config, layers),
+        run=runner(config.implementation),
     )
     text = decode(vocabulary, np.asarray(drawn))
     apart = vocabulary.kind == "word" and prompt and not prompt[-1].isspace()

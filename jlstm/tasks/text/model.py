@@ -7,13 +7,12 @@ It predicts the token after each position of a sequence. With E the embedding, R
 Where embedding and readout are tied, R = Eᵀ (Inan et al. 2017; Press & Wolf 2017), so that h has as
 many features as a token.
 
-Everything is a pure function of ``LanguageModel``, a pytree of parameters. What stands between
-embedding and readout is the argument ``layer``: ``jlstm.lstm`` unless another is given, say
-``partial(stack, config)``, or any function ``(params.lstm, carry, xs) -> (carry, hs)``; where there
-is a key for what is random, it is called with ``key=`` as well.
+Everything is a pure function of ``LanguageModel``, a pytree of parameters. Where there is a key, a
+part of what the model has is left out, as its configuration says, and what is left is scaled up to
+make good for it.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,15 +25,47 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from jlstm.checks import check_flag, check_function, check_number, check_size
 from jlstm.dropout import dropout_mask
-from jlstm.initializers import init_params
-from jlstm.layers import Stack, init_stack
-from jlstm.sequence import lstm
+from jlstm.layers import LayerParams, Stack, drop_weights, init_stack, stack
+from jlstm.tasks.running import Run, check_stack
+from jlstm.tasks.text.batch import TokenBatch
 from jlstm.types import check_array, check_float, check_key
 
-Layer = Callable[..., tuple[Any, Array]]
-"""``(layer's parameters, carry, xs) -> (carry, hs)``; with ``key=`` where something is random.
 
-A carry of None stands for the layer's own first one."""
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig:
+    """What a language model is made of: all but its weights.
+
+    Raises:
+        TypeError: an option of another type.
+        ValueError: a size below 1, a rate out of range; tied, and the stack gives another number of
+            features than stand for a token.
+    """
+
+    vocabulary: int
+    """Tokens are the integers from 0 to this − 1; 256 for bytes."""
+    embedding: int
+    """Features that stand for a token."""
+    stack: Stack
+    """The LSTM."""
+    tied: bool = False
+    """Whether the readout is the embedding's transpose."""
+    embedding_dropout: float = 0.0
+    """Part of the vocabulary whose features are 0 wherever read (Gal & Ghahramani 2016)."""
+    weight_dropout: float = 0.0
+    """Part of the recurrent weights that is 0 for all of a window (Merity et al. 2018)."""
+
+    def __post_init__(self) -> None:
+        check_size("vocabulary", self.vocabulary)
+        check_size("embedding", self.embedding)
+        check_stack("stack", self.stack)
+        check_flag("tied", self.tied)
+        check_number("embedding_dropout", self.embedding_dropout, least=0, below=1)
+        check_number("weight_dropout", self.weight_dropout, least=0, below=1)
+        if self.tied and self.stack.output_size != self.embedding:
+            raise ValueError(
+                f"tied: expected a stack that gives the {self.embedding} features that stand for a "
+                f"token, got {self.stack.output_size}"
+            )
 
 
 class LanguageModel(NamedTuple):
@@ -42,118 +73,70 @@ class LanguageModel(NamedTuple):
 
     embedding: Float[Array, "vocab embedding"]
     """One row for each token."""
-    lstm: Any
-    """What ``layer`` takes: ``LSTMParams`` for ``lstm``, a tuple of layers for a stack."""
+    lstm: tuple[LayerParams, ...]
+    """Of the stack."""
     readout: Float[Array, "hidden vocab"] | None
     """None where it is the embedding's transpose."""
     readout_bias: Float[Array, " vocab"]
 
 
-class TokenBatch(NamedTuple):
-    """A window of token streams: what the model reads, and what it has to foretell.
-
-    Only ``inputs`` and ``targets`` are needed. The carry of the window before goes on into this
-    one, except where ``fresh`` says that a stream starts anew.
-    """
-
-    inputs: Int[Array | np.ndarray, "time *batch"]
-    targets: Int[Array | np.ndarray, "time *batch"]
-    """The tokens that follow ``inputs``."""
-    weights: Float[Array | np.ndarray, "time *batch"] | None = None
-    """1 where a target counts, 0 where it is padding; None where all count."""
-    fresh: Bool[Array | np.ndarray, " *batch"] | None = None
-    """True where the layer starts anew before the first step, with its own first carry: zeros, or
-    what was learned. None for nowhere."""
-    key: PRNGKeyArray | None = None
-    """For the dropout; None for none."""
-
-
 def init_language_model(
     key: PRNGKeyArray,
-    vocab_size: int,
+    config: LanguageModelConfig,
     *,
-    embedding_size: int,
-    hidden_size: int | None = None,
-    stack: Stack | None = None,
-    tied: bool = False,
     forget_bias: float = 1.0,
     dtype: DTypeLike = jnp.float32,
 ) -> LanguageModel:
     """Fresh parameters, with which every token is equally likely (tied: nearly so).
 
     The embedding is standard normal, the LSTM as ``jlstm.init_params`` draws it. The readout is
-    zero, so that training starts at the loss of knowing nothing, log(vocab_size). An embedding that
-    is the readout, too, is smaller, of variance 1/embedding_size: a token's features have length 1.
+    zero, so that training starts at the loss of knowing nothing, log(vocabulary). An embedding that
+    is the readout, too, is smaller, of variance 1/embedding: a token's features have length 1.
 
     Args:
         key: a key of ``jax.random``.
-        vocab_size: tokens are the integers from 0 to ``vocab_size`` − 1; 256 for bytes.
-        embedding_size: features that stand for a token.
-        hidden_size: units of the LSTM.
-        stack: a stack in its place, for ``layer=partial(jlstm.stack, stack)``.
-        tied: whether the readout is the embedding's transpose.
+        config: what the model is made of.
         forget_bias: the forget gate's bias at the start.
         dtype: a floating-point dtype, that of all computation.
 
     Raises:
-        TypeError: a size that is no integer, or a dtype that is not floating-point.
-        ValueError: a size below 1; neither or both of hidden_size and stack; tied, and the layer
-            gives another number of features than stand for a token.
+        TypeError: an argument of another type, or a dtype that is not floating-point.
     """
-    check_size("vocab_size", vocab_size)
-    check_size("embedding_size", embedding_size)
-    check_flag("tied", tied)
+    c = _check_config(config)
     dtype = check_float("dtype", dtype)
     check_key("key", key)
     key_embedding, key_lstm = jax.random.split(key)
-    layer: Any
-    if stack is not None and hidden_size is None:
-        layer = init_stack(key_lstm, embedding_size, stack, forget_bias=forget_bias, dtype=dtype)
-        features = stack.output_size
-    elif hidden_size is not None and stack is None:
-        layer = init_params(
-            key_lstm, embedding_size, hidden_size, forget_bias=forget_bias, dtype=dtype
-        )
-        features = hidden_size
-    else:
-        got = "neither" if stack is None else "both"
-        raise ValueError(f"hidden_size, stack: expected one of the two, got {got}")
-    if tied:
-        _check_tied(features, embedding_size)
-    embedding = jax.random.normal(key_embedding, (vocab_size, embedding_size), dtype)
+    layers = init_stack(key_lstm, c.embedding, c.stack, forget_bias=forget_bias, dtype=dtype)
+    embedding = jax.random.normal(key_embedding, (c.vocabulary, c.embedding), dtype)
     return LanguageModel(
-        embedding=embedding / embedding_size**0.5 if tied else embedding,
-        lstm=layer,
-        readout=None if tied else jnp.zeros((features, vocab_size), dtype),
-        readout_bias=jnp.zeros(vocab_size, dtype),
+        embedding=embedding / c.embedding**0.5 if c.tied else embedding,
+        lstm=layers,
+        readout=None if c.tied else jnp.zeros((c.stack.output_size, c.vocabulary), dtype),
+        readout_bias=jnp.zeros(c.vocabulary, dtype),
     )
 
 
 def logits(
+    config: LanguageModelConfig,
     params: LanguageModel,
     carry: Any,
     tokens: Int[Array | np.ndarray, "time *batch"],
     *,
-    layer: Layer = lstm,
     fresh: Bool[Array | np.ndarray, " *batch"] | None = None,
-    embedding_dropout: float = 0.0,
-    dropout: float = 0.0,
     key: PRNGKeyArray | None = None,
+    run: Run = stack,
 ) -> tuple[Any, Float[Array, "time *batch vocab"]]:
     """The logarithms of the next token's probabilities, up to a constant.
 
     Args:
-        params: the parameters.
-        carry: what the layer remembers of the text before; None for zeros.
-        tokens: ``[time, *batch]``, integers from 0 to vocab − 1 (under ``jit`` a token outside is
-            not noticed and taken as the nearest inside).
-        layer: what stands between embedding and readout.
-        fresh: bool ``[*batch]``, where the layer starts anew, whatever the carry; None for nowhere.
-        embedding_dropout: the part of the vocabulary whose features are 0 wherever they are read,
-            the others being scaled up to make good for it (Gal & Ghahramani 2016).
-        dropout: the part of the layer's outputs that is set to 0, the rest being scaled up; with
-            one mask for the whole window. (A ``Stack`` has this, and more, as an option.)
-        key: for all that is random, the layer's dropout included; without one, nothing is dropped.
+        config: what the model is made of.
+        params: its parameters.
+        carry: what the stack remembers of the text before; None for its start.
+        tokens: ``[time, *batch]``, integers from 0 to vocabulary − 1 (under ``jit`` a token outside
+            is not noticed and taken as the nearest inside).
+        fresh: bool ``[*batch]``, where the stack starts anew, whatever the carry; None for nowhere.
+        key: for all that is random; without one, nothing is dropped.
+        run: what runs the stack.
 
     Returns:
         The carry after the last token, and ``[time, *batch, vocab]``.
@@ -161,34 +144,33 @@ def logits(
     Raises:
         TypeError, ValueError: an argument of another type, dtype, shape or range.
     """
-    tokens = _check_tokens("tokens", tokens, _check_model(params))
-    check_function("layer", layer)
-    check_number("embedding_dropout", embedding_dropout, least=0, below=1)
-    check_number("dropout", dropout, least=0, below=1)
-    xs = jnp.take(params.embedding, tokens, axis=0, mode="clip")
+    c = _check_config(config)
+    tokens = _check_tokens("tokens", tokens, _check_model(c, params))
+    check_function("run", run)
+    layers, xs = params.lstm, jnp.take(params.embedding, tokens, axis=0, mode="clip")
     noise: dict[str, PRNGKeyArray] = {}
     if key is not None:
         check_key("key", key)
-        key_embedding, noise["key"], key_outputs = jax.random.split(key, 3)
-        if embedding_dropout:
+        key_weights, key = jax.random.split(key)
+        key_embedding, noise["key"] = jax.random.split(key)
+        if c.weight_dropout:
+            layers = drop_weights(key_weights, layers, c.weight_dropout)
+        if c.embedding_dropout:
             shape = len(params.embedding), 1
-            rows = dropout_mask(key_embedding, embedding_dropout, shape, xs.dtype)
+            rows = dropout_mask(key_embedding, c.embedding_dropout, shape, xs.dtype)
             xs = xs * jnp.take(rows, tokens, axis=0, mode="clip")
+    layer = partial(run, c.stack if noise else c.stack.without_noise(), layers, **noise)
     if fresh is not None and carry is not None:
-        carry = _start_anew(fresh, layer, params.lstm, carry, xs, noise)
-    carry, hs = layer(params.lstm, carry, xs, **noise)
-    if key is not None and dropout:
-        hs = hs * dropout_mask(key_outputs, dropout, hs.shape[1:], hs.dtype)
-    if params.readout is not None:
-        return carry, hs @ params.readout + params.readout_bias
-    _check_tied(hs.shape[-1], params.embedding.shape[-1])
-    return carry, hs @ params.embedding.T + params.readout_bias
+        carry = _start_anew(fresh, layer, carry, xs)
+    carry, hs = layer(carry, xs)
+    readout = params.embedding.T if params.readout is None else params.readout
+    return carry, hs @ readout + params.readout_bias
 
 
-def _start_anew(fresh: Any, layer: Layer, params: Any, carry: Any, xs: Array, noise: Any) -> Any:
+def _start_anew(fresh: Any, layer: Run, carry: Any, xs: Array) -> Any:
     """The carry, with the layer's own first carry where ``fresh`` is True."""
     fresh = check_array("fresh", fresh, xs.shape[1:-1], jnp.bool_)
-    first, _ = layer(params, None, xs[:0], **noise)  # after no step it is still the first
+    first, _ = layer(None, xs[:0])  # after no step it is still the first
 
     def choose(first: Array, carry: Array) -> Array:
         return jnp.where(
@@ -199,23 +181,21 @@ def _start_anew(fresh: Any, layer: Layer, params: Any, carry: Any, xs: Array, no
 
 
 def language_model_loss(
+    config: LanguageModelConfig,
     params: LanguageModel,
     carry: Any,
     batch: TokenBatch,
     *,
-    layer: Layer = lstm,
-    embedding_dropout: float = 0.0,
-    dropout: float = 0.0,
+    run: Run = stack,
 ) -> tuple[Float[Array, ""], Any]:
     """The mean over the targets of −log p(target), in nats; divide by log 2 for bits.
 
     Args:
-        params: the parameters.
-        carry: as the window before left it; None for zeros.
-        batch: the window.
-        layer: as for ``logits``, and so the rest; ``batch.key`` is the key.
-        embedding_dropout: of the features of whole tokens.
-        dropout: of the layer's outputs.
+        config: what the model is made of.
+        params: its parameters.
+        carry: as the window before left it; None for the start.
+        batch: the window; ``batch.key`` is the key for what is random.
+        run: what runs the stack.
 
     Returns:
         The loss (0 where nothing counts), and the carry for the next window.
@@ -226,17 +206,10 @@ def language_model_loss(
     if not isinstance(batch, TokenBatch):
         raise TypeError(f"batch: expected TokenBatch, got {type(batch).__name__}")
     shape = jnp.shape(batch.inputs)
-    vocab = _check_model(params)
+    vocab = _check_model(_check_config(config), params)
     targets = _check_tokens("batch.targets", batch.targets, vocab, shape)
     carry, scores = logits(
-        params,
-        carry,
-        batch.inputs,
-        layer=layer,
-        fresh=batch.fresh,
-        embedding_dropout=embedding_dropout,
-        dropout=dropout,
-        key=batch.key,
+        config, params, carry, batch.inputs, fresh=batch.fresh, key=batch.key, run=run
     )
     losses = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
     if batch.weights is None:
@@ -254,6 +227,7 @@ def token_count(batch: TokenBatch) -> float:
 
 
 def sample(
+    config: LanguageModelConfig,
     params: LanguageModel,
     key: PRNGKeyArray,
     prompt: Int[Array | np.ndarray, " prompt"],
@@ -262,7 +236,7 @@ def sample(
     *,
     top_k: int | None = None,
     top_p: float | None = None,
-    layer: Layer = lstm,
+    run: Run = stack,
 ) -> Int[Array, " length"]:
     """Tokens that the model thinks could follow the prompt, each drawn given all before it.
 
@@ -270,8 +244,11 @@ def sample(
     which is a draw from softmax(logits/temperature) (Gumbel 1954; Maddison et al. 2014). With
     ``top_k`` and ``top_p`` it is a draw from what ``likeliest`` leaves.
 
+    Calls with the same configuration, lengths, top_k, top_p and run compile once.
+
     Args:
-        params: the parameters.
+        config: what the model is made of.
+        params: its parameters.
         key: a key of ``jax.random``; the same key gives the same tokens.
         prompt: the text to go on from, at least one token.
         length: how many tokens to draw.
@@ -280,7 +257,7 @@ def sample(
         top_k: draw only from so many tokens, the likeliest ones; None for all.
         top_p: draw only from the likeliest tokens that have this probability together (at the
             temperature, and among the top_k); None for all.
-        layer: as for ``logits``; called without a key.
+        run: what runs the stack.
 
     Returns:
         The tokens after the prompt, int32 ``[length]``.
@@ -288,7 +265,8 @@ def sample(
     Raises:
         TypeError, ValueError: an argument of another type, dtype, shape or range.
     """
-    prompt = _check_tokens("prompt", prompt, _check_model(params), ("prompt",))
+    vocab = _check_model(_check_config(config), params)
+    prompt = _check_tokens("prompt", prompt, vocab, ("prompt",))
     if not prompt.size:
         raise ValueError("prompt: expected at least one token, got none")
     check_size("length", length, 0)
@@ -299,16 +277,17 @@ def sample(
         check_number("top_p", top_p, least=0)
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p: expected a number above 0 and up to 1, got {top_p}")
-    check_function("layer", layer)
+    check_function("run", run)
     check_key("key", key)
     heat = jnp.asarray(temperature, params.embedding.dtype)
-    tokens: Array = _sample(layer, length, top_k, top_p, params, key, prompt, heat)
+    tokens: Array = _sample(config, run, length, top_k, top_p, params, key, prompt, heat)
     return tokens
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _sample(
-    layer: Layer,
+    config: LanguageModelConfig,
+    run: Run,
     length: int,
     top_k: int | None,
     top_p: float | None,
@@ -317,14 +296,14 @@ def _sample(
     prompt: Array,
     heat: Array,
 ) -> Array:
-    carry, scores = logits(params, None, prompt, layer=layer)
+    carry, scores = logits(config, params, None, prompt, run=run)
 
     def step(state: tuple[Any, Array], key: PRNGKeyArray) -> tuple[tuple[Any, Array], Array]:
         carry, scores = state
         scores = likeliest(scores, heat, top_k, top_p)
         noise = jax.random.gumbel(key, scores.shape, scores.dtype)
         token = jnp.argmax(scores + heat * noise).astype(jnp.int32)
-        carry, scores = logits(params, carry, token[None], layer=layer)
+        carry, scores = logits(config, params, carry, token[None], run=run)
         return (carry, scores[-1]), token
 
     _, tokens = lax.scan(step, (carry, scores[-1]), jax.random.split(key, length))
@@ -368,21 +347,18 @@ def likeliest(
     return jnp.where(kept, scores, -jnp.inf)
 
 
-def _check_tied(features: int, embedding: int) -> None:
-    """Raise unless the embedding can be the readout."""
-    if features != embedding:
-        raise ValueError(
-            f"tied: expected a layer that gives the {embedding} features that stand for a token, "
-            f"got {features}"
-        )
+def _check_config(config: Any) -> LanguageModelConfig:
+    if not isinstance(config, LanguageModelConfig):
+        raise TypeError(f"config: expected LanguageModelConfig, got {type(config).__name__}")
+    return config
 
 
-def _check_model(params: Any) -> int:
-    """How many tokens the model knows; raise TypeError unless it is a LanguageModel."""
+def _check_model(config: LanguageModelConfig, params: Any) -> int:
+    """How many tokens the model knows; raise unless it is one of this configuration."""
     if not isinstance(params, LanguageModel):
         raise TypeError(f"params: expected LanguageModel, got {type(params).__name__}")
-    vocab: int = check_array("params.embedding", params.embedding, ("vocab", "embedding")).shape[0]
-    return vocab
+    check_array("params.embedding", params.embedding, (config.vocabulary, config.embedding))
+    return config.vocabulary
 
 
 def _check_tokens(

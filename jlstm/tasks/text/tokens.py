@@ -123,7 +123,9 @@ def encode(vocabulary: Vocabulary, text: str) -> Ids:
     """
     unknown = unknown_tokens(vocabulary, text)
     if unknown and vocabulary.unknown is None:
-        raise ValueError(f"text: expected {vocabulary.kind}s of the vocabulary, got {say(unknown)}")
+        raise ValueError(
+            f"text: expected {vocabulary.kind}s of the vocabulary, got {shown(unknown)}"
+        )
     return _encoder(vocabulary)(_tokens_of(vocabulary, text)).astype(np.int32)
 
 
@@ -162,7 +164,7 @@ def unknown_tokens(vocabulary: Vocabulary, text: str) -> tuple[str, ...]:
     return tuple(token for token in dict.fromkeys(tokens) if token not in known)
 
 
-def say(tokens: Sequence[str], most: int = 5) -> str:
+def shown(tokens: Sequence[str], most: int = 5) -> str:
     """Tokens as a message names them."""
     rest = len(tokens) - most
     return ", ".join(map(repr, tokens[:most])) + (f" and {rest} more" if rest > 0 else "")
@@ -321,7 +323,7 @@ def write_tokens(
         strange = {*tally.counts, *tally.others}.difference(vocabulary.tokens)
         if strange:
             raise ValueError(
-                f"files: expected {kind}s of the vocabulary, got {say(sorted(strange))}"
+                f"files: expected {kind}s of the vocabulary, got {shown(sorted(strange))}"
             )
 
     parts = [Part(0, 0, 0, 0) for _ in PARTS]

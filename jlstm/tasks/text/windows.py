@@ -15,12 +15,11 @@ holds is read.
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer
 
-from jlstm.checks import check_number, check_size
-from jlstm.tasks.text.model import TokenBatch
+from jlstm.checks import check_size
+from jlstm.tasks.text.batch import TokenBatch
 
-Text = UInt8[np.ndarray, " bytes"]
 Tokens = Integer[np.ndarray, " tokens"]
 
 
@@ -40,36 +39,6 @@ def pydoc_text() -> bytes:
             "Python was packaged without it"
         ) from None
     return "\n\n".join(topics.values()).encode()
-
-
-def split_text(text: bytes, validation: float = 0.1) -> tuple[Text, Text]:
-    """The text's beginning for training, its end for validation.
-
-    In time order, never shuffled: neighbouring bytes belong to one sentence, and a model that had
-    seen half of it would look better than it is.
-
-    Args:
-        text: the whole text.
-        validation: the part of it to hold out.
-
-    Raises:
-        TypeError: ``text`` is not bytes, or ``validation`` no number.
-        ValueError: ``validation`` is not between 0 and 1, or a part has fewer than two bytes.
-    """
-    if not isinstance(text, bytes | bytearray | memoryview):
-        raise TypeError(f"text: expected bytes, got {type(text).__name__}")
-    check_number("validation", validation)
-    if not 0 < validation < 1:
-        raise ValueError(f"validation: expected a number between 0 and 1, got {validation}")
-    array = np.frombuffer(text, np.uint8)
-    held_out = round(len(array) * validation)
-    train, rest = array[: len(array) - held_out], array[len(array) - held_out :]
-    if min(len(train), len(rest)) < 2:
-        raise ValueError(
-            f"text: expected at least two bytes to train on and two to validate on, got "
-            f"{len(array)} bytes, of which {len(rest)} are for validation"
-        )
-    return train, rest
 
 
 def windows_per_pass(length: int, *, streams: int, time: int, unit: str = "bytes") -> int:
@@ -131,16 +100,6 @@ def training_window(text: Tokens, n: int, *, streams: int, time: int, seed: int 
 
 def _take(text: Tokens, places: Integer[np.ndarray, "*shape"]) -> Integer[np.ndarray, "*shape"]:
     return np.asarray(text[places]).astype(np.int32)
-
-
-def training_windows(
-    text: Tokens, *, streams: int, time: int, steps: int, seed: int = 0
-) -> Iterator[TokenBatch]:
-    """The first ``steps`` windows, one after the other; see ``training_window``."""
-    check_size("steps", steps, 0)
-    check_size("seed", seed, 0)
-    windows_per_pass(len(text), streams=streams, time=time)  # what cannot be is refused at once
-    return (training_window(text, n, streams=streams, time=time, seed=seed) for n in range(steps))
 
 
 def evaluation_windows(

@@ -146,7 +146,7 @@ def test_validation_is_the_mean_over_all_windows(run, monkeypatch):
     panel = make_panel(series, schema)
     places = find_windows(series, panel, "validation")
     model = training.model_config(config, schema)
-    whole = float(forecaster_loss(model, params, cut(panel, places)))
+    whole = float(forecaster_loss(model, params, None, cut(panel, places))[0])
     assert job.validate(params) == pytest.approx(whole, rel=1e-6)
     for size in (7, 45):
         monkeypatch.setattr(training, "AT_ONCE", size)

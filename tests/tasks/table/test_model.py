@@ -1,6 +1,7 @@
 """The forecaster: its equations by hand, and what must not change a forecast."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 
 from jlstm import Stack
+from jlstm.tasks.running import runner_over_devices
+from jlstm.tasks.table.batch import WindowBatch
 from jlstm.tasks.table.model import (
     Forecaster,
     ForecasterConfig,
-    WindowBatch,
     forecast,
     forecaster_loss,
     init_forecaster,
+    target_count,
 )
 
 CONFIG = ForecasterConfig(
@@ -61,13 +64,13 @@ def batch():
 
 
 quantiles_of = jax.jit(lambda params, batch: forecast(CONFIG, params, batch))
-loss_of = jax.jit(lambda params, batch: forecaster_loss(CONFIG, params, batch))
+loss_of = jax.jit(lambda params, batch: forecaster_loss(CONFIG, params, None, batch)[0])
 
 
 def by_hand(params: Forecaster, batch: WindowBatch) -> np.ndarray:
     """The equations of the module for one window after the other, [horizon, batch, quantile]."""
     c, p = CONFIG, jax.tree.map(np.asarray, params)
-    weights = p.stack[0].forward
+    weights = p.lstm[0].forward
     out = np.empty((c.horizon, BATCH, len(c.quantiles)))
     for n in range(BATCH):
         x, k = batch.values[:, n], batch.known[:, n]
@@ -158,7 +161,7 @@ def test_the_median_alone_gives_the_mean_absolute_error(batch):
     config = replace(CONFIG, quantiles=(0.5,))
     fresh = init_forecaster(jax.random.key(3), config, dtype=jnp.float64)
     expected = np.abs(batch.targets - batch.values[-1]).mean()
-    assert forecaster_loss(config, fresh, batch) == pytest.approx(expected, rel=1e-12)
+    assert forecaster_loss(config, fresh, None, batch)[0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_missing_targets_do_not_count(params, batch):
@@ -168,13 +171,22 @@ def test_missing_targets_do_not_count(params, batch):
     q = np.array(CONFIG.quantiles)
     expected = 2 * np.nanmean(np.where(d > 0, q * d, (q - 1) * d))
     some = batch._replace(targets=targets)
+    assert target_count(some) == np.isfinite(targets).sum() < target_count(batch) == 3 * BATCH
     assert loss_of(params, some) == pytest.approx(expected, rel=1e-12)
     gradient = jax.grad(loss_of)(params, some)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    assert np.abs(gradient.stack[0].forward.w_hh).max() > 0
+    assert np.abs(gradient.lstm[0].forward.w_hh).max() > 0
     nothing = batch._replace(targets=np.full_like(targets, np.nan))
     assert loss_of(params, nothing) == 0
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(jax.grad(loss_of)(params, nothing)))
+
+
+def test_devices_change_nothing(params, batch):
+    noisy = batch._replace(key=jax.random.key(5))
+    cut, count = runner_over_devices(None, BATCH)
+    assert count == len(jax.devices())
+    loss = jax.jit(partial(forecaster_loss, CONFIG, run=cut))(params, None, noisy)[0]
+    assert loss == pytest.approx(float(loss_of(params, noisy)), rel=1e-12)
 
 
 def test_dropout_needs_a_key(params, batch):
@@ -227,7 +239,7 @@ def test_a_wrong_batch_says_why(params, batch):
         ("targets", None, "batch.targets: expected an array, got None"),
     ):
         with pytest.raises(ValueError, match=message):
-            forecaster_loss(CONFIG, params, batch._replace(**{name: wrong}))
+            forecaster_loss(CONFIG, params, None, batch._replace(**{name: wrong}))
     with pytest.raises(TypeError, match=r"batch.series: expected integers, got float64"):
         forecast(CONFIG, params, batch._replace(series=np.zeros(BATCH)))
     with pytest.raises(TypeError, match="params: expected Forecaster, got tuple"):

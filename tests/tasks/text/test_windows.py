@@ -6,9 +6,7 @@ import pytest
 from jlstm.tasks.text.windows import (
     evaluation_windows,
     pydoc_text,
-    split_text,
     training_window,
-    training_windows,
     windows_per_pass,
 )
 
@@ -16,6 +14,10 @@ from jlstm.tasks.text.windows import (
 def numbered(n):
     """A "text" whose bytes tell their own place (up to 256)."""
     return np.arange(n, dtype=np.uint8)
+
+
+def training_windows(text, steps, **options):
+    return [training_window(text, n, **options) for n in range(steps)]
 
 
 def test_the_example_of_the_docstring():
@@ -30,7 +32,7 @@ def test_the_example_of_the_docstring():
 @pytest.mark.parametrize(("length", "streams", "time"), [(200, 3, 7), (23, 2, 11), (22, 3, 7)])
 def test_training_windows(length, streams, time):
     text = numbered(length)
-    batches = list(training_windows(text, streams=streams, time=time, steps=40, seed=1))
+    batches = training_windows(text, 40, streams=streams, time=time, seed=1)
     assert len(batches) == 40
     before = None
     offsets = set()
@@ -54,7 +56,7 @@ def test_training_windows(length, streams, time):
 def test_a_pass_reads_no_byte_twice():
     text = numbered(200)
     seen = []
-    for batch in training_windows(text, streams=3, time=7, steps=40):
+    for batch in training_windows(text, 40, streams=3, time=7):
         if batch.fresh[0] and seen:
             break
         seen.extend(batch.targets.ravel())
@@ -89,7 +91,7 @@ def test_every_pass_has_as_many_windows(length, streams, time):
 def test_a_window_is_a_pure_function_of_its_number():
     text = numbered(200)
     options = {"streams": 3, "time": 7, "seed": 5}
-    in_order = list(training_windows(text, steps=30, **options))
+    in_order = training_windows(text, 30, **options)
     for n in (29, 3, 3, 11, 0):
         again = training_window(text, n, **options)
         np.testing.assert_array_equal(again.inputs, in_order[n].inputs)
@@ -122,7 +124,7 @@ def test_only_the_window_is_read_from_disk(tmp_path):
 
 def test_the_seed_decides():
     def starts(seed):
-        windows = training_windows(numbered(250), streams=2, time=9, steps=60, seed=seed)
+        windows = training_windows(numbered(250), 60, streams=2, time=9, seed=seed)
         return [int(batch.inputs[0, 0]) for batch in windows]
 
     assert starts(0) == starts(0)
@@ -165,30 +167,16 @@ def test_streams_read_what_comes_before_them(streams, context, time):
         assert (np.diff(counted) == 1).all()
 
 
-def test_split():
-    train, validation = split_text(bytes(range(100)), 0.1)
-    assert train.tobytes() == bytes(range(90))
-    assert validation.tobytes() == bytes(range(90, 100))
-
-
 def test_what_is_too_short_is_refused():
-    with pytest.raises(ValueError, match=r"text: expected at least two bytes .* got 3 bytes"):
-        split_text(b"abc")
     with pytest.raises(ValueError, match=r"at least 22 bytes .* \(3 streams × 7 steps.* got 21"):
-        training_windows(numbered(21), streams=3, time=7, steps=1)
+        training_window(numbered(21), 0, streams=3, time=7)
     with pytest.raises(ValueError, match="at least 5 tokens for 4 streams, got 4"):
         evaluation_windows(numbered(4), streams=4)
 
 
 def test_wrong_input_is_named():
-    with pytest.raises(TypeError, match="text: expected bytes, got str"):
-        split_text("a text")
-    with pytest.raises(ValueError, match=r"validation: expected a number between 0 and 1, got 1.5"):
-        split_text(b"a text", 1.5)
-    with pytest.raises(TypeError, match="validation: expected a number, got str 'a'"):
-        split_text(b"a text", "a")
     with pytest.raises(ValueError, match="streams: expected at least 1, got 0"):
-        training_windows(numbered(50), streams=0, time=1, steps=1)
+        training_window(numbered(50), 0, streams=0, time=1)
     with pytest.raises(TypeError, match="time: expected an int, got float"):
         evaluation_windows(numbered(50), time=2.0)
     with pytest.raises(ValueError, match="context: expected at least 0, got -1"):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jlstm.tasks.naming import name_for, results_path
+from jlstm.runs.naming import name_for, results_path
 
 
 def judged(folder, file):

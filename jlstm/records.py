@@ -1,20 +1,26 @@
-"""What a run writes down about itself, as JSON."""
+"""What is written down as JSON, whole or not at all."""
 
 import json
+import math
 import os
-import platform
-import sys
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
 
 from jlstm.files import replacing
 
-PACKAGES = ("jlstm", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "polars", "safetensors")
-"""What has a part in the results of a run, or in its files."""
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it: lists for arrays and tuples, None for what is no finite number."""
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -75,22 +81,3 @@ def write_json_lines(path: str | os.PathLike[str], records: Iterable[Mapping[str
     text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
-
-
-def environment() -> dict[str, Any]:
-    """What else a result depends on: versions, devices, machine."""
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return {
-        "python": sys.version.split()[0],
-        "versions": versions,
-        "system": platform.platform(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "backend": jax.default_backend(),
-    }
