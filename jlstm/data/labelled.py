@@ -105,13 +105,16 @@ class Feature:
         return 1 + self.masked if self.categories is None else len(self.categories)
 
 
-def group_rows(frame: "polars.DataFrame", id: str, time: str) -> Groups:
+def group_rows(
+    frame: "polars.DataFrame", id: str, time: str, time_format: str | None = None
+) -> Groups:
     """The sequences of a table, each in order of time.
 
     Args:
         frame: the table.
         id: the column that says which sequence a row belongs to.
         time: the column that orders the rows of a sequence: numbers, or times.
+        time_format: how times are written in it, as for ``frame.order``.
 
     Raises:
         ValueError: there is no such column; an id or a time is missing; two rows of a sequence have
@@ -122,7 +125,7 @@ def group_rows(frame: "polars.DataFrame", id: str, time: str) -> Groups:
     for at, name in enumerate(names):
         if not name:
             raise ValueError(f"{place(id, at)}: expected the id of a sequence, got an empty cell")
-    when = order(frame, time)
+    when = order(frame, time, time_format)
     ids = tuple(dict.fromkeys(names))
     numbered = {name: n for n, name in enumerate(ids)}
     which = np.fromiter((numbered[name] for name in names), np.int64, len(names))

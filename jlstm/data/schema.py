@@ -10,6 +10,7 @@ Scales, seasons and cycles come from the rows before v alone.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from jlstm.data.clock import (
     parse_time,
     show_time,
 )
-from jlstm.data.frame import center_and_spread
+from jlstm.data.frame import COUNTED, center_and_spread
 from jlstm.data.series import Missing, Roles, Series, some
 from jlstm.metrics.forecasting import seasonal_error
 
@@ -122,21 +123,24 @@ def split_times(series: Series, step: Step, validation: str, test: str) -> tuple
             part = float(text)
         except ValueError:
             return parse_time(name, text, clock)
+        if series.form.pattern in COUNTED and part >= 1:
+            return parse_time(name, text, clock)
         if not 0 < part < 1:
             raise ValueError(f"{name}: expected a number between 0 and 1, or a date, got {text}")
         return step.times(start, np.asarray(end - round(part * total)))
 
+    told = partial(show_time, form=series.form)
     begins_test = begin("test", test, total)
     if not start < begins_test <= last:
         raise ValueError(
-            f"test: expected it to begin after the first row, of {show_time(start)}, and not after "
-            f"the last, of {show_time(last)}, got {show_time(begins_test)}"
+            f"test: expected it to begin after the first row, of {told(start)}, and not after "
+            f"the last, of {told(last)}, got {told(begins_test)}"
         )
     begins = begin("validation", validation, int(step.counts(start, begins_test)))
     if not start < begins < begins_test:
         raise ValueError(
-            f"validation: expected it to begin after the first row, of {show_time(start)}, and "
-            f"before the test, {show_time(begins_test)}, got {show_time(begins)}"
+            f"validation: expected it to begin after the first row, of {told(start)}, and "
+            f"before the test, {told(begins_test)}, got {told(begins)}"
         )
     return begins, begins_test
 
@@ -208,7 +212,7 @@ def learn(
                 what = f"does not vary in any of {some(series.names)}"
             raise ValueError(
                 "target: expected values that vary in the training part, before "
-                f"{show_time(split[0])}, got column {name!r}, which {what}"
+                f"{show_time(split[0], series.form)}, got column {name!r}, which {what}"
             )
     for named, what in ((constant, "is constant"), (unseen, "has no value")):
         for name, where in named.items():
@@ -219,7 +223,10 @@ def learn(
     cycles = tuple(
         name
         for name, size in CYCLES.items()
-        if calendar and 2 * step.seconds <= size / 1e6 and 2 * size / 1e6 <= span
+        if calendar
+        and not step.numbered
+        and 2 * step.seconds <= size / 1e6
+        and 2 * size / 1e6 <= span
     )
     schema = Schema(
         roles=roles,

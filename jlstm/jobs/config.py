@@ -5,11 +5,13 @@ line, whose help the sentences below the fields are. Nothing here imports JAX, s
 answers at once.
 """
 
+import csv
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from jlstm.checks import check_choice, check_flag, check_number, check_size
+from jlstm.data.frame import check_time_format
 
 NotFinite = Literal["stop", "skip"]
 Implementation = Literal["xla"]
@@ -163,18 +165,63 @@ class TextConfig(Training):
                 check_number(field.name, getattr(self, field.name), least=0, below=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TableFile(Training):
+    """How the table is written in its file, where that is not as usual.
+
+    Raises:
+        TypeError, ValueError: an option of another type or out of range.
+    """
+
+    separator: str | None = None
+    """The character between the cells of a .csv; tab for a tab. By default a comma, a semicolon or
+    a tab, whichever is found in the header."""
+    decimal: Literal[".", ","] = "."
+    """What stands before the decimals of a number."""
+    encoding: str = "utf-8"
+    """Of a .csv, such as cp1252, latin-1 or utf-16."""
+    time_format: str | None = None
+    """How times are written: a pattern such as %d/%m/%Y %H:%M (as of strptime), or what numbers
+    count: seconds, milliseconds, microseconds or nanoseconds since 1970, or steps. By default
+    2016-07-01 13:45 and the like, or 01.07.2016."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.separator is not None:
+            named: Any = {"tab": "\t", "\\t": "\t"}.get(self.separator, self.separator)
+            single = isinstance(named, str) and len(named) == 1
+            if not single or named.isalnum() or named in '"\r\n':
+                raise ValueError(
+                    "separator: expected one character that is no letter, digit or quote, or tab, "
+                    f"got {named!r}"
+                )
+            object.__setattr__(self, "separator", named)
+        check_choice("decimal", self.decimal, (".", ","))
+        try:
+            b"".decode(self.encoding)
+        except (LookupError, TypeError, ValueError):
+            raise ValueError(
+                "encoding: expected the name of one, such as utf-8, cp1252 or utf-16, got "
+                f"{self.encoding!r}"
+            ) from None
+        if self.time_format is not None:
+            check_time_format("time_format", self.time_format)
+
+
 Columns = str | tuple[str, ...]
 """Names of columns: in one string, separated by commas, or one by one."""
 
 
 def column_names(name: str, value: Any) -> tuple[str, ...]:
-    """The names one by one.
+    """The names one by one; in a string, one with a comma in it stands in double quotes.
 
     Raises:
         TypeError: not names of columns.
         ValueError: one is empty, or there twice.
     """
-    names = value.split(",") if isinstance(value, str) and value else value or ()
+    names = value or ()
+    if isinstance(names, str):
+        names = next(csv.reader([names], skipinitialspace=True))
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
         raise TypeError(f"{name}: expected names of columns, got {value!r}")
     names = tuple(n.strip() for n in names)
@@ -185,7 +232,7 @@ def column_names(name: str, value: Any) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableConfig(Training):
+class TableConfig(TableFile):
     """Forecasts of the columns of a table with a row for each time.
 
     Raises:
@@ -249,6 +296,7 @@ class TableConfig(Training):
         roles = {"time": column_names("time", self.time)}
         if len(roles["time"]) != 1:
             raise ValueError(f"time: expected the name of one column, got {self.time!r}")
+        object.__setattr__(self, "time", *roles["time"])
         for name in ("target", "past", "known_future", "static", "group"):
             for column in getattr(self, name):
                 for other, columns in roles.items():
@@ -291,7 +339,7 @@ def _quantiles(value: Any) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequencesConfig(Training):
+class SequencesConfig(TableFile):
     """A model of labelled sequences, from a table in long format: a row for each step of each.
 
     Raises:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from jlstm.data.frame import check_ending, read_table, rounded, write_table
+from jlstm.data.frame import check_ending, rounded, write_table
 from jlstm.data.labelled import (
     Sequences,
     bucket_lengths,
@@ -21,7 +21,7 @@ from jlstm.data.labelled import (
 )
 from jlstm.extras import require
 from jlstm.jobs.config import SequencesConfig
-from jlstm.jobs.sequences.preparing import load, places_of_targets
+from jlstm.jobs.sequences.preparing import load, places_of_targets, read
 from jlstm.jobs.sequences.training import batch_size, make_stack, over_devices
 from jlstm.models import label_scores
 
@@ -80,8 +80,8 @@ def predict(
     pl = require("polars", "train")
     check_ending(out)
     schema = load(config, folder).schema
-    frame = read_table(file)
-    groups = group_rows(frame, config.id, config.time)
+    frame = read(config, file)
+    groups = group_rows(frame, config.id, config.time, config.time_format)
     values, notes = encode(frame, groups.rows, schema.features, config.missing)
     by_step = config.task == "tag"
     nothing = np.zeros(len(values) if by_step else len(groups.ids), np.float32)

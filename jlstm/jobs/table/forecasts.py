@@ -8,13 +8,13 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from jlstm.data.frame import check_ending, counted, read_table, rounded, write_table
+from jlstm.data.frame import check_ending, counted, rounded, write_table
 from jlstm.data.schema import Schema
 from jlstm.data.series import Series, check_missing, extend, regular, some
 from jlstm.data.windows import Places, batches, make_panel
 from jlstm.extras import require
 from jlstm.jobs.config import TableConfig
-from jlstm.jobs.table.preparing import load
+from jlstm.jobs.table.preparing import load, read
 from jlstm.jobs.table.training import AT_ONCE, make_layer, model_config
 from jlstm.models import Forecaster, forecast
 
@@ -54,7 +54,7 @@ def predict(
     check_ending(out)
     schema = load(folder)[1]
     roles, targets = schema.roles, len(schema.roles.target)
-    found, _ = regular(read_table(file), roles, step=schema.step)
+    found, _ = regular(read(config, file), roles, step=schema.step, time_format=config.time_format)
     origins = _ends(found, schema, file)
     rows = np.arange(len(found.values))
     ends = origins[found.member]

@@ -4,19 +4,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
 
 from jlstm.data.clock import show_times
-from jlstm.data.frame import Times, read_table
+from jlstm.data.frame import Times, read_table, with_points
 from jlstm.data.schema import Schema, learn, split_times
 from jlstm.data.series import Roles, Series, check_missing, read_static, regular
 from jlstm.data.windows import Panel, Part, find_windows, make_panel
 from jlstm.files import replacing, sha256
 from jlstm.jobs.config import TableConfig
 from jlstm.train.records import write_json
+
+if TYPE_CHECKING:
+    import polars
 
 FILES = {
     "data/table.json": "columns, steps, split, scales, what was missing, and the sum of the file",
@@ -36,9 +39,9 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
     if len(files) != 1:
         raise ValueError(f"files: expected one table, got {len(files)}")
     file = Path(files[0])
-    frame = read_table(file)
+    frame = read(config, file)
     roles = _roles(config)
-    series, step = regular(frame, roles, until=config.until)
+    series, step = regular(frame, roles, until=config.until, time_format=config.time_format)
     notes = series.notes + check_missing(series, roles, step, config.missing)
     schema, learned = learn(
         series,
@@ -71,6 +74,18 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
     write_json(folder / "data/table.json", known)
 
 
+def read(config: TableConfig, file: Path) -> "polars.DataFrame":
+    """The table of a file that is written as the configuration says.
+
+    Raises:
+        OSError, ValueError: as ``read_table`` and ``with_points`` do.
+    """
+    frame = read_table(file, separator=config.separator, encoding=config.encoding)
+    if config.decimal == ".":
+        return frame
+    return with_points(frame, (*_roles(config).columns, *config.static))
+
+
 def _roles(config: TableConfig) -> Roles:
     c: Any = config  # the columns have been made tuples
     return Roles(c.time, c.target, c.past, c.known_future, c.static, c.group)
@@ -86,7 +101,7 @@ def _check_windows(series: Series, panel: Panel) -> None:
             what = f"a window of {s.lookback} + {s.horizon}" if part == "training" else "a horizon"
             of = " in at least one series" if len(series.names) > 1 else ""
             first, last, validation, test = show_times(
-                series.starts.min(), when.max(), s.validation, s.test
+                series.starts.min(), when.max(), s.validation, s.test, form=series.form
             )
             raise ValueError(
                 f"{part}: expected at least {need} row{'' if need == 1 else 's'}, {what}{of}, got "

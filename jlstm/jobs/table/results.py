@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jlstm.data.clock import show_time
-from jlstm.data.frame import counted, read_table
+from jlstm.data.frame import counted
 from jlstm.data.schema import Schema
 from jlstm.data.series import Series, check_missing, regular
 from jlstm.data.windows import Panel, Places, batches, cut, find_windows, make_panel
@@ -18,7 +18,7 @@ from jlstm.files import sha256
 from jlstm.jobs.config import TableConfig
 from jlstm.jobs.job import Evaluation
 from jlstm.jobs.naming import name_for
-from jlstm.jobs.table.preparing import load
+from jlstm.jobs.table.preparing import load, read
 from jlstm.jobs.table.report import report
 from jlstm.jobs.table.training import AT_ONCE, fit_baseline, make_layer, model_config
 from jlstm.metrics.forecasting import (
@@ -57,7 +57,13 @@ def evaluate(
     weights = fit_baseline(panel, own)
     series, part, notes = own, "test", []
     if file is not None:
-        series, _ = regular(read_table(file), schema.roles, step=schema.step, like=schema.form)
+        series, _ = regular(
+            read(config, file),
+            schema.roles,
+            step=schema.step,
+            like=schema.form,
+            time_format=config.time_format,
+        )
         notes += [*series.notes, *check_missing(series, schema.roles, schema.step, schema.missing)]
         panel, part = make_panel(series, schema), "all"
     places = find_windows(series, panel, "test" if file is None else "all")
@@ -107,10 +113,11 @@ def _seen_in_training(
     seen = (when[origins] < schema.validation) & (when[origins + schema.horizon - 1] >= began)
     if not same and not seen.any():
         return []
+    until = show_time(schema.validation, schema.form)
     what = "This is the very file that the run was trained on" if same else "The model has seen it"
     return [
         f"{what}: {seen.sum():,} of {counted(len(origins), 'origin')} lie in the time that the "
-        f"model was trained on, up to {show_time(schema.validation)}. It knows what came then, and "
+        f"model was trained on, up to {until}. It knows what came then, and "
         "looks better than it is; what it is worth is told by the test part, or by later rows."
     ]
 

@@ -175,7 +175,7 @@ def _about(
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template))
     over = f", each cut over {devices} devices" if devices > 1 else ""
     passes = "1 pass" if steps == epoch else f"{steps / epoch:.3g} passes"
-    begin, end, validation, test = show_times(when.min(), last, s.validation, s.test)
+    begin, end, validation, test = show_times(when.min(), last, s.validation, s.test, form=s.form)
     return [
         f"{known['file']['name']}: {counted(known['file']['rows'], 'row')}, of which "
         f"{counted(len(when), 'step')} of {s.step} from {begin} to {end}"
