@@ -7,12 +7,12 @@ from cyclopts import Parameter
 
 from jlstm.cli.options import Run
 from jlstm.cli.screen import new_console, show_evaluation, show_files, watching
-from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jlstm.jobs.run import Outcome
+    from jlstm.runs.run import Outcome
 
 Texts = Annotated[Path, Parameter(help="Text files, or folders of them.")]
 File = Annotated[Path, Parameter(help="A .csv or .parquet file.")]
@@ -58,7 +58,7 @@ def sequences(file: File, *, config: Annotated[SequencesConfig, Parameter(name="
 
 def resume(run: Run) -> None:
     """Go on with a training that was stopped, from its last checkpoint."""
-    from jlstm.jobs import run as jobs
+    from jlstm.runs import run as jobs
     from jlstm.train import interrupt_flag
 
     console = new_console()
@@ -69,7 +69,7 @@ def resume(run: Run) -> None:
 
 def go_on(config: Training, *files: Path) -> Path:
     """Start a run, train it to the end, show what it is worth; its folder."""
-    from jlstm.jobs.run import start
+    from jlstm.runs.run import start
     from jlstm.train.interrupt import terminable
 
     with terminable():
