@@ -198,7 +198,7 @@ class TableFile(Training):
             object.__setattr__(self, "separator", named)
         check_choice("decimal", self.decimal, (".", ","))
         try:
-            b"".decode(self.encoding)
+            "a".encode(self.encoding)
         except (LookupError, TypeError, ValueError):
             raise ValueError(
                 "encoding: expected the name of one, such as utf-8, cp1252 or utf-16, got "

@@ -259,12 +259,13 @@ def check_columns(frame: "polars.DataFrame", names: Sequence[str], role: str) ->
     """
     for name in names:
         if name not in frame.columns:
-            near = difflib.get_close_matches(name, frame.columns, 1, 0.5)
+            single = frame.width == 1
+            near = [] if single else difflib.get_close_matches(name, frame.columns, 1, 0.5)
             shown = ", ".join(frame.columns[:20]) + (", …" if frame.width > 20 else "")
             raise ValueError(
                 f"{role}: expected a column of the table ({shown}), got {name!r}"
                 + (f"; is it {near[0]!r}?" if near else "")
-                + ("; what stands between its cells is said by --separator" * (frame.width == 1))
+                + ("; what stands between its cells is said by --separator" * single)
             )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -223,6 +224,20 @@ def test_options_reach_the_configuration(begun, files):
     assert options["quantiles"] == [0.2, 0.5, 0.8]
     assert options["calendar"] is False
     assert options["tensorboard"] is True
+
+
+def test_a_table_in_another_form_is_the_same(begun, files, tmp_path):
+    plain = files / "load.csv"
+    other = tmp_path / "load.csv"
+    text = plain.read_text().replace(",", ";").replace(".", ",").replace("when", '"Öl, °C"')
+    text = re.sub(r"2020-01-(\d\d)", r"01/\1/2020", text)
+    other.write_text(text, "cp1252")
+    one = begun(*arguments("table", plain))
+    two = begun(
+        *arguments("table", other, time='"Öl, °C"', separator=";", decimal=",", encoding="cp1252"),
+        *("--time-format", "%m/%d/%Y %H:%M"),
+    )
+    assert (one / "data/values.npy").read_bytes() == (two / "data/values.npy").read_bytes()
 
 
 def test_rows_out_of_order_are_sorted_and_it_says_so(files, tmp_path, trained, runs):

@@ -31,6 +31,12 @@ COMMON = {
     "implementation": ("native", 1),
     "name": ("a/b", "", ".", "..", ".hidden", "a/"),
 }
+FILE = {
+    "separator": ("", ";;", "a", "7", '"', "\n", 3),
+    "decimal": (";", "", None),
+    "encoding": ("latin-99", "", 8, "rot13"),
+    "time_format": ("%d/%m", "minutes", "", 3),
+}
 BAD = {
     TextConfig: {
         "tokens": ("letter", None),
@@ -47,6 +53,7 @@ BAD = {
         ),
     },
     TableConfig: {
+        **FILE,
         "time": ("", "a,b", 3, "load"),
         "target": ("", (), "load,load", "load,", 3, ("load", 3), "when"),
         "past": ("load", "wind,wind", "when"),
@@ -63,6 +70,7 @@ BAD = {
         **dict.fromkeys(("lookback", "season", "patch"), (0, 1.5)),
     },
     SequencesConfig: {
+        **FILE,
         "id": ("", 3, None),
         "time": ("who", "", 3),
         "label": ("who", "step", ""),
@@ -148,6 +156,17 @@ def test_columns_are_named_in_one_string_or_one_by_one():
     assert (one.target, one.group) == (("load", "wind"), ("place",))
     two = SequencesConfig(**NEEDED[SequencesConfig], features="x, y,x", categories="y")
     assert (two.features, two.categories) == (("x", "y"), ("y",))
+
+
+def test_a_name_with_a_comma_stands_in_quotes():
+    assert column_names("past", '"a, b", c d') == ("a, b", "c d")
+    one = TableConfig(time='"day, hour"', target='"load, net"', horizon=4)
+    assert (one.time, one.target) == ("day, hour", ("load, net",))
+
+
+def test_a_tab_has_a_name():
+    for said in ("tab", r"\t", "\t"):
+        assert TableConfig(**NEEDED[TableConfig], separator=said).separator == "\t"
 
 
 def test_quantiles_rise_and_have_the_median():

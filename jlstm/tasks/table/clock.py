@@ -146,7 +146,7 @@ def find_step(runs: Sequence[Times], *, numbered: bool = False) -> Step:
     if apart.min() >= 26 * DAY:
         for fits, options in (
             (since == since[0], {}),
-            (until == until[0], {"at_end": True}),
+            ((until == until[0]) & (until <= np.timedelta64(DAY, "us")), {"at_end": True}),
             ((days == _weekday_of(month, at_end=False)) & (clock == clock[0]), {"weekdays": True}),
             (
                 (days == _weekday_of(month, at_end=True)) & (clock == clock[0]),
@@ -437,7 +437,11 @@ def parse_time(name: str, text: str, clock: Clock | None = None) -> Time:
         ValueError: it is none, or it has an offset, and the table's have none.
     """
     pattern = None if clock is None else clock.form.pattern
-    for form in (pattern,) if pattern == "steps" else dict.fromkeys((pattern, None)):
+    forms: list[str | None] = [pattern]
+    if pattern != "steps":
+        # Of a pattern such as %d/%m/%Y %H:%M, the date will do.
+        forms += [re.split(r"\W*%[HIXcT]", pattern or "")[0] or pattern, None]
+    for form in dict.fromkeys(forms):
         try:
             (found,), ahead = times_and_offsets(_frame([text]), "time", form)
             break

@@ -183,7 +183,9 @@ def _pictures(
 ) -> list[Forecasted]:
     """Some targets, each with a few windows that follow each other, from the middle of the part."""
     s = panel.schema
-    when = series.times(s.step)
+    shown_at = series.times(s.step)
+    if s.form.numbered:
+        shown_at = shown_at.astype(np.int64)
     pair = panel.member[places.origins] * len(s.roles.target) + places.targets
     compiled = jax.jit(lambda params, batch: forecast(model, params, batch, layer=layer))
     pictures = []
@@ -201,10 +203,10 @@ def _pictures(
         pictures.append(
             Forecasted(
                 title=of + s.roles.target[target],
-                times=when[shown],
+                times=shown_at[shown],
                 truth=panel.truth[shown, target] * std + mean,
                 pieces=[
-                    (when[origin : origin + s.horizon], found[:, k] * std + mean)
+                    (shown_at[origin : origin + s.horizon], found[:, k] * std + mean)
                     for k, origin in enumerate(own)
                 ],
             )

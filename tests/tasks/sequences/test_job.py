@@ -350,6 +350,30 @@ def test_files_as_people_have_them(tmp_path, change):
     np.testing.assert_array_equal(known.data.lengths, np.ones(8))
 
 
+def test_a_table_of_sequences_may_be_written_in_other_ways(tmp_path):
+    rows = [(f"{n // 2},5", f"0{1 + n % 2}/02/2016", f"{n},25", f"3.{n % 2}") for n in range(16)]
+    rows = [(*row, f"{n // 4},5") for n, row in enumerate(rows)]
+    text = "\n".join("|".join(row) for row in [("id", "t", "x y", "version", "label"), *rows])
+    (tmp_path / "in.csv").write_text(text, "utf-16")
+    options = {"separator": "|", "encoding": "utf-16", "time_format": "%d/%m/%Y", "decimal": ","}
+    config = replace(CONFIG, task="regress", **options)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match=r"column 'version', row 2: .* as --decimal says, got '3\.0"):
+        prepare(config, [tmp_path / "in.csv"], tmp_path / "run")
+    config = replace(config, categories="version")
+    prepare(config, [tmp_path / "in.csv"], tmp_path / "run")
+    schema, data, parts = load(config, tmp_path / "run")
+    numbers = data.values[:, 0] * schema.features[0].scale + schema.features[0].mean
+    np.testing.assert_allclose(numbers, np.arange(16) + 0.25, rtol=1e-5)
+    assert schema.features[1].categories == ("3.0", "3.1")
+    labels = data.targets * schema.scale + schema.mean
+    np.testing.assert_allclose(labels, np.arange(8) // 2 + 0.5, rtol=1e-5)
+    params = build(config, tmp_path / "run").init(jax.random.key(0))
+    predict(config, tmp_path / "run", params, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert pl.read_csv(tmp_path / "out.csv")["id"].to_list() == [f"{n},5" for n in range(8)]
+    assert len(parts) == 8
+
+
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [
