@@ -63,7 +63,7 @@ def plot_training(
     figure = new_figure(8, 5)
     axes = figure.add_subplot()
     for name, label, style in (
-        ("loss", "training (with what is left out)", {"color": PALE}),
+        ("loss", "training, under dropout", {"color": PALE}),
         ("validation_loss", "validation", {"color": BLUE, "marker": "o", "markersize": 3}),
     ):
         shown = [(r["step"], r[name]) for r in records if r[name] is not None]

@@ -8,7 +8,15 @@ from typing import Annotated, Any, get_args
 from cyclopts import Parameter, Token, convert
 from cyclopts.validators import Number
 
-Run = Annotated[Path, Parameter(help="The folder of the run.")]
+
+def a_path(kind: Any, tokens: Sequence[Token]) -> Any:
+    """The path that was typed; left to itself, Python would take nothing for this folder."""
+    if not tokens[0].value:
+        raise ValueError("expected a path, got nothing")
+    return convert(kind, tokens)
+
+
+Run = Annotated[Path, Parameter(help="The folder of the run.", converter=a_path)]
 
 
 def whole_number(_: type, tokens: Sequence[Token]) -> int:
@@ -24,6 +32,9 @@ def as_typed(kind: Any, tokens: Sequence[Token]) -> Any:
     """What was typed, for options that have only a type, such as the fields of a dataclass."""
     if kind is int or int in get_args(kind):
         return whole_number(kind, tokens)
+    if get_args(kind) == (float, ...):
+        parts = [part.strip() for token in tokens for part in token.value.split(",")]
+        return convert(kind, [Token(value=part) for part in parts])
     return convert(kind, tokens)
 
 

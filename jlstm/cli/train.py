@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from jlstm.cli.options import Run
+from jlstm.cli.options import Run, a_path
 from jlstm.cli.screen import new_console, show_evaluation, show_files, watching
 from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from jlstm.runs.run import Outcome
 
-Texts = Annotated[Path, Parameter(help="Text files, or folders of them.")]
-File = Annotated[Path, Parameter(help="A .csv or .parquet file.")]
+Texts = Annotated[Path, Parameter(help="Text files, or folders of them.", converter=a_path)]
+File = Annotated[Path, Parameter(help="A .csv (or .csv.gz) or .parquet file.", converter=a_path)]
 
 LEFT = (
     ("best.safetensors", "the parameters with the lowest validation loss"),

@@ -15,6 +15,7 @@ or folder of this folder, named after the kind, in which are:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from jaxtyping import PRNGKeyArray
@@ -77,6 +78,11 @@ class Table:
     rows: Sequence[Sequence[str]]
     best: Sequence[int] = field(default=())
     """Rows to stress."""
+
+
+def show_ratio(ratio: float) -> str:
+    """A number in three digits, without an exponent: 0.0012, 1.5, 12,300."""
+    return f"{Decimal(f'{ratio:.3g}'):,f}"
 
 
 FEWEST_STEPS = 500

@@ -23,7 +23,7 @@ from jlstm.tasks.sequences.labelled import (
 )
 from jlstm.tasks.sequences.model import label_scores
 from jlstm.tasks.sequences.preparing import load, places_of_targets, read
-from jlstm.tasks.sequences.training import batch_size, make_stack, over_devices
+from jlstm.tasks.sequences.training import COMPILING, batch_size, make_stack, over_devices
 
 
 def find_scores(
@@ -39,7 +39,7 @@ def find_scores(
         return label_scores(params, xs, lengths, model, pooled=pooled, over=over)
 
     lengths = data.lengths
-    bounds = bucket_lengths(lengths[chosen], config.buckets, size)
+    bounds = bucket_lengths(lengths[chosen], config.buckets, size, COMPILING)
     found: np.ndarray = np.empty((len(data.targets), params.readout.shape[1]))
     for one in cut_batches(lengths, chosen, bounds, size):
         batch = pad(data, one, size)

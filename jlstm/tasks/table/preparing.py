@@ -55,6 +55,11 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
         split=split_times(series, step, config.validation, config.test),
         static=read_static(frame, roles, series),
     )
+    if config.patch is not None and config.patch > schema.lookback:
+        raise ValueError(
+            f"patch: expected at most the {schema.lookback} steps to forecast from, see "
+            f"--lookback, got {config.patch}"
+        )
     written = schema.to_json()
     # What a run will read, so that it does not fail later for what is lost on the way.
     schema = Schema.from_json(json.loads(json.dumps(written)))
@@ -95,6 +100,11 @@ def _check_windows(series: Series, panel: Panel) -> None:
     s = panel.schema
     when = series.times(s.step)
     rows = count_rows(when, s)
+    ways = {
+        "training": "--lookback asks for fewer to forecast from",
+        "validation": "--validation and --horizon say otherwise",
+        "test": "--test and --horizon say otherwise",
+    }
     for part in rows:
         if not len(find_windows(series, panel, part)):
             need = s.horizon + (s.lookback if part == "training" else 0)
@@ -106,7 +116,7 @@ def _check_windows(series: Series, panel: Panel) -> None:
             raise ValueError(
                 f"{part}: expected at least {need} row{'' if need == 1 else 's'}, {what}{of}, got "
                 f"{rows[part]} row{'' if rows[part] == 1 else 's'} of {first} to {last} in steps "
-                f"of {s.step}, with validation from {validation} and test from {test}"
+                f"of {s.step}, with validation from {validation} and test from {test}; {ways[part]}"
             )
 
 

@@ -16,7 +16,7 @@ from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation
 from jlstm.tasks.naming import name_for
-from jlstm.tasks.table.clock import show_time
+from jlstm.tasks.table.clock import default_season, show_time
 from jlstm.tasks.table.measures import (
     Errors,
     add_errors,
@@ -78,11 +78,14 @@ def evaluate(
     model = model_config(config, schema)
     layer = make_layer(config)
     errors = judge(model, params, panel, places, weights, layer=layer)
-    if "seasonal naive" not in errors and schema.season > 1:
-        notes.append(
-            f"The seasonal naive forecast is left out: a window has "
-            f"{counted(schema.lookback, 'step')}, fewer than the season's {schema.season}."
+    season = default_season(schema.step) if config.season is None else schema.season
+    if "seasonal naive" not in errors and season > 1:
+        reason = (
+            f"a window has {counted(schema.lookback, 'step')}, fewer than the season's {season}"
         )
+        if schema.season == 1:
+            reason = f"the training part is too short for a season of {season} steps; see --season"
+        notes.append(f"The seasonal naive forecast is left out: {reason}.")
     name = "forecast" if file is None else f"forecast-{name_for(folder, file)}"
     try:
         (folder / "plots").mkdir(exist_ok=True)

@@ -173,13 +173,18 @@ def learn(
     found = season is None
     season = default_season(step) if season is None else season
     longest = max((train[a:b].sum() for a, b in series.bounds), default=0)
-    if found and longest < 3 * season and season > 1:
+    if found and longest < 2 * season and season > 1:
         notes.append(
             f"The training part is too short for a season of {season} steps: none is used."
         )
         season = 1
+    if season > 1 and season >= longest:
+        raise ValueError(
+            f"season: expected fewer steps than the training part has, {longest}, got {season}"
+        )
     if lookback is None:
-        lookback = max(4 * horizon, 2 * season if season <= LONGEST_SEASON else 0)
+        seasons = 2 if 2 * season + horizon <= longest else 1
+        lookback = max(4 * horizon, seasons * season if season <= LONGEST_SEASON else 0)
 
     shape = (len(series.names), len(roles.columns))
     mean, std = np.zeros(shape), np.ones(shape)
