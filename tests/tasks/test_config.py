@@ -29,7 +29,7 @@ COMMON = {
     "seed": (-1, 0.5, 2**31),
     "tensorboard": (1, "yes"),
     "implementation": ("native", 1),
-    "name": ("a/b", "", ".", "..", ".hidden", "a/"),
+    "name": ("a/b", "a\nb", "a\tb", "", ".", "..", ".hidden", "a/"),
 }
 FILE = {
     "separator": ("", ";;", "a", "7", '"', "\n", 3),
@@ -76,8 +76,8 @@ BAD = {
         "label": ("who", "step", ""),
         "split": ("who", ""),
         "task": ("guess",),
-        "features": ("kind", ("x", 3)),
-        "categories": ("kind",),
+        "features": ("kind", "who", "x,x", "x,", ("x", 3)),
+        "categories": ("kind", "who"),
         "missing": ("fill",),
         "class_weights": ("some",),
         "validation": (0, 1, -0.1),
@@ -154,8 +154,8 @@ def test_columns_are_named_in_one_string_or_one_by_one():
     assert column_names("past", None) == column_names("past", "") == ()
     one = TableConfig(time="when", target="load,wind", horizon=4, group=["place"])
     assert (one.target, one.group) == (("load", "wind"), ("place",))
-    two = SequencesConfig(**NEEDED[SequencesConfig], features="x, y,x", categories="y")
-    assert (two.features, two.categories) == (("x", "y"), ("y",))
+    two = SequencesConfig(**NEEDED[SequencesConfig], features="x, y,step", categories="y")
+    assert (two.features, two.categories) == (("x", "y", "step"), ("y",))
 
 
 def test_a_name_with_a_comma_stands_in_quotes():
@@ -167,6 +167,21 @@ def test_a_name_with_a_comma_stands_in_quotes():
 def test_a_tab_has_a_name():
     for said in ("tab", r"\t", "\t"):
         assert TableConfig(**NEEDED[TableConfig], separator=said).separator == "\t"
+
+
+def test_what_is_not_above_0_is_asked_for_in_one_way():
+    for name in ("epochs", "learning_rate", "clip"):
+        for value in (0, -1):
+            with pytest.raises(ValueError, match=f"{name}: expected a finite number above 0, got"):
+                TextConfig(**{name: value})
+    for value in (0, -1, 1):
+        with pytest.raises(ValueError, match="test: expected a finite number above 0 and below 1"):
+            TextConfig(test=value)
+
+
+def test_no_more_steps_are_read_at_once_than_there_are():
+    with pytest.raises(ValueError, match="patch: expected at most the 8 steps of lookback, got 9"):
+        TableConfig(**NEEDED[TableConfig], lookback=8, patch=9)
 
 
 def test_quantiles_rise_and_have_the_median():

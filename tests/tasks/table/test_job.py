@@ -236,6 +236,10 @@ def test_the_evaluation(run):
     assert {len(row) for one in found.tables for row in one.rows} == {9, 7, 8}
     assert any("seasonal naive forecast is left out" in note for note in found.notes)
     assert not any("A baseline has" in note for note in found.notes)
+    # A point has no interval that could cover anything.
+    for means in (results["raw"], results["scaled"], results["by_series"]):
+        assert {"coverage", "width"} <= means["model"].keys()
+        assert not {"coverage", "width"} & means["linear"].keys()
     # The price of the future is what no baseline sees.
     assert "beats every baseline" in found.verdict
 
@@ -707,7 +711,10 @@ def test_series_that_do_not_vary_are_left_out_of_everything(tmp_path):
     left_out = "Column 'load' is constant in the training part of b: left out there."
     assert left_out in job.about
     params = job.init(jax.random.key(0))
-    results = table.evaluate(config, folder, params).results
+    found = table.evaluate(config, folder, params)
+    results = found.results
+    assert [one.title for one in found.tables][-1] == "For each series, the model"
+    assert re.search(r"lower MAE for . of 2 series: ", " ".join(found.notes))
     assert np.isfinite(results["scaled"]["model"]["mae"])
     assert results["by_series"]["model"]["mae"][1] is None
     out = tmp_path / "out.csv"
@@ -742,7 +749,7 @@ def test_series_that_do_not_vary_are_left_out_of_everything(tmp_path):
         ({"horizon": 0}, "horizon: expected at least 1, got 0"),
         ({"lookback": 0}, "lookback: expected at least 1, got 0"),
         ({"quantiles": (0.1, 1.0)}, "quantiles: expected a finite number .* got 1.0"),
-        ({"quantiles": (0, 0.5)}, "quantiles: expected numbers between 0 and 1, got 0"),
+        ({"quantiles": (0, 0.5)}, "quantiles: expected a finite number above 0 and below 1, got 0"),
         (
             {"missing": "drop"},
             "missing: expected one of 'error', 'fill', 'interpolate', got 'drop'",
@@ -776,6 +783,34 @@ def test_a_table_too_short_for_its_windows_is_refused(tmp_path, options, message
     if message is None:
         prepared(tmp_path, frame_of(), config_of(**options))
         return
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, frame_of(), config_of(**options))
+
+
+def test_a_short_series_keeps_its_seasonal_baseline_or_it_is_told(tmp_path):
+    months = [f"{2015 + n // 12}-{n % 12 + 1:02}" for n in range(40)]
+    frame = pl.DataFrame({"time": months, "load": np.sin(np.arange(40))})
+    config = config_of(target="load", known_future=(), lookback=None, horizon=3)
+    folder = prepared(tmp_path, frame, config)  # the training part has 28 months
+    assert preparing.load(folder)[1].season == 12
+    params = table.build(config, folder).init(jax.random.key(0))
+    assert "seasonal naive" in table.evaluate(config, folder, params).results["scaled"]
+    config = config_of(target="load", known_future=(), lookback=6, horizon=2, test="0.4")
+    folder = prepared(tmp_path, frame, config)  # and now 20
+    params = table.build(config, folder).init(jax.random.key(0))
+    said = "The seasonal naive forecast is left out: the training part is too short for a season of"
+    assert f"{said} 12 steps; see --season." in table.evaluate(config, folder, params).notes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"season": 100_000}, "season: expected fewer steps than the training part has, 182, got"),
+        ({"season": 182}, "season: expected fewer steps than the training part has, 182, got 182"),
+        ({"patch": 1000, "lookback": None}, "patch: expected at most the 48 steps to .* --lookb"),
+    ],
+)
+def test_what_reaches_beyond_the_table_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         prepared(tmp_path, frame_of(), config_of(**options))
 

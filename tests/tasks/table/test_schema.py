@@ -133,9 +133,13 @@ def test_defaults_of_lookback_season_and_calendar():
     assert (schema.lookback, schema.season, schema.cycles) == (48, 24, ("day", "week"))
     schema, _ = schema_of(long, horizon=13, lookback=None, validation=24 * 10, test=24 * 11)
     assert (schema.lookback, schema.cycles) == (52, ("day",))
-    schema, notes = schema_of(one(60), season=None, validation=48)
+    schema, notes = schema_of(one(60), season=None, validation=47)
     assert schema.season == 1
     assert "too short for a season of 24 steps" in notes[0]
+    # Two seasons are enough, and one of them to forecast from, where no more fits.
+    for rows, lookback in ((48, 24), (50, 48)):
+        schema, _ = schema_of(one(60), season=None, lookback=None, validation=rows, test=54)
+        assert (schema.season, schema.lookback) == (24, lookback)
     assert schema_of(long, calendar=False, validation=24 * 20)[0].cycles == ()
 
 
