@@ -9,14 +9,18 @@ from cyclopts import Parameter, Token, convert
 from cyclopts.validators import Number
 
 
-def a_path(kind: Any, tokens: Sequence[Token]) -> Any:
-    """The path that was typed; left to itself, Python would take nothing for this folder."""
-    if not tokens[0].value:
-        raise ValueError("expected a path, got nothing")
-    return convert(kind, tokens)
+def path_of(name: str) -> Callable[[Any, Sequence[Token]], Any]:
+    """A converter: the path that was typed; Python would take nothing for this folder."""
+
+    def typed(kind: Any, tokens: Sequence[Token]) -> Any:
+        if not all(token.value for token in tokens):
+            raise ValueError(f"{name}: expected a path, got nothing")
+        return convert(kind, tokens)
+
+    return typed
 
 
-Run = Annotated[Path, Parameter(help="The folder of the run.", converter=a_path)]
+Run = Annotated[Path, Parameter(help="The folder of the run.", converter=path_of("RUN"))]
 
 
 def whole_number(_: type, tokens: Sequence[Token]) -> int:
@@ -33,8 +37,8 @@ def as_typed(kind: Any, tokens: Sequence[Token]) -> Any:
     if kind is int or int in get_args(kind):
         return whole_number(kind, tokens)
     if get_args(kind) == (float, ...):
-        parts = [part.strip() for token in tokens for part in token.value.split(",")]
-        return convert(kind, [Token(value=part) for part in parts])
+        parts = [token.evolve(value=v.strip()) for token in tokens for v in token.value.split(",")]
+        return convert(kind, parts)
     return convert(kind, tokens)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from jlstm.cli.compare import check_output
-from jlstm.cli.options import Count, CountOrZero, PositiveOrZero, Run, Seed, a_path
+from jlstm.cli.options import Count, CountOrZero, PositiveOrZero, Run, Seed, path_of
 from jlstm.cli.screen import new_console, show_evaluation, show_table
 
 
@@ -15,7 +15,8 @@ def evaluate(
     file: Annotated[
         Path | None,
         Parameter(
-            help="Other data of the same form; by default the part kept back.", converter=a_path
+            help="Other data of the same form; by default the part kept back.",
+            converter=path_of("FILE"),
         ),
     ] = None,
 ) -> None:
@@ -29,7 +30,8 @@ def evaluate(
 def predict(
     run: Run,
     file: Annotated[
-        Path, Parameter(help="A table in the form of the one trained on.", converter=a_path)
+        Path,
+        Parameter(help="A table in the form of the one trained on.", converter=path_of("FILE")),
     ],
     *,
     out: Annotated[Path, Parameter(help="The .csv or .parquet file to write.")] = Path(
@@ -88,7 +90,7 @@ def printable(text: str) -> str:
 
 def runs(
     folder: Annotated[
-        Path, Parameter(help="Where the runs are, or one of them.", converter=a_path)
+        Path, Parameter(help="Where the runs are, or one of them.", converter=path_of("FOLDER"))
     ] = Path("runs"),
 ) -> None:
     """List the runs: how each stands, its best validation loss, what was asked for."""

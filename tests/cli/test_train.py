@@ -407,7 +407,7 @@ def test_no_text_and_the_same_text_twice_are_refused(mistake, files):
         ({"optimizer": "rmsprop"}, "\"rmsprop\" for --optimizer"),
         ({"validation": "0.6", "test": "0.6"}, "--validation, --test: expected to leave something"),
         ({"time": "100000"}, "expected at least 200001 characters to train on"),
-        ({"name": "a/b"}, "--name: expected the name of a folder, without /"),
+        ({"name": "a/b"}, "--name: expected the name of a folder in one line, without /"),
         ({"name": ""}, "--name: expected the name of a folder"),
         ({"name": ".."}, "--name: expected the name of a folder"),
         ({"name": "a\nb"}, "--name: expected the name of a folder in one line, "),
@@ -504,8 +504,8 @@ def test_a_second_table_and_none_are_refused(mistake, files):
     line = mistake(*arguments("table", files / "load.csv", files / "row.csv"))
     assert f"unexpected argument: {files / 'row.csv'}" in line
     assert "--file" in mistake(*arguments("table"))
-    assert "--file: expected a path, got nothing" in mistake(*arguments("table", ""))
-    assert "--files: expected a path, got nothing" in mistake(*arguments("text", ""))
+    assert "FILE: expected a path, got nothing" in mistake(*arguments("table", ""))
+    assert "FILES: expected a path, got nothing" in mistake(*arguments("text", ""))
 
 
 @pytest.mark.parametrize(

@@ -421,10 +421,10 @@ def test_of_a_runs_own_folder_that_run_is_listed(runs):
 
 
 def test_nothing_is_no_path(runs, files):
-    assert "--run: expected a path, got nothing" in mistake("evaluate", "")
-    assert "--file: expected a path, got nothing" in mistake("predict", runs / "table", "")
-    assert "--file: expected a path, got nothing" in mistake("evaluate", runs / "table", "")
-    assert "--folder: expected a path, got nothing" in mistake("runs", "")
+    assert "RUN: expected a path, got nothing" in mistake("evaluate", "")
+    assert "FILE: expected a path, got nothing" in mistake("predict", runs / "table", "")
+    assert "FILE: expected a path, got nothing" in mistake("evaluate", runs / "table", "")
+    assert "FOLDER: expected a path, got nothing" in mistake("runs", "")
 
 
 def test_no_runs_are_told_from_no_folder(monkeypatch, tmp_path, files):

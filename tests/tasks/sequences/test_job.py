@@ -96,7 +96,7 @@ def test_each_bucket_is_compiled_once(tmp_path, monkeypatch):
 
 def test_no_more_programs_are_compiled_than_pay(tmp_path):
     folder = prepared(tmp_path)
-    for epochs, said in ((2, "padded to 9"), (10_000, "padded to 3, 6, 9")):
+    for epochs, said in ((2, "padded to 9"), (10_000, "padded to 5, 6, 9")):
         job = build(replace(CONFIG, epochs=epochs, buckets=4), folder)
         assert any(f"Lengths from 2 to 9 are {said}: " in sentence for sentence in job.about)
 
