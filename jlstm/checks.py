@@ -18,15 +18,26 @@ def check_size(name: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> 
 
 
 def check_number(
-    name: str, value: Any, *, least: float = -math.inf, below: float = math.inf
+    name: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
 ) -> None:
-    """Raise unless ``value`` is a finite Python number, ``least`` ≤ value < ``below``."""
+    """Raise unless ``value`` is a finite Python number, ``least`` ≤ value < ``below``.
+
+    And ``above`` < value.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__} {value!r}")
-    if not -math.inf < value < math.inf or not least <= value < below:
+    if not (-math.inf < value < math.inf and least <= value < below and above < value):
+        above_said = f" above {above:g}" + " and" * (below < math.inf) if above > -math.inf else ""
         least_said = f" of at least {least:g}" if least > -math.inf else ""
         below_said = f" below {below:g}" if below < math.inf else ""
-        raise ValueError(f"{name}: expected a finite number{least_said}{below_said}, got {value}")
+        raise ValueError(
+            f"{name}: expected a finite number{least_said}{above_said}{below_said}, got {value}"
+        )
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -26,8 +26,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         sync(beside)  # or the name could be there after a power cut, and not what it names
         beside.replace(target)
         sync(target.parent)
+    except OSError as error:  # is told of the file that was asked for
+        if str(beside) not in str(error):
+            raise
+        if error.errno is None:
+            raise OSError(str(error).replace(str(beside), str(target))) from error
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
 
 
 def with_an_end(path: str | os.PathLike[str]) -> Path:

@@ -63,7 +63,7 @@ def plot_training(
     figure = new_figure(8, 5)
     axes = figure.add_subplot()
     for name, label, style in (
-        ("loss", "training (with what is left out)", {"color": PALE}),
+        ("loss", "training, under dropout", {"color": PALE}),
         ("validation_loss", "validation", {"color": BLUE, "marker": "o", "markersize": 3}),
     ):
         shown = [(r["step"], r[name]) for r in records if r[name] is not None]
@@ -226,6 +226,7 @@ class Forecasted(NamedTuple):
 
     title: str
     times: Any
+    """``datetime64``, or numbers of rows."""
     truth: Any
     """At these times; NaN where nobody knows."""
     pieces: Sequence[tuple[Any, Any]]
@@ -280,9 +281,10 @@ def plot_forecast(
             )
             axes.axvline(times[0], color=GREY, linewidth=0.5, linestyle=":")
         axes.set_title(picture.title, fontsize=10)
-        formatter = dates.AutoDateFormatter(axes.xaxis.get_major_locator())
-        formatter.scaled[1 / 24] = "%m-%d %H:%M"  # for ticks some hours apart; else 01-02 03
-        axes.xaxis.set_major_formatter(formatter)
+        if picture.times.dtype.kind == "M":  # not where rows are just numbered
+            formatter = dates.AutoDateFormatter(axes.xaxis.get_major_locator())
+            formatter.scaled[1 / 24] = "%m-%d %H:%M"  # for ticks some hours apart; else 01-02 03
+            axes.xaxis.set_major_formatter(formatter)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(

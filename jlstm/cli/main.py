@@ -1,5 +1,6 @@
 """The command `jlstm`: its commands by name, and how it ends when something goes wrong."""
 
+import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from jlstm.extras import MissingExtraError, require
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, UnknownOptionError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,13 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(app: "App", arguments: Sequence[str] | None, name: str = "jlstm") -> None:
     """Run a command line of cyclopts and exit; ``name`` stands before what goes wrong."""
-    from cyclopts import CycloptsError, UnusedCliTokensError
+    from cyclopts import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except UnusedCliTokensError as error:
         unused = " ".join(error.unused_tokens or [])
         sys.exit(_complain(f"unexpected argument: {unused} (every option goes by its name)", name))
+    except UnknownOptionError as error:
+        sys.exit(_complain(_unknown(error), name))
     except (CycloptsError, ValueError, TypeError, OSError, MissingExtraError) as error:
         sys.exit(_complain(error, name))
     except (OverflowError, FloatingPointError, MemoryError) as error:
@@ -116,6 +119,14 @@ def _comes_from_the_machine(error: Exception) -> bool:
     return False
 
 
+def _unknown(error: "UnknownOptionError") -> str:
+    """That there is no such option, and which one it could be, if there is one much like it."""
+    typed = (error.token.keyword or error.token.value).partition("=")[0]
+    names = [name for argument in error.argument_collection for name in argument.names]
+    near = difflib.get_close_matches(typed, names, 1, 0.75)
+    return f"Unknown option: {typed}." + (f" Did you mean {near[0]}?" if near else "")
+
+
 def _complain(error: Exception | str, name: str = "jlstm") -> int:
     """Say in one line what was wrong; the exit status for it."""
     print(f"{name}:", _with_flags(" ".join(str(error).split())), file=sys.stderr)
@@ -126,6 +137,8 @@ def _with_flags(message: str) -> str:
     """The message, with the options that it begins with as they were typed."""
     said, colon, rest = message.partition(": ")
     names = said.split(", ")
+    if said in {"run", "file", "files", "folder"}:  # these go by their place
+        return f"{said.upper()}: {rest}"
     if not colon or not all(name.isidentifier() for name in names):
         return message
     from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig

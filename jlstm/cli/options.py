@@ -8,7 +8,19 @@ from typing import Annotated, Any, get_args
 from cyclopts import Parameter, Token, convert
 from cyclopts.validators import Number
 
-Run = Annotated[Path, Parameter(help="The folder of the run.")]
+
+def path_of(name: str) -> Callable[[Any, Sequence[Token]], Any]:
+    """A converter: the path that was typed; Python would take nothing for this folder."""
+
+    def typed(kind: Any, tokens: Sequence[Token]) -> Any:
+        if not all(token.value for token in tokens):
+            raise ValueError(f"{name}: expected a path, got nothing")
+        return convert(kind, tokens)
+
+    return typed
+
+
+Run = Annotated[Path, Parameter(help="The folder of the run.", converter=path_of("RUN"))]
 
 
 def whole_number(_: type, tokens: Sequence[Token]) -> int:
@@ -24,6 +36,9 @@ def as_typed(kind: Any, tokens: Sequence[Token]) -> Any:
     """What was typed, for options that have only a type, such as the fields of a dataclass."""
     if kind is int or int in get_args(kind):
         return whole_number(kind, tokens)
+    if get_args(kind) == (float, ...):
+        parts = [token.evolve(value=v.strip()) for token in tokens for v in token.value.split(",")]
+        return convert(kind, parts)
     return convert(kind, tokens)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from jlstm.cli.options import Run
+from jlstm.cli.options import Run, path_of
 from jlstm.cli.screen import new_console, show_evaluation, show_files, watching
 from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
     from jlstm.runs.run import Outcome
 
-Texts = Annotated[Path, Parameter(help="Text files, or folders of them.")]
-File = Annotated[Path, Parameter(help="A .csv or .parquet file.")]
+Texts = Annotated[
+    Path, Parameter(help="Text files, or folders of them.", converter=path_of("FILES"))
+]
+File = Annotated[
+    Path, Parameter(help="A .csv (or .csv.gz) or .parquet file.", converter=path_of("FILE"))
+]
 
 LEFT = (
     ("best.safetensors", "the parameters with the lowest validation loss"),

@@ -6,14 +6,18 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from jlstm.cli.compare import check_output
-from jlstm.cli.options import Count, CountOrZero, PositiveOrZero, Run, Seed
+from jlstm.cli.options import Count, CountOrZero, PositiveOrZero, Run, Seed, path_of
 from jlstm.cli.screen import new_console, show_evaluation, show_table
 
 
 def evaluate(
     run: Run,
     file: Annotated[
-        Path | None, Parameter(help="Other data of the same form; by default the part kept back.")
+        Path | None,
+        Parameter(
+            help="Other data of the same form; by default the part kept back.",
+            converter=path_of("FILE"),
+        ),
     ] = None,
 ) -> None:
     """Judge a trained model beside baselines that need no training."""
@@ -25,7 +29,10 @@ def evaluate(
 
 def predict(
     run: Run,
-    file: Annotated[Path, Parameter(help="A table in the form of the one trained on.")],
+    file: Annotated[
+        Path,
+        Parameter(help="A table in the form of the one trained on.", converter=path_of("FILE")),
+    ],
     *,
     out: Annotated[Path, Parameter(help="The .csv or .parquet file to write.")] = Path(
         "predictions.csv"
@@ -82,7 +89,9 @@ def printable(text: str) -> str:
 
 
 def runs(
-    folder: Annotated[Path, Parameter(help="Where the runs are.")] = Path("runs"),
+    folder: Annotated[
+        Path, Parameter(help="Where the runs are, or one of them.", converter=path_of("FOLDER"))
+    ] = Path("runs"),
 ) -> None:
     """List the runs: how each stands, its best validation loss, what was asked for."""
     from jlstm.runs.folder import summaries

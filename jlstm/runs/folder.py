@@ -258,14 +258,17 @@ class Summary(NamedTuple):
 
 
 def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
-    """The runs in a folder, the oldest first.
+    """The runs in a folder, the oldest first; of the folder of a run, that one.
 
     Raises:
         OSError: there is no such folder.
     """
     parent = Path(parent)
     if not parent.is_dir():
-        raise FileNotFoundError(f"runs: expected a folder with runs, but there is no {parent}")
+        what = f"{parent} is a file" if parent.exists() else f"there is no {parent}"
+        raise FileNotFoundError(f"folder: expected a folder with runs, but {what}")
+    if (parent / "config.json").is_file():  # the folder of a run
+        return [_summary(parent)]
     folders = [path.parent for path in parent.glob("[!.]*/config.json")]  # not the unfinished
     return [_summary(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
 

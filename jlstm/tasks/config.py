@@ -5,11 +5,13 @@ line, whose help the sentences below the fields are. Nothing here imports JAX, s
 answers at once.
 """
 
+import csv
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from jlstm.checks import check_choice, check_flag, check_number, check_size
+from jlstm.tasks.frame import check_time_format
 
 NotFinite = Literal["stop", "skip"]
 Implementation = Literal["xla"]
@@ -66,9 +68,7 @@ class Training:
             value = getattr(self, name)
             if name == "epochs" and value is None:
                 continue
-            check_number(name, value, least=0)
-            if value == 0:
-                raise ValueError(f"{name}: expected a number above 0, got 0")
+            check_number(name, value, above=0)
         if self.epochs is not None and self.steps is not None:
             raise ValueError(
                 f"epochs, steps: expected one of them, got {self.epochs} and {self.steps}"
@@ -89,10 +89,10 @@ class Training:
         object.__setattr__(self, "out", Path(self.out))
         if self.name is not None:
             hidden = self.name.startswith(".") or not self.name  # also . and ..
-            if hidden or Path(self.name).name != self.name:
+            if hidden or Path(self.name).name != self.name or not self.name.isprintable():
                 raise ValueError(
-                    "name: expected the name of a folder, without / and with no dot first, got "
-                    f"{self.name!r}"
+                    "name: expected the name of a folder in one line, without / and with no dot "
+                    f"first, got {self.name!r}"
                 )
 
 
@@ -149,9 +149,7 @@ class TextConfig(Training):
         check_size("layers", self.layers, most=MOST_LAYERS)
         check_size("vocabulary", self.vocabulary, 2)
         for name in ("validation", "test"):
-            check_number(name, getattr(self, name), least=0, below=1)
-            if getattr(self, name) == 0:
-                raise ValueError(f"{name}: expected a number above 0, got 0")
+            check_number(name, getattr(self, name), above=0, below=1)
         if self.validation + self.test >= 1:
             raise ValueError(
                 "validation, test: expected to leave something to train on, got "
@@ -163,18 +161,63 @@ class TextConfig(Training):
                 check_number(field.name, getattr(self, field.name), least=0, below=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TableFile(Training):
+    """How the table is written in its file, where that is not as usual.
+
+    Raises:
+        TypeError, ValueError: an option of another type or out of range.
+    """
+
+    separator: str | None = None
+    """The character between the cells of a .csv; tab for a tab. By default a comma, a semicolon or
+    a tab, whichever is found in the header."""
+    decimal: Literal[".", ","] = "."
+    """What stands before the decimals of a number."""
+    encoding: str = "utf-8"
+    """Of a .csv, such as cp1252, latin-1 or utf-16."""
+    time_format: str | None = None
+    """How times are written: a pattern such as %d/%m/%Y %H:%M (as of strptime), or what numbers
+    count: seconds, milliseconds, microseconds or nanoseconds since 1970, or steps. By default
+    2016-07-01 13:45 and the like, or 01.07.2016."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.separator is not None:
+            named: Any = {"tab": "\t", "\\t": "\t"}.get(self.separator, self.separator)
+            single = isinstance(named, str) and len(named) == 1
+            if not single or named.isalnum() or named in '"\r\n':
+                raise ValueError(
+                    "separator: expected one character that is no letter, digit or quote, or tab, "
+                    f"got {named!r}"
+                )
+            object.__setattr__(self, "separator", named)
+        check_choice("decimal", self.decimal, (".", ","))
+        try:
+            "a".encode(self.encoding)
+        except (LookupError, TypeError, ValueError):
+            raise ValueError(
+                "encoding: expected the name of one, such as utf-8, cp1252 or utf-16, got "
+                f"{self.encoding!r}"
+            ) from None
+        if self.time_format is not None:
+            check_time_format("time_format", self.time_format)
+
+
 Columns = str | tuple[str, ...]
 """Names of columns: in one string, separated by commas, or one by one."""
 
 
 def column_names(name: str, value: Any) -> tuple[str, ...]:
-    """The names one by one.
+    """The names one by one; in a string, one with a comma in it stands in double quotes.
 
     Raises:
         TypeError: not names of columns.
         ValueError: one is empty, or there twice.
     """
-    names = value.split(",") if isinstance(value, str) and value else value or ()
+    names = value or ()
+    if isinstance(names, str):
+        names = next(csv.reader([names], skipinitialspace=True))
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
         raise TypeError(f"{name}: expected names of columns, got {value!r}")
     names = tuple(n.strip() for n in names)
@@ -185,7 +228,7 @@ def column_names(name: str, value: Any) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableConfig(Training):
+class TableConfig(TableFile):
     """Forecasts of the columns of a table with a row for each time.
 
     Raises:
@@ -225,7 +268,8 @@ class TableConfig(Training):
     """Whether the model is told the time of the day, week and year; each where the training part
     has two of them."""
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
-    """Which quantiles to forecast; the median is the point forecast and always among them."""
+    """Which quantiles to forecast, separated by commas; the median is the point forecast and always
+    among them."""
     hidden: int = 64
     """Units of each layer."""
     layers: int = 1
@@ -233,8 +277,8 @@ class TableConfig(Training):
     dropout: float = 0.2
     """Part of the features left out after each layer."""
     patch: int | None = None
-    """Steps that the LSTM reads at once; by default a twelfth of those to forecast from, at most
-    8."""
+    """Steps that the LSTM reads at once, at most all that there are to forecast from; by default a
+    twelfth of these, at most 8."""
     linear: bool = True
     """Whether a linear map from the window to the forecast stands beside the LSTM."""
     batch: int = 256
@@ -249,6 +293,7 @@ class TableConfig(Training):
         roles = {"time": column_names("time", self.time)}
         if len(roles["time"]) != 1:
             raise ValueError(f"time: expected the name of one column, got {self.time!r}")
+        object.__setattr__(self, "time", *roles["time"])
         for name in ("target", "past", "known_future", "static", "group"):
             for column in getattr(self, name):
                 for other, columns in roles.items():
@@ -263,6 +308,10 @@ class TableConfig(Training):
         for name in ("lookback", "season", "patch"):
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
+        if self.patch is not None and self.lookback is not None and self.patch > self.lookback:
+            raise ValueError(
+                f"patch: expected at most the {self.lookback} steps of lookback, got {self.patch}"
+            )
         for name in ("validation", "test"):  # a number is as good as its name
             object.__setattr__(self, name, str(getattr(self, name)))
         check_choice("missing", self.missing, ("error", "fill", "interpolate"))
@@ -284,14 +333,12 @@ def _quantiles(value: Any) -> tuple[float, ...]:
     if not isinstance(value, list | tuple):
         raise TypeError(f"quantiles: expected numbers, got {value!r}")
     for q in value:
-        check_number("quantiles", q, least=0, below=1)
-        if q == 0:
-            raise ValueError("quantiles: expected numbers between 0 and 1, got 0")
+        check_number("quantiles", q, above=0, below=1)
     return tuple(sorted({float(q) for q in value} | {0.5}))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequencesConfig(Training):
+class SequencesConfig(TableFile):
     """A model of labelled sequences, from a table in long format: a row for each step of each.
 
     Raises:
@@ -326,7 +373,8 @@ class SequencesConfig(Training):
     class_weights: Literal["none", "balanced"] = "none"
     """Whether errors of rare classes count more, as much as all others together."""
     buckets: int = 4
-    """Lengths to which sequences are padded, at most: each is compiled once."""
+    """Lengths to which sequences are padded, at most, one of them in validation: each is a program
+    to compile, and there are fewer where compiling takes longer than they save."""
     hidden: int = 128
     """Units of each layer and direction."""
     layers: int = 1
@@ -359,13 +407,10 @@ class SequencesConfig(Training):
                 raise ValueError(f"{name}: expected the name of a column of its own, got {got}")
             used.append(value)
         for name in ("features", "categories"):
-            columns = getattr(self, name)
-            if isinstance(columns, str):
-                columns = [column.strip() for column in columns.split(",") if column.strip()]
-            if not all(isinstance(column, str) for column in columns):
-                raise TypeError(f"{name}: expected names of columns, got {columns!r}")
-            object.__setattr__(self, name, tuple(dict.fromkeys(columns)))
-            for column in set(used[2:]) & set(columns):  # what is to be found out, and chance
+            columns = column_names(name, getattr(self, name))
+            object.__setattr__(self, name, columns)
+            # Who it is, what is to be found out, and chance; the time may tell something.
+            for column in ({*used} - {self.time}) & {*columns}:
                 raise ValueError(
                     f"{name}: expected columns to learn from, got {column!r}, which has another use"
                 )
@@ -376,10 +421,8 @@ class SequencesConfig(Training):
             raise ValueError(
                 f"class_weights: expected 'none' for the task 'regress', got {self.class_weights!r}"
             )
-        for name in ("validation", "test"):
-            check_number(name, getattr(self, name), least=0, below=1)
-        if self.validation == 0:
-            raise ValueError("validation: expected a number above 0, got 0")
+        check_number("validation", self.validation, above=0, below=1)
+        check_number("test", self.test, least=0, below=1)
         if self.validation + self.test >= 1:
             raise ValueError(
                 "validation, test: expected to leave something to train on, got "

@@ -2,7 +2,8 @@
 
 Of a CSV every cell is text, until somebody asks for a column as numbers, times or text and thereby
 says what it is to be. Where a cell is something else, the message names its column and its row as
-the file has it, the header being row 1. Nothing becomes missing without a word.
+the file has it, the header being row 1. Nothing becomes missing without a word. What could be read
+in two ways is refused, and the message names the option that says which one it is.
 
 Polars comes with ``jlstm[train]``.
 """
@@ -10,11 +11,14 @@ Polars comes with ``jlstm[train]``.
 import codecs
 import csv
 import difflib
+import gzip
 import io
 import os
 import re
+import zlib
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     import polars
 
 TEXT_FILES, PARQUET_FILES = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
+ZIPPED = ".gz"
 DELIMITERS = (",", ";", "\t")
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 """What stands for a missing value, in small or capital letters, whatever the column is for."""
@@ -38,24 +43,30 @@ Ahead = np.ndarray
 """``timedelta64[us]``: how far a local clock is ahead of UTC."""
 
 
-def read_table(path: str | os.PathLike[str]) -> "polars.DataFrame":
+def read_table(
+    path: str | os.PathLike[str], *, separator: str | None = None, encoding: str = "utf-8"
+) -> "polars.DataFrame":
     """The table of a file, every column of a CSV as text.
 
-    The delimiter (comma, semicolon or tab) is the one that cuts the header into most names. A byte
-    order mark is dropped, any kind of line end is fine, and so are empty lines at the end.
+    A byte order mark is dropped, any kind of line end is fine, and so are empty lines at the end,
+    and blanks around cells in quotes.
 
     Args:
-        path: a file in UTF-8 that ends in .csv, .tsv or .txt, or a Parquet file.
+        path: a file that ends in .csv, .tsv or .txt, perhaps with .gz behind, or a Parquet file.
+        separator: the character between the cells of a CSV; None for the comma, semicolon or tab
+            that cuts the header into most names.
+        encoding: of a CSV, as Python names it.
 
     Raises:
         MissingExtraError: polars is not installed.
         OSError: there is no such file, or it cannot be read.
-        ValueError: it is of another kind, not UTF-8, empty, or no table: two columns of one name, a
-            row with more or fewer cells than the header.
+        ValueError: it is of another kind or encoding, empty, or no table: two columns of one name,
+            a row with more or fewer cells than the header; or two separators fit equally well.
     """
     pl = require("polars", "train")
     path = Path(path)
-    kind = path.suffix.lower()
+    zipped = path.suffix.lower() == ZIPPED
+    kind = Path(path.stem if zipped else path.name).suffix.lower()
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected a file, got a folder")
     if not path.exists():
@@ -66,6 +77,11 @@ def read_table(path: str | os.PathLike[str]) -> "polars.DataFrame":
             f"got {kind or 'no such ending'}"
         )
     content = path.read_bytes()
+    if zipped:
+        try:
+            content = gzip.decompress(content)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: expected a file packed by gzip, got: {error}") from None
     if not content.strip():
         raise ValueError(f"{path}: expected a table, got an empty file")
     frame: polars.DataFrame
@@ -76,29 +92,34 @@ def read_table(path: str | os.PathLike[str]) -> "polars.DataFrame":
             reason = str(error).partition("\n")[0]
             raise ValueError(f"{path}: expected a Parquet file, got: {reason}") from None
     else:
-        frame = _read_csv(path, content.removeprefix(codecs.BOM_UTF8))
+        frame = _read_csv(path, _in_utf8(path, content, encoding), separator)
     if not frame.height:
         raise ValueError(f"{path}: expected rows below the header, got none")
     return frame
 
 
-def _read_csv(path: Path, content: bytes) -> "polars.DataFrame":
-    """A CSV without its byte order mark, every column as text.
+def _in_utf8(path: Path, content: bytes, encoding: str) -> bytes:
+    """The content in UTF-8, without a byte order mark."""
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected text in {encoding.upper()}, got byte {content[error.start]:#04x} at "
+            f"offset {error.start}; if it is in another encoding, such as cp1252 or utf-16: "
+            "--encoding"
+        ) from None
+    return text.encode().removeprefix(codecs.BOM_UTF8)
+
+
+def _read_csv(path: Path, content: bytes, separator: str | None) -> "polars.DataFrame":
+    """A CSV in UTF-8, every column as text.
 
     Polars reads what it cannot misread; the rest, and all that is wrong, Python's reader, which is
     slow, but says where.
     """
     pl = require("polars", "train")
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        # Where the file has it, in which a byte order mark may stand before.
-        at = error.start + path.stat().st_size - len(content)
-        raise ValueError(
-            f"{path}: expected text in UTF-8, got byte {content[error.start]:#04x} at offset {at}"
-        ) from None
-
-    delimiter = max(DELIMITERS, key=lambda d: len(next(_rows(content, d, strict=False))))
+    delimiter = separator or _find_separator(path, content)
+    content = _unspaced(content, delimiter)
     try:
         first = next(_rows(content, delimiter, strict=True))
     except csv.Error as error:
@@ -126,6 +147,32 @@ def _read_csv(path: Path, content: bytes) -> "polars.DataFrame":
     return frame
 
 
+def _find_separator(path: Path, content: bytes) -> str:
+    """The one that cuts the header into most names; of equals, the one that also cuts row 2 so.
+
+    Raises:
+        ValueError: there are still two.
+    """
+
+    def widths(delimiter: str) -> list[int]:
+        try:
+            return [len(row) for row in islice(_rows(content, delimiter, strict=False), 2)]
+        except csv.Error:  # a cell that does not end
+            return [0]
+
+    cut = {delimiter: widths(delimiter) for delimiter in DELIMITERS}
+    most = max(found[0] for found in cut.values())
+    fitting = [d for d in DELIMITERS if cut[d][0] == most]
+    if len(fitting) > 1 and most > 1:
+        fitting = [d for d in fitting if cut[d][1:] in ([], [most])] or fitting
+        if len(fitting) > 1:
+            raise ValueError(
+                f"{path}: row 1: expected one character between the names of the columns, got "
+                f"{most} names by {' as well as by '.join(map(repr, fitting))}; see --separator"
+            )
+    return fitting[0]
+
+
 def _rows(content: bytes, delimiter: str, *, strict: bool) -> Iterator[list[str]]:
     """What Python's reader makes of a CSV."""
     lines = io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="")
@@ -136,13 +183,27 @@ _QUOTED = rb'(?:[^"]*+(?<![^%b\r\n])"[^"]*+(?:""[^"]*+)*+"(?![^%b\r\n]))*+[^"]*+
 """A CSV in which each quote opens a cell, closes one, or is doubled within one."""
 
 
+def _unspaced(content: bytes, delimiter: str) -> bytes:
+    """A CSV without the blanks around cells in quotes, if that makes each quote stand well."""
+    if b'"' not in content or delimiter == " ":
+        return content
+    cut = re.escape(delimiter.encode())
+    pattern = rb'(?:(?<=[%b\r\n])|^) +(?=")|(?<=") +(?=[%b\r\n]|$)' % (cut, cut)
+    found = re.sub(pattern, b"", content)
+    whole = found != content and re.fullmatch(_QUOTED % (cut, cut), found)
+    return found if whole else content
+
+
 def _read_fast(content: bytes, delimiter: str, header: list[str]) -> "polars.DataFrame | None":
     """The table as Polars reads it; None where it might not be as Python's reader would."""
     pl = require("polars", "train")
     cut = delimiter.encode()
+    if len(cut) > 1:  # Polars takes a byte
+        return None
     content = content.rstrip(b"\r\n") + b"\n"
     if b'"' in content:
-        if b"\r" in content or not re.fullmatch(_QUOTED % (cut, cut), content):
+        quoted = _QUOTED % (re.escape(cut), re.escape(cut))
+        if b"\r" in content or not re.fullmatch(quoted, content):
             return None
     elif b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -198,12 +259,44 @@ def check_columns(frame: "polars.DataFrame", names: Sequence[str], role: str) ->
     """
     for name in names:
         if name not in frame.columns:
-            near = difflib.get_close_matches(name, frame.columns, 1, 0.5)
+            single = frame.width == 1
+            near = [] if single else difflib.get_close_matches(name, frame.columns, 1, 0.5)
             shown = ", ".join(frame.columns[:20]) + (", …" if frame.width > 20 else "")
             raise ValueError(
                 f"{role}: expected a column of the table ({shown}), got {name!r}"
                 + (f"; is it {near[0]!r}?" if near else "")
+                + ("; what stands between its cells is said by --separator" * single)
             )
+
+
+_EXPONENT = r"(?:[eE][+-]?[0-9]+)?"
+
+
+def with_points(frame: "polars.DataFrame", names: Sequence[str]) -> "polars.DataFrame":
+    """The table, its decimals after a comma made decimals after a point.
+
+    Args:
+        frame: the table.
+        names: of the columns in which there may be numbers; other cells in them stay.
+
+    Raises:
+        ValueError: a cell in them is a number with a point, which could be for thousands.
+    """
+    pl = require("polars", "train")
+    made = []
+    for name in dict.fromkeys(names):
+        if name in frame.columns and frame[name].dtype == pl.String:
+            text = frame[name].fill_null("").str.strip_chars()
+            pointed = text.str.contains(rf"^[+-]?[0-9]*\.[0-9]+{_EXPONENT}$")
+            for at in pointed.arg_true().head(1):
+                raise ValueError(
+                    f"{place(name, at)}: expected decimals after a comma, as --decimal says, got "
+                    f"{frame[name][at]!r}"
+                )
+            made.append(
+                text.str.replace(rf"^([+-]?[0-9]*),([0-9]+{_EXPONENT})$", "${1}.${2}").alias(name)
+            )
+    return frame.with_columns(made)
 
 
 def numbers(frame: "polars.DataFrame", name: str) -> Float[np.ndarray, " rows"]:
@@ -220,7 +313,9 @@ def numbers(frame: "polars.DataFrame", name: str) -> Float[np.ndarray, " rows"]:
         found = text.cast(pl.Float64, strict=False)
         bad = found.is_null() & ~text.str.to_lowercase().is_in(MISSING)
         for at in bad.arg_true().head(1):
-            hint = "; decimals follow a point" if re.fullmatch(r"-?\d*,\d+", text[at]) else ""
+            hint = ""
+            if re.fullmatch(r"[+-]?\d*,\d+", text[at]):
+                hint = "; decimals follow a point, unless --decimal says that they follow a comma"
             raise ValueError(f"{place(name, at)}: expected a number, got {column[at]!r}{hint}")
     elif column.dtype.is_numeric() or column.dtype == pl.Boolean:
         found = column.cast(pl.Float64)
@@ -241,16 +336,58 @@ DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?!\d)(.*)", re.ASCII | re
 _EITHER_WAY = re.compile(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b.*", re.ASCII | re.DOTALL)
 
 
-def times(frame: "polars.DataFrame", name: str) -> Times:
+COUNTED = {
+    "seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nanoseconds": 1,
+    "steps": 10**3,
+}  # fmt: skip
+"""What the numbers of a column of times may count, since 1970, and how many nanoseconds one is.
+
+Steps are just numbered. Here each is taken for a microsecond, and ``TimeForm`` knows that it is
+none."""
+NUMBERS = "seconds, milliseconds, microseconds or nanoseconds since 1970, or steps"
+
+
+def check_time_format(name: str, value: Any) -> None:
+    """Raise unless a value is a key of ``COUNTED``, or a pattern of ``datetime.strptime``.
+
+    Raises:
+        TypeError: no string.
+        ValueError: neither.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str, got {type(value).__name__} {value!r}")
+    if value in COUNTED:
+        return
+    some = datetime(2016, 7, 1, 13, 45, 10, tzinfo=UTC)
+    try:
+        back = datetime.strptime(some.strftime(value), value)
+    except (ValueError, re.error):
+        back = None
+    if back is None or back.year != some.year:
+        raise ValueError(
+            f"{name}: expected a pattern with a year, such as %d/%m/%Y %H:%M, or what numbers "
+            f"count: {NUMBERS}; got {value!r}"
+        )
+
+
+def times(frame: "polars.DataFrame", name: str, time_format: str | None = None) -> Times:
     """A column as times, those with an offset in UTC: see ``times_and_offsets``."""
-    return times_and_offsets(frame, name)[0]
+    return times_and_offsets(frame, name, time_format)[0]
 
 
-def times_and_offsets(frame: "polars.DataFrame", name: str) -> tuple[Times, Ahead | None]:
+def times_and_offsets(
+    frame: "polars.DataFrame", name: str, time_format: str | None = None
+) -> tuple[Times, Ahead | None]:
     """A column as times, such as 2016-07-01, 2016/07/01, 01.07.2016, or 2016-07.
 
     A time of the day follows a blank or T: 13:45, 13:45:10, 13:45:10.25; then, where there is one,
     Z or an offset such as +02:00.
+
+    Args:
+        frame: the table.
+        name: of the column.
+        time_format: how its times are written where it is otherwise: see ``check_time_format``.
+            A column of Parquet that has times already needs none.
 
     Returns:
         The times, in UTC where they have offsets; and the offsets, None where they have none.
@@ -269,11 +406,16 @@ def times_and_offsets(frame: "polars.DataFrame", name: str) -> tuple[Times, Ahea
             return _microseconds(column), None
         utc = _microseconds(column.dt.convert_time_zone("UTC").dt.replace_time_zone(None))
         return utc, _microseconds(column.dt.replace_time_zone(None)) - utc
+    if time_format in COUNTED and (column.dtype == pl.String or column.dtype.is_numeric()):
+        return _count_times(column, time_format), None
     if column.dtype != pl.String:
         raise ValueError(
             f"column {name!r}: expected times such as 2016-07-01 13:45, got {column.dtype}"
+            + (f"; {_WHICH_NUMBERS}" * column.dtype.is_numeric())
         )
     column = column.str.strip_chars()
+    if time_format is not None:
+        return _times_by_pattern(column, time_format)
     found, ahead, with_offset = _usual_times(column)
     for at in np.flatnonzero(np.isnat(found)).tolist():
         time = _time(place(name, at), column[at])
@@ -291,6 +433,60 @@ def _microseconds(column: "polars.Series") -> Times:
     pl = require("polars", "train")
     found: Times = column.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]")
     return found
+
+
+_WHICH_NUMBERS = f"of numbers, --time-format says what they count: {NUMBERS}"
+
+
+def _count_times(column: "polars.Series", unit: str) -> Times:
+    """Numbers as times: what they count has gone by since 1970.
+
+    Raises:
+        ValueError: a cell is no number, or so large that there is no such year; or no whole one,
+            where they are steps.
+    """
+    pl = require("polars", "train")
+    size = COUNTED[unit]
+    text = column.str.strip_chars() if column.dtype == pl.String else column
+    real = text.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
+    whole = text.cast(pl.Int64, strict=False).fill_null(0).to_numpy()  # with more digits
+    steps = unit == "steps"
+    least, most = (-(2**61), 2**61) if steps else (-62 * 10**18 // size, 250 * 10**18 // size)
+    with np.errstate(invalid="ignore"):
+        fits = (least < real) & (real < most)  # from the year 5 to 9892
+    if steps:
+        fits &= real == np.round(real)
+    for at in np.flatnonzero(~fits)[:1]:
+        wanted = "a whole number" if steps else f"{unit} since 1970"
+        got = repr(column[int(at)]) if str(column[int(at)]).strip() else "an empty cell"
+        far = not steps and np.isfinite(real[at])
+        hint = "; there is no such year: --time-format may be something finer" if far else ""
+        raise ValueError(f"{place(column.name, at)}: expected {wanted}, got {got}{hint}")
+    # Digits beyond a microsecond are dropped, as they are elsewhere.
+    counts = whole * (size // 1000) if size >= 1000 else whole // 1000
+    parts = np.floor(real * (size / 1000)).astype(np.int64)
+    return np.where(whole == real, counts, parts).astype("datetime64[us]")
+
+
+def _times_by_pattern(column: "polars.Series", pattern: str) -> tuple[Times, Ahead | None]:
+    """Text as times, by a pattern of ``datetime.strptime``; and offsets, where it has them."""
+    found: dict[str, datetime] = {}
+    for at, text in enumerate(column):
+        if text not in found:
+            try:
+                found[text] = datetime.strptime(text, pattern)
+            except ValueError:
+                got = repr(text) if text else "an empty cell"
+                raise ValueError(
+                    f"{place(column.name, at)}: expected a time of the --time-format {pattern}, "
+                    f"got {got}"
+                ) from None
+    all_times = [found[text] for text in column]
+    local = np.array([time.replace(tzinfo=None) for time in all_times], "datetime64[us]")
+    if all_times[0].tzinfo is None:
+        return local, None
+    ahead = np.array([time.utcoffset() for time in all_times], "timedelta64[us]")
+    return local - ahead, ahead
 
 
 _REWRITTEN = (
@@ -347,10 +543,14 @@ def _time(place: str, text: str) -> datetime:
         if _EITHER_WAY.fullmatch(text):
             raise ValueError(
                 f"{place}: expected the year first, as in 2016-07-01 (day and month could be "
-                f"either way round), got {text!r}"
+                f"either way round), got {text!r}; --time-format says how it is, such as %d/%m/%Y "
+                "or %m/%d/%Y"
             )
         got = repr(text) if text else "an empty cell"
-        raise ValueError(f"{place}: expected a time such as 2016-07-01 13:45, got {got}")
+        hint = "; --time-format says how it is written, such as %b %d, %Y" if text else ""
+        if re.fullmatch(r"[+-]?\d+(?:[.]\d*)?", text, re.ASCII):
+            hint = f"; {_WHICH_NUMBERS}"
+        raise ValueError(f"{place}: expected a time such as 2016-07-01 13:45, got {got}{hint}")
     year, _, month, day, hour, minute, second, part, offset = match.groups()
     try:
         zone = timezone(_ahead(offset)) if offset else None
@@ -363,8 +563,13 @@ def _time(place: str, text: str) -> datetime:
         ) from None
 
 
-def order(frame: "polars.DataFrame", name: str) -> np.ndarray:
+def order(frame: "polars.DataFrame", name: str, time_format: str | None = None) -> np.ndarray:
     """A column to sort rows by: numbers (float64) if its first cell is one, else times.
+
+    Args:
+        frame: the table.
+        name: of the column.
+        time_format: of its times, as for ``times``; where it is a pattern, they are no numbers.
 
     Raises:
         ValueError: there is no such column, or a cell is empty or of another kind than the first.
@@ -373,12 +578,12 @@ def order(frame: "polars.DataFrame", name: str) -> np.ndarray:
     check_columns(frame, [name], "time")
     column = frame[name]
     is_number = column.dtype.is_numeric()
-    if column.dtype == pl.String:
+    if column.dtype == pl.String and (time_format is None or time_format in COUNTED):
         is_number = (
             column.head(1).str.strip_chars().cast(pl.Float64, strict=False).is_finite().any()
         )
     if not is_number:
-        return times(frame, name)
+        return times(frame, name, time_format)
     values = numbers(frame, name)
     for at in np.flatnonzero(np.isnan(values))[:1]:
         raise ValueError(f"{place(name, at)}: expected a number, got {column[int(at)]!r}")

@@ -7,6 +7,7 @@ the folder of the run.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -120,6 +121,11 @@ class Table:
     rows: Sequence[Sequence[str]]
     best: Sequence[int] = field(default=())
     """Rows to stress."""
+
+
+def show_ratio(ratio: float) -> str:
+    """A number in three digits, without an exponent: 0.0012, 1.5, 12,300."""
+    return f"{Decimal(f'{ratio:.3g}'):,f}"
 
 
 FEWEST_STEPS = 500

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -216,13 +217,32 @@ def test_line_ends_and_a_byte_order_mark_change_nothing(begun, files, tmp_path, 
 def test_options_reach_the_configuration(begun, files):
     folder = begun(
         *arguments("table", files / "load.csv", target="load,wind"),
-        *("--quantiles", "0.2", "--quantiles", "0.8", "--no-calendar", "--tensorboard"),
+        *("--quantiles", "0.2, 0.8", "--no-calendar", "--tensorboard"),
     )
+    one_by_one = begun(
+        *arguments("table", files / "load.csv"), "--quantiles", "0.2", "--quantiles", "0.8"
+    )
+    told = json.loads((one_by_one / "config.json").read_text())["options"]
+    assert told["quantiles"] == [0.2, 0.5, 0.8]
     options = json.loads((folder / "config.json").read_text())["options"]
     assert options["target"] == ["load", "wind"]
     assert options["quantiles"] == [0.2, 0.5, 0.8]
     assert options["calendar"] is False
     assert options["tensorboard"] is True
+
+
+def test_a_table_in_another_form_is_the_same(begun, files, tmp_path):
+    plain = files / "load.csv"
+    other = tmp_path / "load.csv"
+    text = plain.read_text().replace(",", ";").replace(".", ",").replace("when", '"Öl, °C"')
+    text = re.sub(r"2020-01-(\d\d)", r"01/\1/2020", text)
+    other.write_text(text, "cp1252")
+    one = begun(*arguments("table", plain))
+    two = begun(
+        *arguments("table", other, time='"Öl, °C"', separator=";", decimal=",", encoding="cp1252"),
+        *("--time-format", "%m/%d/%Y %H:%M"),
+    )
+    assert (one / "data/values.npy").read_bytes() == (two / "data/values.npy").read_bytes()
 
 
 def test_rows_out_of_order_are_sorted_and_it_says_so(files, tmp_path, trained, runs):
@@ -306,7 +326,7 @@ def test_what_is_no_run_is_not_resumed(mistake, files, trained, runs, tmp_path_f
     ):
         status, out, err = command("resume", folder)
         assert (status, out) == (2, "")
-        assert err.startswith("jlstm: run: expected the folder of a run, but ")
+        assert err.startswith("jlstm: RUN: expected the folder of a run, but ")
         assert said in err
         assert err.count("\n") == 1
     assert "--run" in command("resume").err
@@ -363,7 +383,7 @@ def test_a_text_that_cannot_be_trained_on_is_named(mistake, files, file, said):
 def test_no_text_and_the_same_text_twice_are_refused(mistake, files):
     assert "FILES: expected a text file or a folder of them, got none" in mistake("train", "text")
     twice = arguments("text", files / "beer.txt", files / "beer.txt")
-    assert "expected each once" in mistake(*twice)
+    assert mistake(*twice).startswith("jlstm: FILES: expected each once")
     blank = arguments("text", files / "blank.txt", tokens="word")
     assert "expected a text, got nothing to read in" in mistake(*blank)
 
@@ -371,7 +391,8 @@ def test_no_text_and_the_same_text_twice_are_refused(mistake, files):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"epochs": "0"}, "--epochs: expected a number above 0, got 0"),
+        ({"epochs": "0"}, "--epochs: expected a finite number above 0, got 0"),
+        ({"epochs": "-1"}, "--epochs: expected a finite number above 0, got -1"),
         ({"steps": "0"}, "--steps: expected at least 1, got 0"),
         ({"steps": "1.5"}, "--steps: expected a whole number, got 1.5"),
         ({"hidden": "0"}, "--hidden: expected at least 1, got 0"),
@@ -386,10 +407,13 @@ def test_no_text_and_the_same_text_twice_are_refused(mistake, files):
         ({"optimizer": "rmsprop"}, "\"rmsprop\" for --optimizer"),
         ({"validation": "0.6", "test": "0.6"}, "--validation, --test: expected to leave something"),
         ({"time": "100000"}, "expected at least 200001 characters to train on"),
-        ({"name": "a/b"}, "--name: expected the name of a folder, without /"),
+        ({"name": "a/b"}, "--name: expected the name of a folder in one line, without /"),
         ({"name": ""}, "--name: expected the name of a folder"),
         ({"name": ".."}, "--name: expected the name of a folder"),
-        ({"bogus": "1"}, "Unknown option: --bogus"),
+        ({"name": "a\nb"}, "--name: expected the name of a folder in one line, "),
+        ({"bogus": "1"}, "Unknown option: --bogus.\n"),
+        ({"nosuch": "1"}, "Unknown option: --nosuch.\n"),
+        ({"learningrate": "1"}, "Did you mean --learning-rate?"),
         ({"hiden": "1"}, "Did you mean --hidden?"),
     ],
 )  # fmt: skip
@@ -450,10 +474,18 @@ def test_a_table_that_cannot_be_trained_on_is_named(mistake, files, file, said):
         ({"target": "when"}, "--target: expected other columns than those of time, got 'when'"),
         ({"past": "load"}, "--past: expected other columns than those of target, got 'load'"),
         ({"horizon": "4000"}, "training: expected at least 4008 rows, a window of 8 + 4000"),
+        ({"horizon": "4000"}, "; --lookback asks for fewer to forecast from"),
         ({"horizon": "0"}, "--horizon: expected at least 1, got 0"),
         ({"horizon": "4.5"}, "--horizon: expected a whole number, got 4.5"),
         ({"lookback": "2.5"}, "--lookback: expected a whole number, got 2.5"),
-        ({"quantiles": "1"}, "--quantiles: expected a finite number of at least 0 below 1"),
+        ({"quantiles": "1"}, "--quantiles: expected a finite number above 0 and below 1"),
+        ({"quantiles": "0.1,half"}, "--quantiles: unable to convert \"half\" into float"),
+        ({"separator": "tabs"}, "--separator: expected one character that is no letter"),
+        ({"encoding": "latin-99"}, "--encoding: expected the name of one, such as utf-8"),
+        ({"decimal": ";"}, "\";\" for --decimal. Choose from: \".\", \",\""),
+        ({"time_format": "%d/%m"}, "--time-format: expected a pattern with a year, such as"),
+        ({"season": "1000"}, "--season: expected fewer steps than the training part has"),
+        ({"patch": "1000"}, "--patch: expected at most the 8 steps of lookback, got 1000"),
         ({"test": "2"}, "--test: expected a number between 0 and 1, or a date, got 2"),
         ({"until": "soon"}, "--until: expected a date such as 2016-07-01, got 'soon'"),
         ({"missing": "drop"}, "\"drop\" for --missing. Choose from: \"error\", \"fill\""),
@@ -472,6 +504,8 @@ def test_a_second_table_and_none_are_refused(mistake, files):
     line = mistake(*arguments("table", files / "load.csv", files / "row.csv"))
     assert f"unexpected argument: {files / 'row.csv'}" in line
     assert "--file" in mistake(*arguments("table"))
+    assert "FILE: expected a path, got nothing" in mistake(*arguments("table", ""))
+    assert "FILES: expected a path, got nothing" in mistake(*arguments("text", ""))
 
 
 @pytest.mark.parametrize(
@@ -482,6 +516,8 @@ def test_a_second_table_and_none_are_refused(mistake, files):
         ("kinds.csv", {"label": "id"}, "--label: expected the name of a column of its own"),
         ("kinds.csv", {"label": None}, "--label requires an argument"),
         ("kinds.csv", {"features": "kind"}, "--features: expected columns to learn from"),
+        ("kinds.csv", {"features": "id"}, "learn from, got 'id', which has another use"),
+        ("kinds.csv", {"features": "x,x"}, "--features: expected names of different columns"),
         ("kinds.csv", {"label": "x"}, "column 'x', row 3: expected one value in all rows"),
         ("kinds.csv", {"task": "regress"}, "column 'kind', row 2: expected a number, got 'a'"),
         ("kinds.csv", {"task": "guess"}, "\"guess\" for --task"),

@@ -446,7 +446,23 @@ def test_a_line_that_was_cut_off_is_no_damage(runs, tmp_path):
     assert told == {"cut": ["finished", "4"], "ended": ["finished", "4"]}
 
 
-def test_no_runs_are_told_from_no_folder(monkeypatch, tmp_path):
+def test_of_a_runs_own_folder_that_run_is_listed(runs):
+    lines = said("runs", runs / "text").splitlines()
+    assert len(lines) == 2
+    assert lines[1].split()[:3] == ["text", "finished", "4"]
+
+
+def test_nothing_is_no_path(runs, files):
+    assert "RUN: expected a path, got nothing" in mistake("evaluate", "")
+    assert "FILE: expected a path, got nothing" in mistake("predict", runs / "table", "")
+    assert "FILE: expected a path, got nothing" in mistake("evaluate", runs / "table", "")
+    assert "FOLDER: expected a path, got nothing" in mistake("runs", "")
+
+
+def test_no_runs_are_told_from_no_folder(monkeypatch, tmp_path, files):
+    assert mistake("runs", files / "load.csv") == (
+        f"jlstm: FOLDER: expected a folder with runs, but {files / 'load.csv'} is a file\n"
+    )
     monkeypatch.chdir(tmp_path)
     assert said("runs", tmp_path) == f"There are no runs in {tmp_path}.\n"
     assert "expected a folder with runs, but there is no runs" in mistake("runs")

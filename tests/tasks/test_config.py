@@ -29,7 +29,13 @@ COMMON = {
     "seed": (-1, 0.5, 2**31),
     "tensorboard": (1, "yes"),
     "implementation": ("native", 1),
-    "name": ("a/b", "", ".", "..", ".hidden", "a/"),
+    "name": ("a/b", "a\nb", "a\tb", "", ".", "..", ".hidden", "a/"),
+}
+FILE = {
+    "separator": ("", ";;", "a", "7", '"', "\n", 3),
+    "decimal": (";", "", None),
+    "encoding": ("latin-99", "", 8, "rot13"),
+    "time_format": ("%d/%m", "minutes", "", 3),
 }
 BAD = {
     TextConfig: {
@@ -47,6 +53,7 @@ BAD = {
         ),
     },
     TableConfig: {
+        **FILE,
         "time": ("", "a,b", 3, "load"),
         "target": ("", (), "load,load", "load,", 3, ("load", 3), "when"),
         "past": ("load", "wind,wind", "when"),
@@ -63,13 +70,14 @@ BAD = {
         **dict.fromkeys(("lookback", "season", "patch"), (0, 1.5)),
     },
     SequencesConfig: {
+        **FILE,
         "id": ("", 3, None),
         "time": ("who", "", 3),
         "label": ("who", "step", ""),
         "split": ("who", ""),
         "task": ("guess",),
-        "features": ("kind", ("x", 3)),
-        "categories": ("kind",),
+        "features": ("kind", "who", "x,x", "x,", ("x", 3)),
+        "categories": ("kind", "who"),
         "missing": ("fill",),
         "class_weights": ("some",),
         "validation": (0, 1, -0.1),
@@ -146,8 +154,34 @@ def test_columns_are_named_in_one_string_or_one_by_one():
     assert column_names("past", None) == column_names("past", "") == ()
     one = TableConfig(time="when", target="load,wind", horizon=4, group=["place"])
     assert (one.target, one.group) == (("load", "wind"), ("place",))
-    two = SequencesConfig(**NEEDED[SequencesConfig], features="x, y,x", categories="y")
-    assert (two.features, two.categories) == (("x", "y"), ("y",))
+    two = SequencesConfig(**NEEDED[SequencesConfig], features="x, y,step", categories="y")
+    assert (two.features, two.categories) == (("x", "y", "step"), ("y",))
+
+
+def test_a_name_with_a_comma_stands_in_quotes():
+    assert column_names("past", '"a, b", c d') == ("a, b", "c d")
+    one = TableConfig(time='"day, hour"', target='"load, net"', horizon=4)
+    assert (one.time, one.target) == ("day, hour", ("load, net",))
+
+
+def test_a_tab_has_a_name():
+    for said in ("tab", r"\t", "\t"):
+        assert TableConfig(**NEEDED[TableConfig], separator=said).separator == "\t"
+
+
+def test_what_is_not_above_0_is_asked_for_in_one_way():
+    for name in ("epochs", "learning_rate", "clip"):
+        for value in (0, -1):
+            with pytest.raises(ValueError, match=f"{name}: expected a finite number above 0, got"):
+                TextConfig(**{name: value})
+    for value in (0, -1, 1):
+        with pytest.raises(ValueError, match="test: expected a finite number above 0 and below 1"):
+            TextConfig(test=value)
+
+
+def test_no_more_steps_are_read_at_once_than_there_are():
+    with pytest.raises(ValueError, match="patch: expected at most the 8 steps of lookback, got 9"):
+        TableConfig(**NEEDED[TableConfig], lookback=8, patch=9)
 
 
 def test_quantiles_rise_and_have_the_median():

@@ -1,6 +1,8 @@
 """Tables as people have them: every mistake named by column and row, nothing lost in silence."""
 
 import codecs
+import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from jlstm.tasks import frame as reading
 from jlstm.tasks.frame import (
     center_and_spread,
     check_columns,
+    check_time_format,
     counted,
     numbers,
     order,
@@ -21,15 +24,16 @@ from jlstm.tasks.frame import (
     texts,
     times,
     times_and_offsets,
+    with_points,
 )
 
 
 @pytest.fixture
 def read(tmp_path):
-    def read(content, name="t.csv"):
+    def read(content, name="t.csv", **options):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_table(path)
+        return read_table(path, **options)
 
     return read
 
@@ -42,6 +46,55 @@ def test_whatever_the_delimiter_the_line_ends_and_the_byte_order_mark(read, deli
     frame = read(bom + end.join(lines).replace("|", delimiter).encode())
     assert frame.columns == ["time", "a"]
     assert frame.rows() == [("2016-07-01", "1.5"), ("2016-07-02", "2")]
+
+
+@pytest.mark.parametrize("separator", ["|", ".", " ", "\t", "^", "§"])
+def test_a_separator_that_is_said_is_taken(read, separator):
+    content = 'a,b|c;d\n"1,|5"|2\n3|"4"\n'.replace("|", separator)
+    frame = read(content, separator=separator)
+    assert frame.columns == ["a,b", "c;d"]
+    assert frame.rows() == [(f"1,{separator}5", "2"), ("3", "4")]
+
+
+def test_separators_that_fit_equally_well_are_told_apart_by_the_next_row_or_refused(read):
+    assert read("a;b,c\n1;2,5\n", separator=";").columns == ["a", "b,c"]
+    assert read("x;y,z\n1;2\n").columns == ["x", "y,z"]
+    with pytest.raises(
+        ValueError, match=r"row 1: .* got 2 names by ',' as well as by ';'; see --separator"
+    ):
+        read("a;b,c\n1;2,5\n")
+    assert read("a\n1;2\n").columns == ["a"]
+
+
+def test_a_table_of_one_column_asks_for_the_separator(read):
+    frame = read("time|y\n2016-07-01|1\n")
+    with pytest.raises(ValueError, match=r"target: .* \(time\|y\), got 'y'; .* by --separator"):
+        check_columns(frame, ["y"], "target")
+
+
+def test_blanks_around_quotes_are_no_part_of_a_cell(read):
+    frame = read('"Oil Temp (°C)" , "wind, mean" ,n\n"1" ,"2,5",3\n 4 , "a ""b"", c",5\n')
+    assert frame.columns == ["Oil Temp (°C)", "wind, mean", "n"]
+    assert frame.rows() == [("1", "2,5", "3"), (" 4 ", 'a "b", c', "5")]
+    # Where quotes are no quotes, they stay.
+    assert read('a,b\n5 "x, "y"\n').rows() == [('5 "x', ' "y"')]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-8-sig", "utf-16-le"])
+def test_an_encoding_that_is_said_is_taken(read, encoding):
+    frame = read("wärme,ß\n1,é\n".encode(encoding), encoding=encoding)
+    assert (frame.columns, frame.rows()) == (["wärme", "ß"], [("1", "é")])
+
+
+def test_packed_tables(read):
+    content = b"a\tb\n1\t2\n"
+    assert read(gzip.compress(content), "t.csv.gz").rows() == [("1", "2")]
+    assert read(gzip.compress(content), "t.TSV.GZ").rows() == [("1", "2")]
+    for bad in (content, gzip.compress(content)[:-9], gzip.compress(content)[:20] + b"x" * 30):
+        with pytest.raises(ValueError, match=r"t\.csv\.gz: expected a file packed by gzip, got: "):
+            read(bad, "t.csv.gz")
+    with pytest.raises(ValueError, match=r"ends in \.csv"):
+        read(gzip.compress(content), "t.gz")
 
 
 def test_no_type_is_guessed(read):
@@ -97,7 +150,7 @@ def test_whoever_reads_a_table_the_same_is_read_or_refused(pieces):
         ("\n\r\n", "expected a table, got an empty file"),
         ("a,b\n", "expected rows below the header, got none"),
         ("\na,b\n1,2\n", "row 1: expected the names of the columns, got an empty line"),
-        (b"a,b\n1,\xe9t\xe9\n", r"expected text in UTF-8, got byte 0xe9 at offset 6"),
+        (b"a,b\n1,\xe9t\xe9\n", r"expected text in UTF-8, got byte 0xe9 at offset 6.*--encoding"),
         (codecs.BOM_UTF8 + b"a\n\xff\n", r"got byte 0xff at offset 5"),
         ("a,b\n1,2\n".encode("utf-16"), r"expected text in UTF-8, got byte 0xff at offset 0"),
         ("a,b,a\n1,2,3\n", "row 1: expected a name of its own for each column, got 'a' 2 times"),
@@ -183,8 +236,24 @@ def test_what_is_no_number_is_named_by_column_and_row(bad):
 
 
 def test_a_decimal_comma_gets_a_hint():
-    with pytest.raises(ValueError, match=r"row 3: .* got '1,5'; decimals follow a point"):
+    with pytest.raises(ValueError, match=r"row 3: .* got '1,5'; .* unless --decimal says"):
         numbers(column("1", "1,5"), "a")
+
+
+def test_decimals_after_a_comma_become_those_after_a_point():
+    frame = column("1,5", " -,25 ", "7", "+1,e3", "2,5E-3", "x,1", "", None)
+    found = with_points(frame, ["a", "b"])
+    assert texts(found, "a") == ["1.5", "-.25", "7", "+1,e3", "2.5E-3", "x,1", "", ""]
+    np.testing.assert_array_equal(numbers(found[:3], "a"), [1.5, -0.25, 7])
+    assert with_points(frame, []).equals(frame)
+    with pytest.raises(ValueError, match=r"row 3: expected a number, got '1\.234,5'"):
+        numbers(with_points(column("1", "1.234,5"), ["a"]), "a")
+
+
+@pytest.mark.parametrize("bad", ["1.500", "-.5", "1.5e3"])
+def test_a_point_where_decimals_follow_a_comma_could_be_for_thousands(bad):
+    with pytest.raises(ValueError, match=rf"row 3: .* after a comma, as --decimal .* '{bad}'"):
+        with_points(column("1,5", bad), ["a"])
 
 
 @pytest.mark.parametrize("bad", ["inf", "-Infinity", "1e999"])
@@ -223,12 +292,12 @@ def test_times(text, time):
     [
         ("", "row 3: expected a time such as .*, got an empty cell"),
         ("yesterday", "row 3: expected a time such as .*, got 'yesterday'"),
-        ("03/04/2016", "row 3: expected the year first.*, got '03/04/2016'"),
+        ("03/04/2016", "row 3: expected the year first.*, got '03/04/2016'; --time-format says"),
         ("3.4.16 12:00", "row 3: expected the year first"),
         ("2016-02-30", r"row 3: expected a time that there is, got '2016-02-30' \(day"),
         ("2016-02-03 24:00", "row 3: expected a time that there is"),
         ("2016-02/03", "row 3: expected a time such as"),
-        ("20160203", "row 3: expected a time such as"),
+        ("20160203", "row 3: expected a time such as.*--time-format says what they count: seconds"),
         ("2016-02-03 12:00Z", "row 3: expected an offset in each row or in none"),
     ],
 )
@@ -275,6 +344,74 @@ def test_usual_times_are_not_read_one_by_one(monkeypatch):
         assert len(times(column(cell, cell), "a")) == 2
 
 
+@pytest.mark.parametrize(
+    ("pattern", "cell", "time"),
+    [
+        ("%d/%m/%Y", "03/04/2016", "2016-04-03"),
+        ("%m/%d/%Y", "03/04/2016", "2016-03-04"),
+        ("%m/%d/%y %I:%M %p", "3/4/16 1:05 PM", "2016-03-04T13:05"),
+        ("%b %d, %Y", "Mar 4, 2016", "2016-03-04"),
+        ("%Y%m%d", "20160304", "2016-03-04"),
+        ("%Y", "2016", "2016-01-01"),
+        ("%Y-%m-%d %H:%M:%S.%f", "2016-03-04 05:06:07.25", "2016-03-04T05:06:07.25"),
+        ("seconds", "1467380710", "2016-07-01T13:45:10"),
+        ("seconds", "1467380710.250001", "2016-07-01T13:45:10.250001"),
+        ("milliseconds", " 1467380710250 ", "2016-07-01T13:45:10.250"),
+        ("microseconds", "1467380710250001", "2016-07-01T13:45:10.250001"),
+        ("nanoseconds", "1467380710250001999", "2016-07-01T13:45:10.250001"),
+        ("seconds", "-86400", "1969-12-31"),
+        ("seconds", "1e9", "2001-09-09T01:46:40"),
+    ],
+)
+def test_times_in_a_format_that_is_said(pattern, cell, time):
+    check_time_format("time_format", pattern)
+    frame = column(cell, cell)
+    assert times(frame, "a", pattern).tolist() == [np.datetime64(time, "us").item()] * 2
+    assert times_and_offsets(frame, "a", pattern)[1] is None
+
+
+def test_a_pattern_may_have_offsets():
+    cells = ("01/07/2016 13:45 +0200", "01/07/2016 13:45 +00:00")
+    utc, ahead = times_and_offsets(column(*cells), "a", "%d/%m/%Y %H:%M %z")
+    assert [str(time)[11:16] for time in utc] == ["11:45", "13:45"]
+    assert ahead.astype("timedelta64[m]").astype(int).tolist() == [120, 0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "bad", "message"),
+    [
+        ("%d/%m/%Y", "2016-07-01", "of the --time-format %d/%m/%Y, got '2016-07-01'"),
+        ("%d/%m/%Y", "31/02/2016", "got '31/02/2016'"),
+        ("%d/%m/%Y", "", "got an empty cell"),
+        ("seconds", "soon", "expected seconds since 1970, got 'soon'"),
+        ("seconds", "", "expected seconds since 1970, got an empty cell"),
+        ("seconds", "1467380710000", "'1467380710000'; there is no such year: --time-format"),
+        ("seconds", "nan", "expected seconds since 1970, got 'nan'"),
+        ("seconds", "inf", "expected seconds since 1970, got 'inf'"),
+        ("steps", "1.5", "expected a whole number, got '1.5'"),
+        ("steps", "1e40", "expected a whole number, got '1e40'"),
+    ],
+)
+def test_what_is_not_in_the_format_that_is_said_is_named_by_row(pattern, bad, message):
+    good = {"%d/%m/%Y": "01/07/2016"}.get(pattern, "7")
+    with pytest.raises(ValueError, match=f"column 'a', row 3: .*{re.escape(message)}"):
+        times(column(good, bad), "a", pattern)
+
+
+def test_numbers_of_parquet_are_times_if_it_is_said_what_they_count():
+    frame = pl.DataFrame({"a": [1467380710, 1467380711], "b": [0.5, 1.0]})
+    assert str(times(frame, "a", "seconds")[1]) == "2016-07-01T13:45:11.000000"
+    assert str(times(frame, "b", "seconds")[0]) == "1970-01-01T00:00:00.500000"
+    with pytest.raises(ValueError, match="got Int64; of numbers, --time-format says what they c"):
+        times(frame, "a")
+
+
+@pytest.mark.parametrize("bad", ["%d/%m", "soon", "", "%Q", "%", "minutes"])
+def test_a_format_has_a_year_or_is_a_unit(bad):
+    with pytest.raises(ValueError, match="time_format: expected a pattern with a year, such as"):
+        check_time_format("time_format", bad)
+
+
 def test_the_spread_of_numbers_that_are_too_large_is_refused():
     assert center_and_spread(np.array([1.0, 3.0]), "a") == (2, 1)
     with pytest.raises(ValueError, match=r"column 'a': expected .* got some as large as 1e\+300"):
@@ -294,6 +431,13 @@ def test_an_order_is_of_numbers_or_of_times():
         order(column("1", "x"), "a")
     with pytest.raises(ValueError, match="row 3: expected a time"):
         order(column("2016-07-01", "7"), "a")
+
+
+def test_an_order_of_times_may_have_its_format():
+    found = order(column("01/02/2016", "02/01/2016"), "a", "%d/%m/%Y")
+    assert found.argsort().tolist() == [1, 0]
+    assert order(column("20160102", "20160201"), "a", "%Y%d%m").argsort().tolist() == [1, 0]
+    np.testing.assert_array_equal(order(column("2", "1"), "a", "steps"), [2, 1])
 
 
 def test_texts_are_without_blanks_around_them():

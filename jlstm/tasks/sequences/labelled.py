@@ -14,7 +14,8 @@ A compiled program has one length in time, so sequences are padded to one of a f
 
     min Σ_k ℓ_k·B·⌈(Σ_m c_m)/B⌉      the inner sum over ℓ_{k−1} < m ≤ ℓ_k
 
-found exactly, by dynamic programming over the distinct lengths. A batch comes from one bucket; what
+found exactly, by dynamic programming over the distinct lengths; K is smaller where a further bucket
+saves less than compiling a program for it takes. A batch comes from one bucket; what
 is missing to a full batch are sequences of length 0 and weight 0.
 """
 
@@ -106,13 +107,16 @@ class Feature:
         return 1 + self.masked if self.categories is None else len(self.categories)
 
 
-def group_rows(frame: "polars.DataFrame", id: str, time: str) -> Groups:
+def group_rows(
+    frame: "polars.DataFrame", id: str, time: str, time_format: str | None = None
+) -> Groups:
     """The sequences of a table, each in order of time.
 
     Args:
         frame: the table.
         id: the column that says which sequence a row belongs to.
         time: the column that orders the rows of a sequence: numbers, or times.
+        time_format: how times are written in it, as for ``frame.order``.
 
     Raises:
         ValueError: there is no such column; an id or a time is missing; two rows of a sequence have
@@ -123,7 +127,7 @@ def group_rows(frame: "polars.DataFrame", id: str, time: str) -> Groups:
     for at, name in enumerate(names):
         if not name:
             raise ValueError(f"{place(id, at)}: expected the id of a sequence, got an empty cell")
-    when = order(frame, time)
+    when = order(frame, time, time_format)
     ids = tuple(dict.fromkeys(names))
     numbered = {name: n for n, name in enumerate(ids)}
     which = np.fromiter((numbered[name] for name in names), np.int64, len(names))
@@ -283,7 +287,7 @@ def encode(
                 if feature.categories is not None and column[at]:
                     got = f"{column[at]!r}, which stands for a missing one"
                 raise ValueError(
-                    f"{place(feature.name, at)}: expected a value, got {got}; missing='mask' "
+                    f"{place(feature.name, at)}: expected a value, got {got}; --missing mask "
                     "accepts that"
                 )
     return np.stack(encoded, axis=1)[rows].astype(np.float32), said
@@ -330,14 +334,15 @@ def split_by_chance(
 
 
 def bucket_lengths(
-    lengths: Int[np.ndarray, " sequences"], buckets: int, batch: int = 1
+    lengths: Int[np.ndarray, " sequences"], buckets: int, batch: int = 1, price: float = 0.0
 ) -> tuple[int, ...]:
     """The lengths to pad to, at most so many, with which an epoch has the fewest steps in all.
 
     Args:
         lengths: of the sequences, at least one of them.
-        buckets: how many lengths there may be; fewer are taken where more save nothing.
+        buckets: how many lengths there may be; fewer are taken where more do not save their price.
         batch: sequences in a batch; the last one of each bucket may not be full.
+        price: the steps that a length has to save to be worth it.
 
     Raises:
         TypeError, ValueError: a count that is no integer or below 1, or no sequences.
@@ -360,7 +365,7 @@ def bucket_lengths(
         better, choice = fewest.copy(), np.full(len(fewest), -1)
         for j in range(1, len(fewest)):
             full = -(-(below[j] - below[:j]) // batch) * batch
-            steps = fewest[:j] + full * sizes[j - 1]
+            steps = fewest[:j] + full * sizes[j - 1] + price
             i = int(np.argmin(steps))
             if steps[i] < better[j]:
                 better[j], choice[j] = steps[i], i
@@ -373,14 +378,6 @@ def bucket_lengths(
             chosen.append(int(sizes[j - 1]))
             j = int(choice[j])
     return tuple(reversed(chosen))
-
-
-def stretch(bounds: Sequence[int], longest: int) -> tuple[int, ...]:
-    """The buckets, and, for sequences that are longer, the last one doubled as often as needed."""
-    stretched = list(bounds)
-    while stretched[-1] < longest:
-        stretched.append(2 * stretched[-1])
-    return tuple(stretched)
 
 
 class Chosen(NamedTuple):

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Int
 
 from jlstm.extras import require
 from jlstm.tasks.config import SequencesConfig
-from jlstm.tasks.frame import check_ending, read_table, rounded, write_table
+from jlstm.tasks.frame import check_ending, rounded, write_table
 from jlstm.tasks.running import runner_over_devices
 from jlstm.tasks.sequences.labelled import (
     Sequences,
@@ -24,8 +24,8 @@ from jlstm.tasks.sequences.labelled import (
     places,
 )
 from jlstm.tasks.sequences.model import label_scores
-from jlstm.tasks.sequences.preparing import Schema, load_schema, places_of_targets
-from jlstm.tasks.sequences.training import batch_size, model_config
+from jlstm.tasks.sequences.preparing import Schema, load_schema, places_of_targets, read
+from jlstm.tasks.sequences.training import COMPILING, batch_size, model_config
 
 
 def find_scores(
@@ -41,7 +41,7 @@ def find_scores(
     run = jax.jit(partial(label_scores, model_config(config, schema), run=layers))
     params = jax.tree.map(jnp.asarray, params)
     lengths = data.lengths
-    bounds = bucket_lengths(lengths[chosen], config.buckets, size)
+    bounds = bucket_lengths(lengths[chosen], config.buckets, size, COMPILING)
     found: np.ndarray = np.empty((len(data.targets), params.readout.shape[1]))
     for one in cut_batches(lengths, chosen, bounds, size):
         batch = pad(data, one, size)
@@ -82,8 +82,8 @@ def predict(
     pl = require("polars", "train")
     check_ending(out)
     schema = load_schema(folder)
-    frame = read_table(file)
-    groups = group_rows(frame, config.id, config.time)
+    frame = read(config, file)
+    groups = group_rows(frame, config.id, config.time, config.time_format)
     values, notes = encode(frame, groups.rows, schema.features, config.missing)
     by_step = config.task == "tag"
     nothing = np.zeros(len(values) if by_step else len(groups.ids), np.float32)

@@ -16,6 +16,7 @@ from jlstm.tasks.frame import (
     check_columns,
     place,
     read_table,
+    with_points,
 )
 from jlstm.tasks.sequences.labelled import (
     PARTS,
@@ -101,8 +102,8 @@ def prepare(config: SequencesConfig, files: Sequence[Path], folder: Path) -> Non
     """
     if len(files) != 1:
         raise ValueError(f"files: expected one table, got {len(files)}")
-    frame = read_table(files[0])
-    groups = group_rows(frame, config.id, config.time)
+    frame = read(config, files[0])
+    groups = group_rows(frame, config.id, config.time, config.time_format)
     raw = find_labels(config, frame, groups)
     parts = _split(config, frame, groups, raw)
     train = parts == PARTS.index("train")
@@ -131,6 +132,20 @@ def prepare(config: SequencesConfig, files: Sequence[Path], folder: Path) -> Non
     for name, array in zip(ARRAYS, (values, groups.offsets, targets, parts), strict=True):
         np.save(folder / "data" / f"{name}.npy", array, allow_pickle=False)
     write_json(folder / "data" / "sequences.json", asdict(known))
+
+
+def read(config: SequencesConfig, file: Path) -> "polars.DataFrame":
+    """The table of a file that is written as the configuration says.
+
+    Raises:
+        OSError, ValueError: as ``read_table`` and ``with_points`` do.
+    """
+    frame = read_table(file, separator=config.separator, encoding=config.encoding)
+    if config.decimal == ".":
+        return frame
+    names = {config.time, *(config.features or frame.columns)} - {config.id, config.split}
+    names -= {*config.categories} | ({config.label} if config.task != "regress" else set())
+    return with_points(frame, [name for name in frame.columns if name in names])
 
 
 def _split(
@@ -210,8 +225,8 @@ def read_labelled(
     Raises:
         OSError, ValueError: the file is no table of this form, or has a label not known.
     """
-    frame = read_table(file)
-    groups = group_rows(frame, config.id, config.time)
+    frame = read(config, file)
+    groups = group_rows(frame, config.id, config.time, config.time_format)
     raw = find_labels(config, frame, groups)
     if raw.values is not None:
         targets = scale_labels(config, raw, schema.mean, schema.scale)

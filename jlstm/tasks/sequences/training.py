@@ -22,7 +22,6 @@ from jlstm.tasks.sequences.labelled import (
     cut_batches,
     pad,
     padded_share,
-    stretch,
 )
 from jlstm.tasks.sequences.model import (
     Labeller,
@@ -36,6 +35,8 @@ from jlstm.train import make_evaluate
 
 EPOCHS = 80
 """Of a training, where none are asked for."""
+COMPILING = 200_000
+"""Steps of sequences that are trained on in the time in which a program is compiled, about."""
 FEW = 100
 """Sequences of validation below which chance has a large part in what is best."""
 
@@ -87,8 +88,9 @@ def build(config: SequencesConfig, folder: Path) -> Job:
     schema, data, _ = prepared
     train, validation = prepared.part("train"), prepared.part("validation")
     lengths, size = data.lengths, batch_size(config, len(train))
-    bounds = bucket_lengths(lengths[train], config.buckets, size)
-    wide = stretch(bounds, int(lengths.max()))
+    full = -(-len(train) // size)
+    turns = count_steps(config, full, EPOCHS) / full
+    bounds = bucket_lengths(lengths[train], max(1, config.buckets - 1), size, COMPILING / turns)
     model = model_config(config, schema)
     run, devices = runner_over_devices(config.implementation, size)
     loss = partial(labeller_loss, model, run=run)
@@ -106,7 +108,7 @@ def build(config: SequencesConfig, folder: Path) -> Job:
         return pad(data, chosen, size, jax.random.fold_in(key, n))
 
     judge = make_evaluate(loss, label_count)
-    held_out = cut_batches(lengths, validation, wide, size)
+    held_out = cut_batches(lengths, validation, [int(lengths[validation].max())], size)
 
     def validate(params: Any) -> float:
         return judge(params, None, (pad(data, chosen, size) for chosen in held_out))
@@ -155,8 +157,12 @@ def _about(
         f"{counted(len(schema.features), 'feature')} ({features}"
         f"{', …' if len(schema.features) > 8 else ''}), {counted(schema.width, 'number')} at each "
         "step.",
-        f"{_spans(lengths, bounds)}: {share:.1%} of the steps are padding; "
-        f"{_compilations(batches)} to compile for training, {_compilations(held_out)} for "
+        (
+            f"All sequences for training have length {bounds[0]:,}; "
+            if lengths.min() == lengths.max()
+            else f"{_spans(lengths, bounds)}: {share:.1%} of the steps are padding; "
+        )
+        + f"{_compilations(batches)} to compile for training, {_compilations(held_out)} for "
         "validation.",
         f"{counted(len(train), 'sequence')} in batches of up to {size:,} are "
         f"{counted(len(batches), 'step')} an epoch, {counted(steps, 'step')} in all.",
@@ -179,8 +185,6 @@ def _about(
 
 
 def _spans(lengths: Int[np.ndarray, " n"], bounds: Sequence[int]) -> str:
-    if lengths.min() == lengths.max():
-        return f"All sequences for training have length {bounds[0]:,}"
     padded = ", ".join(f"{bound:,}" for bound in bounds)
     return f"Lengths from {lengths.min():,} to {lengths.max():,} are padded to {padded}"
 

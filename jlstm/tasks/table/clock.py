@@ -1,7 +1,8 @@
 """How time is counted: in steps from row to row, and in cycles that come round again.
 
-A *step* is a fixed time or a number of months; it makes a time of a start and a count, and back. A
-*season* is the number of steps after which a series should resemble itself.
+A *step* is a fixed time, a number of months, or a weekday; it makes a time of a start and a count,
+and back. A *season* is the number of steps after which a series should resemble itself. Rows that
+are just numbered are told as numbers, whatever they are counted by in here.
 
 Times with offsets, such as 13:45+02:00, are on two clocks. On the local one the hours are those of
 the people, which is what the calendar wants; but where the offset changes, an hour is there twice,
@@ -13,13 +14,14 @@ that. A *form* remembers how a table writes its times, so that others can be wri
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int
 
 from jlstm.extras import require
-from jlstm.tasks.frame import DAY_FIRST, TIME, Ahead, Times, times_and_offsets
+from jlstm.tasks.frame import COUNTED, DAY_FIRST, TIME, Ahead, Times, times_and_offsets
 
 if TYPE_CHECKING:
     import polars
@@ -42,16 +44,30 @@ class Step:
     months: int = 0
     at_end: bool = False
     """Whether each time is the last day of its month."""
+    weekdays: bool = False
+    """Whether Saturdays and Sundays are passed over; of months, it is the first or the last weekday
+    of each."""
+    numbered: bool = False
+    """Whether the rows are just numbered, each number being a microsecond in here."""
 
     def times(self, start: Time, counts: Counts) -> Times:
         """Those so many steps after ``start``."""
         counts = np.asarray(counts)
         found: Times
+        if self.weekdays:
+            day = start.astype("datetime64[D]")
+            if self.months:
+                moved: Any = day.astype("datetime64[M]") + counts * self.months
+                days = _weekday_of(moved, at_end=self.at_end)
+            else:
+                days = np.busday_offset(day, counts, roll="forward")
+            found = days.astype("datetime64[us]") + (start - day)
+            return found
         if not self.months:
             found = start + (counts * self.microseconds).astype("timedelta64[us]")
             return found
         month: Any = start.astype("datetime64[M]")
-        moved: Any = month + (counts * self.months).astype("timedelta64[M]")
+        moved = month + (counts * self.months).astype("timedelta64[M]")
         if self.at_end:  # the same time before the next month
             before = (month + MONTH).astype("datetime64[us]") - start
             found = (moved + MONTH).astype("datetime64[us]") - before
@@ -65,16 +81,25 @@ class Step:
         if self.months:
             apart = found.astype("datetime64[M]") - start.astype("datetime64[M]")
             size = self.months
+        elif self.weekdays:
+            apart = np.busday_count(start.astype("datetime64[D]"), found.astype("datetime64[D]"))
+            size = 1
         counts: Counts = apart.astype(np.int64) // size
         return counts
 
     @property
     def seconds(self) -> float:
-        """How long it is, a month being a twelfth of a year."""
+        """How long it is, a month being a twelfth of a year, a weekday a fifth of a week."""
+        if self.weekdays and not self.months:
+            return CYCLES["week"] / 5 / 1e6
         return (self.microseconds or self.months * CYCLES["year"] / 12) / 1e6
 
     def __str__(self) -> str:
         names = {"day": DAY, "hour": DAY // 24, "minute": 60_000_000, "second": 1_000_000}
+        if self.numbered:
+            return str(self.microseconds)
+        if self.weekdays and not self.months:
+            return "1 weekday"
         if self.months:
             count, name = (
                 (self.months, "month") if self.months % 12 else (self.months // 12, "year")
@@ -86,11 +111,23 @@ class Step:
         return f"{count} {name}" + ("s" if count != 1 else "")
 
 
-def find_step(runs: Sequence[Times]) -> Step:
+def _weekday_of(months: Any, *, at_end: bool) -> Any:
+    """The first weekday of each month, or the last one."""
+    if at_end:
+        return np.busday_offset((months + MONTH).astype("datetime64[D]"), -1, roll="forward")
+    return np.busday_offset(months.astype("datetime64[D]"), 0, roll="forward")
+
+
+def find_step(runs: Sequence[Times], *, numbered: bool = False) -> Step:
     """The most frequent time from a row to the next, in runs of rising times.
 
-    Months if no rows are closer than 28 days, and all fall on one day of their month, or on its
-    last.
+    Months if no rows are closer than 26 days, and all fall on one day of their month, or on its
+    last, or on its first weekday, or the last. Weekdays if it is a day, and no row falls on a
+    Saturday or Sunday, though some lie before and some after one.
+
+    Args:
+        runs: the times of each series.
+        numbered: whether they are no times, but numbers of rows.
 
     Raises:
         ValueError: no run has two rows.
@@ -98,16 +135,32 @@ def find_step(runs: Sequence[Times]) -> Step:
     apart = np.concatenate([np.diff(run) for run in runs]).astype(np.int64)
     if not apart.size:
         raise ValueError("time: expected at least two rows of a series, got one")
+    most = _most_frequent(apart)
+    if numbered:
+        return Step(microseconds=most, numbered=True)
     together = np.concatenate(list(runs))
-    month = together.astype("datetime64[M]")
+    days, month = together.astype("datetime64[D]"), together.astype("datetime64[M]")
     since = together - month.astype("datetime64[us]")
     until = (month + MONTH).astype("datetime64[us]") - together
-    if apart.min() >= 28 * DAY:
-        for places, at_end in ((since, False), (until, True)):
-            if (places == places[0]).all():
+    clock = together - days.astype("datetime64[us]")
+    if apart.min() >= 26 * DAY:
+        for fits, options in (
+            (since == since[0], {}),
+            ((until == until[0]) & (until <= np.timedelta64(DAY, "us")), {"at_end": True}),
+            ((days == _weekday_of(month, at_end=False)) & (clock == clock[0]), {"weekdays": True}),
+            (
+                (days == _weekday_of(month, at_end=True)) & (clock == clock[0]),
+                {"weekdays": True, "at_end": True},
+            ),
+        ):
+            if fits.all():
                 months = [np.diff(run.astype("datetime64[M]")).astype(np.int64) for run in runs]
-                return Step(months=_most_frequent(np.concatenate(months)), at_end=at_end)
-    return Step(microseconds=_most_frequent(apart))
+                return Step(months=_most_frequent(np.concatenate(months)), **options)
+    if most == DAY and np.is_busday(days).all():
+        weeks = [np.diff((run.astype("datetime64[D]").astype(int) + 3) // 7) for run in runs]
+        if np.concatenate(weeks).any():  # weeks that begin on Mondays: 1970 began on a Thursday
+            return Step(microseconds=DAY, weekdays=True)
+    return Step(microseconds=most)
 
 
 def _most_frequent(numbers: Int[np.ndarray, " n"]) -> int:
@@ -118,8 +171,13 @@ def _most_frequent(numbers: Int[np.ndarray, " n"]) -> int:
 def default_season(step: Step) -> int:
     """Steps after which a series should resemble itself; 1 where none is known.
 
-    A year of months or weeks, a week of days, a day of hours or minutes, an hour of seconds.
+    A year of months or weeks, a week of days or weekdays, a day of hours or minutes, an hour of
+    seconds.
     """
+    if step.numbered:
+        return 1
+    if step.weekdays and not step.months:
+        return 5
     if step.months:
         return 12 // step.months if 12 % step.months == 0 else 1
     seconds = step.microseconds / 1e6
@@ -131,13 +189,15 @@ def default_season(step: Step) -> int:
     return 1
 
 
-def show_time(time: Time) -> str:
-    """A time as people write it, as short as it can be told."""
-    return show_times(time)[0]
+def show_time(time: Time, form: "TimeForm | None" = None) -> str:
+    """A time as people write it, as short as it can be told; or a number, where rows have those."""
+    return show_times(time, form=form)[0]
 
 
-def show_times(*times: Time) -> tuple[str, ...]:
+def show_times(*times: Time, form: "TimeForm | None" = None) -> tuple[str, ...]:
     """Several, as short as all of them can be told alike: to the day, the minute, the second."""
+    if form is not None and form.numbered:
+        return tuple(str(np.datetime64(time, "us").astype(int)) for time in times)
     shown = [str(np.datetime64(time, "us")).replace("T", " ") for time in times]
     for rest in (".000000", ":00", " 00:00"):
         if not all(text.endswith(rest) for text in shown):
@@ -167,6 +227,13 @@ class TimeForm:
     """Microseconds that the clock on which times are counted is ahead of UTC, at its end."""
     days: bool = False
     """Whether that clock is the local one of ``zone``."""
+    pattern: str | None = None
+    """Of ``datetime.strftime``, or a key of ``COUNTED``; None where ``text`` tells how to write."""
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the times are none, but numbers of rows."""
+        return self.pattern == "steps"
 
     def write(self, local: Times, ahead: Int[np.ndarray, " n"] | None = None) -> list[str]:
         """Times as text.
@@ -178,6 +245,16 @@ class TimeForm:
             ahead: microseconds that it is ahead of UTC at each; None for ``offset``.
         """
         ahead = np.full(len(local), self.offset) if ahead is None else ahead
+        zoned = self.zone is not None
+        if self.pattern in COUNTED:
+            return [str(n) for n in _counts_of(local, self.pattern)]
+        utc = local - ahead.astype("timedelta64[us]") if zoned else local
+        if self.pattern is not None:
+            zones = [timezone(timedelta(microseconds=one)) for one in ahead.tolist()]
+            moments = zip(local.tolist(), zones, strict=True)
+            written = [time.replace(tzinfo=zone).strftime(self.pattern) for time, zone in moments]
+            if (times_and_offsets(_frame(written), "time", self.pattern)[0] == utc).all():
+                return written
         offsets = [show_offset(one).split(":") for one in ahead.tolist()]
 
         def cells(text: str) -> list[str]:
@@ -186,17 +263,19 @@ class TimeForm:
                 for time, offset in zip(local.tolist(), offsets, strict=True)
             ]
 
-        zoned = self.zone is not None
-        written = cells(self.text)
-        utc, read = times_and_offsets(_frame(written), "time")
-        expected = local - ahead.astype("timedelta64[us]") if zoned else local
-        if (utc == expected).all() and (read is None) != zoned:
-            return written
+        if self.pattern is None:
+            written = cells(self.text)
+            found, read = times_and_offsets(_frame(written), "time")
+            if (found == utc).all() and (read is None) != zoned:
+                return written
         return cells(_full_text(local, zoned=zoned))
 
     def column(self, local: Times, ahead: Int[np.ndarray, " n"] | None = None) -> "polars.Series":
         """Times as a column of Parquet has them, told as to ``write``."""
         pl = require("polars", "train")
+        if self.pattern in COUNTED:
+            counted: polars.Series = pl.Series(_counts_of(local, self.pattern))
+            return counted
         if self.zone is None:
             kind = pl.Date if self.unit == "date" else pl.Datetime(self.unit)
             plain: polars.Series = pl.Series(local).cast(kind)
@@ -215,6 +294,15 @@ class TimeForm:
 
 ISO = TimeForm()
 """2016-07-01 13:45:10, without an offset."""
+
+
+def _counts_of(times: Times, unit: str) -> list[int] | list[float]:
+    """What numbers of this unit count up to these times."""
+    size = COUNTED[unit]
+    nanoseconds = [1000 * n for n in times.astype("datetime64[us]").astype(np.int64).tolist()]
+    if all(n % size == 0 for n in nanoseconds):
+        return [n // size for n in nanoseconds]
+    return [n / size for n in nanoseconds]
 
 
 def _full_text(times: Times, *, zoned: bool) -> str:
@@ -243,7 +331,9 @@ class Clock(NamedTuple):
     form: TimeForm
 
 
-def read_clocks(frame: "polars.DataFrame", name: str, base: int | None = None) -> list[Clock]:
+def read_clocks(
+    frame: "polars.DataFrame", name: str, base: int | None = None, time_format: str | None = None
+) -> list[Clock]:
     """The clocks on which the times of a column may be counted, the likeliest first.
 
     Args:
@@ -251,12 +341,13 @@ def read_clocks(frame: "polars.DataFrame", name: str, base: int | None = None) -
         name: of the column.
         base: what ``TimeForm.base`` has to be, where there are offsets; None for the offset of the
             first row.
+        time_format: how the table writes its times, as for ``times_and_offsets``.
 
     Raises:
         ValueError: as ``times_and_offsets`` does.
     """
-    utc, ahead = times_and_offsets(frame, name)
-    form = _find_form(frame[name], utc, ahead)
+    utc, ahead = times_and_offsets(frame, name, time_format)
+    form = _find_form(frame[name], utc, ahead, time_format)
     if ahead is None:
         return [Clock(utc, utc, form)]
     local = utc + ahead
@@ -268,17 +359,26 @@ def read_clocks(frame: "polars.DataFrame", name: str, base: int | None = None) -
     return clocks
 
 
-def _find_form(column: "polars.Series", utc: Times, ahead: Ahead | None) -> TimeForm:
+def _find_form(
+    column: "polars.Series", utc: Times, ahead: Ahead | None, time_format: str | None
+) -> TimeForm:
     """The form of a column of times, the last of which is written as all are to be written."""
     pl = require("polars", "train")
     last = int(utc.argmax())
     offset = 0 if ahead is None else int(ahead[last].astype(int))
+    if time_format in COUNTED and column.dtype.is_numeric():
+        return TimeForm(pattern=time_format)
     if column.dtype != pl.String:
         if column.dtype == pl.Date:
             return TimeForm(DATE, unit="date")
         zone = column.dtype.time_zone  # type: ignore[attr-defined]
         text = _full_text(utc, zoned=zone is not None)
         return TimeForm(text, column.dtype.time_unit, zone, offset)  # type: ignore[attr-defined]
+    if time_format is not None:
+        days = time_format not in COUNTED and (utc == utc.astype("datetime64[D]")).all()
+        unit = "date" if days and ahead is None else "us"
+        zone = None if ahead is None else "UTC"
+        return TimeForm(unit=unit, zone=zone, offset=offset, pattern=time_format)
     text = _find_text(column.str.strip_chars(), last)
     if ahead is None:
         return TimeForm(text, "us" if "{0.hour" in text else "date")
@@ -336,10 +436,20 @@ def parse_time(name: str, text: str, clock: Clock | None = None) -> Time:
     Raises:
         ValueError: it is none, or it has an offset, and the table's have none.
     """
-    try:
-        (found,), ahead = times_and_offsets(_frame([text]), "time")
-    except ValueError:
-        raise ValueError(f"{name}: expected a date such as 2016-07-01, got {text!r}") from None
+    pattern = None if clock is None else clock.form.pattern
+    forms: list[str | None] = [pattern]
+    if pattern != "steps":
+        # Of a pattern such as %d/%m/%Y %H:%M, the date will do.
+        forms += [re.split(r"\W*%[HIXcT]", pattern or "")[0] or pattern, None]
+    for form in dict.fromkeys(forms):
+        try:
+            (found,), ahead = times_and_offsets(_frame([text]), "time", form)
+            break
+        except ValueError:
+            continue
+    else:
+        wanted = "a number of steps" if pattern == "steps" else "a date such as 2016-07-01"
+        raise ValueError(f"{name}: expected {wanted}, got {text!r}")
     if ahead is not None:
         if clock is None or clock.form.zone is None:
             raise ValueError(

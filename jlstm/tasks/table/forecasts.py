@@ -11,10 +11,10 @@ from jaxtyping import Int
 
 from jlstm.extras import require
 from jlstm.tasks.config import TableConfig
-from jlstm.tasks.frame import check_ending, counted, read_table, rounded, write_table
+from jlstm.tasks.frame import check_ending, counted, rounded, write_table
 from jlstm.tasks.running import runner
 from jlstm.tasks.table.model import Forecaster, forecast
-from jlstm.tasks.table.preparing import load_schema
+from jlstm.tasks.table.preparing import load_schema, read
 from jlstm.tasks.table.schema import Schema
 from jlstm.tasks.table.series import Series, check_missing, extend, regular, some
 from jlstm.tasks.table.training import AT_ONCE, model_config
@@ -56,7 +56,7 @@ def predict(
     check_ending(out)
     schema = load_schema(folder)
     roles, targets = schema.roles, len(schema.roles.target)
-    found, _ = regular(read_table(file), roles, step=schema.step)
+    found, _ = regular(read(config, file), roles, step=schema.step, time_format=config.time_format)
     origins = _ends(found, schema, file)
     rows = np.arange(len(found.values))
     ends = origins[found.member]

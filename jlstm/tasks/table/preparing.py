@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
@@ -12,11 +12,14 @@ from jaxtyping import Int
 from jlstm.files import sha256
 from jlstm.records import write_json
 from jlstm.tasks.config import TableConfig
-from jlstm.tasks.frame import Times, read_table
+from jlstm.tasks.frame import Times, read_table, with_points
 from jlstm.tasks.table.clock import show_times
 from jlstm.tasks.table.schema import Schema, learn, split_times
 from jlstm.tasks.table.series import Roles, Series, check_missing, read_static, regular
 from jlstm.tasks.table.windows import Panel, Part, find_windows, make_panel
+
+if TYPE_CHECKING:
+    import polars
 
 ABOUT = ("data/table.json",)
 """Columns, steps, split, scales, what was missing, the sum of the file: what a model needs to be
@@ -37,9 +40,9 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
     if len(files) != 1:
         raise ValueError(f"files: expected one table, got {len(files)}")
     file = Path(files[0])
-    frame = read_table(file)
+    frame = read(config, file)
     roles = _roles(config)
-    series, step = regular(frame, roles, until=config.until)
+    series, step = regular(frame, roles, until=config.until, time_format=config.time_format)
     notes = series.notes + check_missing(series, roles, step, config.missing)
     schema, learned = learn(
         series,
@@ -53,6 +56,11 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
         split=split_times(series, step, config.validation, config.test),
         static=read_static(frame, roles, series),
     )
+    if config.patch is not None and config.patch > schema.lookback:
+        raise ValueError(
+            f"patch: expected at most the {schema.lookback} steps to forecast from, see "
+            f"--lookback, got {config.patch}"
+        )
     written = schema.to_json()
     # What a run will read, so that it does not fail later for what is lost on the way.
     schema = Schema.from_json(json.loads(json.dumps(written)))
@@ -71,6 +79,18 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
     write_json(folder / "data/table.json", known)
 
 
+def read(config: TableConfig, file: Path) -> "polars.DataFrame":
+    """The table of a file that is written as the configuration says.
+
+    Raises:
+        OSError, ValueError: as ``read_table`` and ``with_points`` do.
+    """
+    frame = read_table(file, separator=config.separator, encoding=config.encoding)
+    if config.decimal == ".":
+        return frame
+    return with_points(frame, (*_roles(config).columns, *config.static))
+
+
 def _roles(config: TableConfig) -> Roles:
     c: Any = config  # the columns have been made tuples
     return Roles(c.time, c.target, c.past, c.known_future, c.static, c.group)
@@ -80,18 +100,23 @@ def _check_windows(series: Series, panel: Panel) -> None:
     s = panel.schema
     when = series.times(s.step)
     rows = count_rows(when, s)
+    ways = {
+        "training": "--lookback asks for fewer to forecast from",
+        "validation": "--validation and --horizon say otherwise",
+        "test": "--test and --horizon say otherwise",
+    }
     for part in rows:
         if not len(find_windows(series, panel, part)):
             need = s.horizon + (s.lookback if part == "training" else 0)
             what = f"a window of {s.lookback} + {s.horizon}" if part == "training" else "a horizon"
             of = " in at least one series" if len(series.names) > 1 else ""
             first, last, validation, test = show_times(
-                series.starts.min(), when.max(), s.validation, s.test
+                series.starts.min(), when.max(), s.validation, s.test, form=series.form
             )
             raise ValueError(
                 f"{part}: expected at least {need} row{'' if need == 1 else 's'}, {what}{of}, got "
                 f"{rows[part]} row{'' if rows[part] == 1 else 's'} of {first} to {last} in steps "
-                f"of {s.step}, with validation from {validation} and test from {test}"
+                f"of {s.step}, with validation from {validation} and test from {test}; {ways[part]}"
             )
 
 

@@ -47,10 +47,10 @@ def report(
     # Targets that have no scale have no window, either; 1 keeps NaN out of the sums.
     std, naive = (_pairs(a, len(schema.roles.target)) for a in (schema.std, schema.naive))
     units: dict[str, Any] = {"unit": np.where(np.isfinite(std), std, 1.0), "naive": naive}
-    raw = {name: measures(e, naive=units["naive"]) for name, e in errors.items()}
-    scaled = {name: measures(e, **units) for name, e in errors.items()}
-    by_step = {name: measures(e, (0,), **units) for name, e in errors.items()}
-    by_series = {name: measures(e, (1,), naive=units["naive"]) for name, e in errors.items()}
+    raw = _measures(errors, (0, 1), naive=units["naive"])
+    scaled = _measures(errors, (0, 1), **units)
+    by_step = _measures(errors, (0,), **units)
+    by_series = _measures(errors, (1,), naive=units["naive"])
     baselines = [name for name in errors if name != "model"]
     naive_errors = by_step["last value"]["mae"]  # 0 for a target that does not move
     skill = 1 - by_step["model"]["mae"] / np.where(naive_errors > 0, naive_errors, np.nan)
@@ -62,6 +62,9 @@ def report(
         for name in schema.names
         for target in schema.roles.target
     ]
+    many = "targets"
+    if len(schema.names) > 1:
+        many = "series" if len(schema.roles.target) == 1 else "series and targets"
     windows = round(float(errors["model"].known.sum()))
     results = plain(
         {
@@ -113,7 +116,7 @@ def report(
     seen = np.flatnonzero(errors["model"].known.sum(axis=1) > 0)
     said = []
     for what, means, labels in (
-        ("targets", by_series, {n: targets[n] for n in seen}),
+        (many, by_series, {n: targets[n] for n in seen}),
         ("steps ahead", by_step, {n: str(n + 1) for n in range(schema.horizon)}),
     ):
         others = {b: means[b]["mae"] for b in baselines}
@@ -131,7 +134,7 @@ def report(
         columns = ("mae", "rmse", "mase", "smape", "wql")
         tables.append(
             Table(
-                "For each target, the model",
+                f"For each {'target' if many == 'targets' else 'series'}, the model",
                 (
                     "",
                     *(NAMES[m] for m in columns),
@@ -166,6 +169,16 @@ def report(
             *notes,
         ],
     )
+
+
+def _measures(
+    errors: Mapping[str, Errors], axes: tuple[int, ...], **units: Any
+) -> dict[str, dict[str, Float[np.ndarray, "*rest"]]]:
+    """The measures of the model and of the baselines, which are points and have no intervals."""
+    found = {name: measures(e, axes, **units) for name, e in errors.items()}
+    for name in found.keys() - {"model"}:
+        del found[name]["coverage"], found[name]["width"]
+    return found
 
 
 def verdict(scores: Mapping[str, tuple[float, float]]) -> str:

@@ -14,10 +14,10 @@ from jlstm.files import sha256
 from jlstm.layers import stack
 from jlstm.plots import Forecasted, plot_forecast
 from jlstm.tasks.config import TableConfig
-from jlstm.tasks.frame import counted, read_table
+from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation
 from jlstm.tasks.running import Run, runner
-from jlstm.tasks.table.clock import show_time
+from jlstm.tasks.table.clock import default_season, show_time
 from jlstm.tasks.table.measures import (
     Errors,
     add_errors,
@@ -28,7 +28,7 @@ from jlstm.tasks.table.measures import (
     seasonal_naive,
 )
 from jlstm.tasks.table.model import Forecaster, ForecasterConfig, forecast
-from jlstm.tasks.table.preparing import load
+from jlstm.tasks.table.preparing import load, read
 from jlstm.tasks.table.report import report
 from jlstm.tasks.table.schema import Schema
 from jlstm.tasks.table.series import Series, check_missing, regular
@@ -63,7 +63,13 @@ def evaluate(
     weights = fit_baseline(panel, own)
     series, part, notes = own, "test", []
     if file is not None:
-        series, _ = regular(read_table(file), schema.roles, step=schema.step, like=schema.form)
+        series, _ = regular(
+            read(config, file),
+            schema.roles,
+            step=schema.step,
+            like=schema.form,
+            time_format=config.time_format,
+        )
         notes += [*series.notes, *check_missing(series, schema.roles, schema.step, schema.missing)]
         panel, part = make_panel(series, schema), "all"
     places = find_windows(series, panel, "test" if file is None else "all")
@@ -78,11 +84,14 @@ def evaluate(
     model = model_config(config, schema)
     run = runner(config.implementation)
     errors = judge(model, params, panel, places, weights, run=run)
-    if "seasonal naive" not in errors and schema.season > 1:
-        notes.append(
-            f"The seasonal naive forecast is left out: a window has "
-            f"{counted(schema.lookback, 'step')}, fewer than the season's {schema.season}."
+    season = default_season(schema.step) if config.season is None else schema.season
+    if "seasonal naive" not in errors and season > 1:
+        reason = (
+            f"a window has {counted(schema.lookback, 'step')}, fewer than the season's {season}"
         )
+        if schema.season == 1:
+            reason = f"the training part is too short for a season of {season} steps; see --season"
+        notes.append(f"The seasonal naive forecast is left out: {reason}.")
     picture = "forecast" if file is None else f"forecast-{name or file.stem}"
     try:
         (folder / "plots").mkdir(exist_ok=True)
@@ -113,10 +122,11 @@ def _seen_in_training(
     seen = (when[origins] < schema.validation) & (when[origins + schema.horizon - 1] >= began)
     if not same and not seen.any():
         return []
+    until = show_time(schema.validation, schema.form)
     what = "This is the very file that the run was trained on" if same else "The model has seen it"
     return [
         f"{what}: {seen.sum():,} of {counted(len(origins), 'origin')} lie in the time that the "
-        f"model was trained on, up to {show_time(schema.validation)}. It knows what came then, and "
+        f"model was trained on, up to {until}. It knows what came then, and "
         "looks better than it is; what it is worth is told by the test part, or by later rows."
     ]
 
@@ -182,7 +192,9 @@ def _pictures(
 ) -> list[Forecasted]:
     """Some targets, each with a few windows that follow each other, from the middle of the part."""
     s = panel.schema
-    when = series.times(s.step)
+    shown_at = series.times(s.step)
+    if s.form.numbered:
+        shown_at = shown_at.astype(np.int64)
     pair = panel.member[places.origins] * len(s.roles.target) + places.targets
     compiled = jax.jit(partial(forecast, model, run=run))
     pictures = []
@@ -200,10 +212,10 @@ def _pictures(
         pictures.append(
             Forecasted(
                 title=of + s.roles.target[target],
-                times=when[shown],
+                times=shown_at[shown],
                 truth=panel.truth[shown, target] * std + mean,
                 pieces=[
-                    (when[origin : origin + s.horizon], found[:, k] * std + mean)
+                    (shown_at[origin : origin + s.horizon], found[:, k] * std + mean)
                     for k, origin in enumerate(own)
                 ],
             )

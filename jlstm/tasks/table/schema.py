@@ -9,13 +9,14 @@ Scales, seasons and cycles come from the rows before v alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jlstm.records import plain
-from jlstm.tasks.frame import center_and_spread
+from jlstm.tasks.frame import COUNTED, center_and_spread
 from jlstm.tasks.table.clock import (
     CYCLES,
     ISO,
@@ -120,21 +121,24 @@ def split_times(series: Series, step: Step, validation: str, test: str) -> tuple
             part = float(text)
         except ValueError:
             return parse_time(name, text, clock)
+        if series.form.pattern in COUNTED and part >= 1:
+            return parse_time(name, text, clock)
         if not 0 < part < 1:
             raise ValueError(f"{name}: expected a number between 0 and 1, or a date, got {text}")
         return step.times(start, np.asarray(end - round(part * total)))
 
+    told = partial(show_time, form=series.form)
     begins_test = begin("test", test, total)
     if not start < begins_test <= last:
         raise ValueError(
-            f"test: expected it to begin after the first row, of {show_time(start)}, and not after "
-            f"the last, of {show_time(last)}, got {show_time(begins_test)}"
+            f"test: expected it to begin after the first row, of {told(start)}, and not after "
+            f"the last, of {told(last)}, got {told(begins_test)}"
         )
     begins = begin("validation", validation, int(step.counts(start, begins_test)))
     if not start < begins < begins_test:
         raise ValueError(
-            f"validation: expected it to begin after the first row, of {show_time(start)}, and "
-            f"before the test, {show_time(begins_test)}, got {show_time(begins)}"
+            f"validation: expected it to begin after the first row, of {told(start)}, and "
+            f"before the test, {told(begins_test)}, got {told(begins)}"
         )
     return begins, begins_test
 
@@ -167,13 +171,18 @@ def learn(
     found = season is None
     season = default_season(step) if season is None else season
     longest = max((train[a:b].sum() for a, b in series.bounds), default=0)
-    if found and longest < 3 * season and season > 1:
+    if found and longest < 2 * season and season > 1:
         notes.append(
             f"The training part is too short for a season of {season} steps: none is used."
         )
         season = 1
+    if season > 1 and season >= longest:
+        raise ValueError(
+            f"season: expected fewer steps than the training part has, {longest}, got {season}"
+        )
     if lookback is None:
-        lookback = max(4 * horizon, 2 * season if season <= LONGEST_SEASON else 0)
+        seasons = 2 if 2 * season + horizon <= longest else 1
+        lookback = max(4 * horizon, seasons * season if season <= LONGEST_SEASON else 0)
 
     shape = (len(series.names), len(roles.columns))
     mean, std = np.zeros(shape), np.ones(shape)
@@ -206,7 +215,7 @@ def learn(
                 what = f"does not vary in any of {some(series.names)}"
             raise ValueError(
                 "target: expected values that vary in the training part, before "
-                f"{show_time(split[0])}, got column {name!r}, which {what}"
+                f"{show_time(split[0], series.form)}, got column {name!r}, which {what}"
             )
     for named, what in ((constant, "is constant"), (unseen, "has no value")):
         for name, where in named.items():
@@ -217,7 +226,10 @@ def learn(
     cycles = tuple(
         name
         for name, size in CYCLES.items()
-        if calendar and 2 * step.seconds <= size / 1e6 and 2 * size / 1e6 <= span
+        if calendar
+        and not step.numbered
+        and 2 * step.seconds <= size / 1e6
+        and 2 * size / 1e6 <= span
     )
     schema = Schema(
         roles=roles,

@@ -138,6 +138,7 @@ def regular(
     step: Step | None = None,
     until: str | None = None,
     like: TimeForm | None = None,
+    time_format: str | None = None,
 ) -> tuple[Series, Step]:
     """The series of a table, and the step of their time.
 
@@ -150,6 +151,7 @@ def regular(
         step: what the step has to be; None to find it.
         until: rows from this time on, as an option says it, are left out.
         like: of another table, on whose clock times with offsets are counted.
+        time_format: how the table writes its times, as for ``times_and_offsets``.
 
     Raises:
         ValueError: a column is not there or a cell is not what it should be; a time is there twice,
@@ -160,7 +162,8 @@ def regular(
         option = "known_future" if role == "known" else role
         check_columns(frame, (names,) if isinstance(names, str) else names, option)
     base = None if like is None or like.zone is None else like.base
-    clocks = read_clocks(frame, roles.time, base)
+    clocks = read_clocks(frame, roles.time, base, time_format)
+    form = clocks[0].form
     when = clocks[0].counted
     cells = np.stack([numbers(frame, name) for name in roles.columns], axis=1)
     keys = list(zip(*[texts(frame, name) for name in roles.group], strict=True))
@@ -193,7 +196,7 @@ def regular(
         for at in np.flatnonzero(np.diff(when[rows]) == np.timedelta64(0, "us"))[:1]:
             raise ValueError(
                 f"column {roles.time!r}, row {rows[at + 1] + 2}: expected a time of its own, got "
-                f"{show_time(when[rows[at]])}, which row {rows[at] + 2} has"
+                f"{show_time(when[rows[at]], form)}, which row {rows[at] + 2} has"
                 + (f" for {_name(key)}" if key else "; what tells series apart is the group")
             )
     if unsorted:
@@ -202,7 +205,7 @@ def regular(
     reasons = []
     for clock in clocks:
         try:
-            found_step, counts = _count(clock.counted, sorted_rows, roles.time, step)
+            found_step, counts = _count(clock, sorted_rows, roles.time, step)
             break
         except ValueError as reason:
             reasons.append(reason)
@@ -241,7 +244,7 @@ def regular(
 
 
 def _count(
-    when: Times, sorted_rows: Sequence[Int[np.ndarray, " rows"]], name: str, step: Step | None
+    clock: Clock, sorted_rows: Sequence[Int[np.ndarray, " rows"]], name: str, step: Step | None
 ) -> tuple[Step, list[Int[np.ndarray, " rows"]]]:
     """The step of some times, and which step of its series each row is.
 
@@ -249,7 +252,8 @@ def _count(
         ValueError: a time is not a whole number of steps after the first of its series; too many
             steps have no row.
     """
-    step = step or find_step([when[rows] for rows in sorted_rows])
+    when, form = clock.counted, clock.form
+    step = step or find_step([when[rows] for rows in sorted_rows], numbered=form.numbered)
     found = []
     for rows in sorted_rows:
         start = when[rows[0]]
@@ -259,7 +263,7 @@ def _count(
         for at in np.flatnonzero(off)[:1]:
             raise ValueError(
                 f"column {name!r}, row {rows[at] + 2}: expected a whole number of steps of "
-                f"{step} after {show_time(start)}, got {show_time(when[rows[at]])}"
+                f"{step} after {show_time(start, form)}, got {show_time(when[rows[at]], form)}"
             )
         if counts[-1] >= MOST_ABSENT * (len(rows) + 10):
             raise ValueError(
@@ -331,7 +335,7 @@ def check_missing(
         of = f" of {series.names[series.member[first]]}" if roles.group else ""
         found.append(
             f"{counted(int(absent.sum()), 'step')} of time without a row, the first{of} at "
-            f"{show_time(series.times(step)[first])}"
+            f"{show_time(series.times(step)[first], series.form)}"
         )
     for column, name in enumerate(roles.columns):
         if holes[:, column].any():

@@ -13,7 +13,7 @@ from jaxtyping import Float, PRNGKeyArray
 from jlstm.layers import Stack
 from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import counted
-from jlstm.tasks.job import Job, count_steps
+from jlstm.tasks.job import Job, count_steps, show_ratio
 from jlstm.tasks.running import runner, runner_over_devices
 from jlstm.tasks.table.batch import WindowBatch
 from jlstm.tasks.table.clock import show_times
@@ -177,8 +177,8 @@ def _about(
     cycles = ", ".join(s.cycles)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template))
     over = f", each cut over {devices} devices" if devices > 1 else ""
-    passes = "1 pass" if steps == epoch else f"{steps / epoch:.3g} passes"
-    begin, end, validation, test = show_times(when.min(), last, s.validation, s.test)
+    passes = "1 pass" if steps == epoch else f"{show_ratio(steps / epoch)} passes"
+    begin, end, validation, test = show_times(when.min(), last, s.validation, s.test, form=s.form)
     return [
         f"{known['file']['name']}: {counted(known['file']['rows'], 'row')}, of which "
         f"{counted(len(when), 'step')} of {s.step} from {begin} to {end}"

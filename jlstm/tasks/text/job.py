@@ -29,7 +29,7 @@ from jlstm.equations import PLAIN
 from jlstm.layers import Stack, init_stack_carry
 from jlstm.records import write_json
 from jlstm.tasks.config import TextConfig
-from jlstm.tasks.job import Evaluation, Job, Say, Table, count_steps
+from jlstm.tasks.job import Evaluation, Job, Say, Table, count_steps, show_ratio
 from jlstm.tasks.job import no_forecast as predict
 from jlstm.tasks.running import runner, runner_over_devices
 from jlstm.tasks.text.batch import TokenBatch
@@ -275,7 +275,7 @@ def _about(
         f"{parts['training'].tokens:,} to train on, the last {parts['test'].tokens:,} to test on.",
         f"Vocabulary: {size:,} {unit}s.",
         f"Windows: {config.streams} streams × {config.time} {unit}s; {epoch:,} of them go through "
-        f"the training text once, {steps:,} steps {steps / epoch:.1f} times.",
+        f"the training text once, {steps:,} steps {show_ratio(steps / epoch)} times.",
         f"Model: {' → '.join(map(str, widths))}{', tied' * config.tied}, {parameters:,} "
         f"parameters, on {devices} device{'s' * (devices > 1)}.",
     ]

@@ -435,7 +435,7 @@ def _texts(
             place = offset + len(block) - len(error.object) + error.start
             raise ValueError(
                 f"{paths[number]}: expected UTF-8, got something else at byte {place}; "
-                'tokens="byte" takes any bytes'
+                "--tokens byte takes any bytes"
             ) from None
         if mark and text:
             text, mark = text.removeprefix("\ufeff"), False

@@ -14,6 +14,7 @@ import pytest
 from jlstm.devices import place
 from jlstm.plots import plot_confusion
 from jlstm.tasks.config import SequencesConfig
+from jlstm.tasks.sequences import training
 from jlstm.tasks.sequences.job import FILES, build, evaluate, predict, prepare
 from jlstm.tasks.sequences.labels import class_weights
 from jlstm.tasks.sequences.preparing import load, places_of_targets
@@ -81,13 +82,30 @@ def test_what_was_prepared_is_all_that_is_needed_later(tmp_path):
 
 
 @pytest.mark.slow
-def test_each_bucket_is_compiled_once(tmp_path):
+def test_each_bucket_is_compiled_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "COMPILING", 0)
+    config = replace(CONFIG, epochs=3, buckets=4)
     folder = prepared(tmp_path)
-    job, step, params = trained(replace(CONFIG, epochs=3), folder)
+    job, step, params = trained(config, folder)
     times = {job.batch(n).xs.shape[0] for n in range(job.steps)}
-    assert len(times) == step._cache_size() == CONFIG.buckets
-    assert any("2 programs to compile for training" in sentence for sentence in job.about)
+    assert len(times) == step._cache_size() == 3
+    assert any("3 programs to compile for training, 1 " in sentence for sentence in job.about)
     assert job.validate(params) == job.validate(params)
+
+
+def test_no_more_programs_are_compiled_than_pay(tmp_path):
+    folder = prepared(tmp_path)
+    for epochs, said in ((2, "padded to 9"), (10_000, "padded to 5, 6, 9")):
+        job = build(replace(CONFIG, epochs=epochs, buckets=4), folder)
+        assert any(f"Lengths from 2 to 9 are {said}: " in sentence for sentence in job.about)
+
+
+def test_where_all_have_one_length_there_is_no_padding(tmp_path):
+    frame = make_table().filter(pl.col("t") < "2")
+    job = build(CONFIG, prepared(tmp_path, frame))
+    said = "All sequences for training have length 2; 1 program to compile for training, 1 program "
+    assert any(sentence.startswith(said) for sentence in job.about)
+    assert not any("padding" in sentence for sentence in job.about)
 
 
 def test_an_epoch_goes_through_the_training_part_and_nothing_else(tmp_path):
@@ -349,6 +367,32 @@ def test_files_as_people_have_them(tmp_path, change):
     np.testing.assert_array_equal(known.data.lengths, np.ones(8))
 
 
+def test_a_table_of_sequences_may_be_written_in_other_ways(tmp_path):
+    rows = [(f"{n // 2},5", f"0{1 + n % 2}/02/2016", f"{n},25", f"3.{n % 2}") for n in range(16)]
+    rows = [(*row, f"{n // 4},5") for n, row in enumerate(rows)]
+    text = "\n".join("|".join(row) for row in [("id", "t", "x y", "version", "label"), *rows])
+    (tmp_path / "in.csv").write_text(text, "utf-16")
+    options = {"separator": "|", "encoding": "utf-16", "time_format": "%d/%m/%Y", "decimal": ","}
+    config = replace(CONFIG, task="regress", **options)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(
+        ValueError, match=r"column 'version', row 2: .* as --decimal says, got '3\.0"
+    ):
+        prepare(config, [tmp_path / "in.csv"], tmp_path / "run")
+    config = replace(config, categories="version")
+    prepare(config, [tmp_path / "in.csv"], tmp_path / "run")
+    schema, data, parts = load(config, tmp_path / "run")
+    numbers = data.values[:, 0] * schema.features[0].scale + schema.features[0].mean
+    np.testing.assert_allclose(numbers, np.arange(16) + 0.25, rtol=1e-5)
+    assert schema.features[1].categories == ("3.0", "3.1")
+    labels = data.targets * schema.scale + schema.mean
+    np.testing.assert_allclose(labels, np.arange(8) // 2 + 0.5, rtol=1e-5)
+    params = build(config, tmp_path / "run").init(jax.random.key(0))
+    predict(config, tmp_path / "run", params, tmp_path / "in.csv", tmp_path / "out.csv")
+    assert pl.read_csv(tmp_path / "out.csv")["id"].to_list() == [f"{n},5" for n in range(8)]
+    assert len(parts) == 8
+
+
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [
@@ -359,7 +403,7 @@ def test_files_as_people_have_them(tmp_path, change):
         (GOOD, {"label": "lable"}, "label: expected a column of the table .*is it 'label'"),
         (GOOD, {"features": "y"}, "features: expected a column of the table"),
         (GOOD.replace("s3,0,3", "s3,0,three"), {}, "column 'x', row 5: expected a number, got 'th"),
-        (GOOD.replace("s3,0,3", "s3,0,"), {}, "column 'x', row 5: expected a value, got none"),
+        (GOOD.replace("s3,0,3", "s3,0,"), {}, "row 5: expected a value, got none; --missing mask"),
         (GOOD.replace("s3,0,3,b", "s3,0,3,"), {}, "row 5: expected a label, got an empty cell"),
         (GOOD.replace("s3,0,3,b", "s3,0,3,NaN"), {}, "'label', row 5: .* got 'NaN', which stands"),
         (GOOD.replace("s3,0,3,b", "s3,0,3,null"), {"task": "tag"}, "row 5: .* got 'null', which s"),
@@ -403,7 +447,7 @@ def test_what_is_wrong_with_the_arguments_is_said(tmp_path):
         ({"time": "id"}, "time: expected the name of a column of its own, got 'id'"),
         ({"label": ""}, "label: expected the name of a column of its own, got nothing"),
         ({"features": "x,label"}, "features: expected columns to learn from, got 'label'"),
-        ({"validation": 0.0}, "validation: expected a number above 0, got 0"),
+        ({"validation": 0.0}, "validation: expected a finite number above 0 and below 1, got 0"),
         ({"validation": 0.5, "test": 0.5}, "expected to leave something to train on"),
         ({"dropout": 1.0}, "dropout: expected a finite number of at least 0 below 1, got 1.0"),
         ({"hidden": 0}, "hidden: expected at least 1, got 0"),

@@ -24,7 +24,6 @@ from jlstm.tasks.sequences.labelled import (
     places,
     sort_labels,
     split_by_chance,
-    stretch,
 )
 
 
@@ -126,7 +125,9 @@ def test_numbers_that_are_names_are_categories():
 def test_a_missing_value_is_an_error_that_names_it():
     frame = table("x kind\n1 a\n2 b\n_ b")
     features, _ = learn_features(frame, ["x"], np.ones(3, bool))
-    with pytest.raises(ValueError, match="column 'x', row 4: expected a value, got none; missing"):
+    with pytest.raises(
+        ValueError, match="column 'x', row 4: expected a value, got none; --missing"
+    ):
         encode(frame, np.arange(3), features)
     gap = table("x kind\n1 a\n2 _\n3 b")
     features, _ = learn_features(gap, ["kind"], np.ones(3, bool))
@@ -267,6 +268,18 @@ def test_a_bucket_that_saves_nothing_is_not_there():
     assert bucket_lengths(np.array([1, 1, 9, 9]), 4, batch=4) == (9,)
 
 
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 4), st.integers(0, 60))
+def test_each_bucket_saves_its_price(lengths, buckets, price):
+    lengths = np.asarray(lengths)
+
+    def cost(bounds):
+        return steps_gone_through(lengths, bounds, 4) + price * len(bounds)
+
+    bounds = bucket_lengths(lengths, buckets, 4, price)
+    for count in range(1, buckets + 1):
+        assert cost(bounds) <= cost(bucket_lengths(lengths, count, 4))
+
+
 def test_many_lengths_are_thinned_out(monkeypatch):
     monkeypatch.setattr(labelled, "MOST_LENGTHS", 10)
     lengths = np.random.default_rng(0).integers(1, 500, 300)
@@ -316,11 +329,6 @@ def test_each_epoch_has_an_order_of_its_own():
     assert times != sorted(times)  # not one bucket after the other
     plain = cut_batches(lengths, np.arange(80), (3, 8), 8)
     np.testing.assert_array_equal(np.concatenate([one.sequences for one in plain]), np.arange(80))
-
-
-def test_longer_sequences_get_longer_buckets():
-    assert stretch((3, 5), 5) == (3, 5)
-    assert stretch((3, 5), 21) == (3, 5, 10, 20, 40)
 
 
 DATA = Sequences(

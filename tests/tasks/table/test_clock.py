@@ -1,5 +1,7 @@
 """Times counted in steps and cycles: found, told, read back, and written as they came."""
 
+from dataclasses import asdict
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 
 from jlstm.tasks.frame import times_and_offsets
 from jlstm.tasks.table.clock import (
+    DAY,
     TIME_OF_DAY,
     Step,
+    TimeForm,
     calendar_features,
     default_season,
     find_step,
@@ -37,14 +41,60 @@ def at(*texts):
         (Step(months=3), "3 months", ["2016-02-15T06", "2016-05-15T06"]),
         (Step(months=12), "1 year", ["2015-07-01", "2016-07-01", "2017-07-01"]),
         (Step(months=1, at_end=True), "1 month", ["2016-01-31", "2016-02-29", "2016-03-31"]),
+        (Step(months=3, at_end=True), "3 months", ["2016-03-31T17", "2016-06-30T17"]),
+        (Step(microseconds=DAY, weekdays=True), "1 weekday",
+         ["2016-07-06T17", "2016-07-07T17", "2016-07-08T17", "2016-07-11T17", "2016-07-12T17"]),
+        (Step(months=1, weekdays=True), "1 month", ["2016-04-01", "2016-05-02", "2016-06-01"]),
+        (Step(months=1, weekdays=True, at_end=True), "1 month",
+         ["2016-04-29T09", "2016-05-31T09", "2016-06-30T09", "2016-07-29T09"]),
     ],
-)
+)  # fmt: skip
 def test_steps(step, said, times):
     when = at(*times)
     assert find_step([when]) == step
     assert str(step) == said
     np.testing.assert_array_equal(step.times(when[0], np.arange(len(when))), when)
     np.testing.assert_array_equal(step.counts(when[0], when), np.arange(len(when)))
+
+
+def test_numbers_of_rows_are_told_as_numbers():
+    numbers = np.array([-5, 0, 5, 15]).astype("datetime64[us]")
+    step = find_step([numbers], numbered=True)
+    assert (step, str(step)) == (Step(microseconds=5, numbered=True), "5")
+    np.testing.assert_array_equal(step.counts(numbers[0], numbers), [0, 1, 2, 4])
+    assert show_times(*numbers, form=TimeForm(pattern="steps")) == ("-5", "0", "5", "15")
+    assert default_season(step) == 1
+
+
+def test_weekdays_are_seen_where_a_weekend_is_passed_over():
+    friday = np.datetime64("2016-07-08", "us")
+    one_day, three = np.timedelta64(1, "D"), np.timedelta64(3, "D")
+    within = friday - np.arange(5)[::-1] * one_day
+    assert find_step([within]) == Step(microseconds=DAY)  # a week has not told yet
+    assert find_step([within, within + 7 * one_day]) == Step(microseconds=DAY)
+    beyond = np.append(within, friday + three)
+    assert find_step([within, beyond]) == Step(microseconds=DAY, weekdays=True)
+    holiday = np.delete(beyond, 2)
+    assert find_step([holiday]) == Step(microseconds=DAY, weekdays=True)
+    assert find_step([np.append(beyond, friday + one_day * 8)]) == Step(microseconds=DAY)
+
+
+@given(st.integers(0, 40_000), st.integers(-300, 300), st.booleans())
+def test_weekdays_are_counted_as_they_are_made(day, count, at_end):
+    start = np.busday_offset(np.datetime64(day, "D"), 0, roll="forward").astype("datetime64[us]")
+    start += np.timedelta64(9, "h")
+    daily = Step(microseconds=DAY, weekdays=True)
+    found = daily.times(start, np.array([count]))
+    assert daily.counts(start, found) == [count]
+    assert np.is_busday(found.astype("datetime64[D]")).all()
+    monthly = Step(months=2, weekdays=True, at_end=at_end)
+    (found,) = monthly.times(start, np.array([count]))
+    assert monthly.counts(start, np.array([found])) == [count]
+    month, one = found.astype("datetime64[M]"), np.timedelta64(1, "D")
+    beyond = found.astype("datetime64[D]") + (one if at_end else -one)
+    while beyond.astype("datetime64[M]") == month:  # nothing but a weekend is left of it
+        assert not np.is_busday(beyond)
+        beyond += one if at_end else -one
 
 
 def test_the_step_is_the_most_frequent_one():
@@ -69,6 +119,8 @@ def test_the_step_is_the_most_frequent_one():
         (Step(months=12), 1),
         (Step(microseconds=7 * 10**6), 1),
         (Step(microseconds=1000), 1),
+        (Step(microseconds=DAY, weekdays=True), 5),
+        (Step(months=1, weekdays=True), 12),
     ],
 )
 def test_seasons(step, season):
@@ -138,6 +190,50 @@ def column(*cells):
 def test_times_are_written_in_the_form_that_came_in(cells, later, written):
     (clock,) = read_clocks(column(*cells), "t")
     assert clock.form.write(at(later)) == [written]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cells", "later", "written"),
+    [
+        ("%d/%m/%Y", ["30/06/2016", "01/07/2016"], "2016-07-02", "02/07/2016"),
+        ("%m/%d/%y %I:%M %p", ["06/30/16 11:00 PM"], "2016-07-02T13", "07/02/16 01:00 PM"),
+        ("%d.%m.%Y %z", ["30.06.2016 +0200"], "2016-07-02", "02.07.2016 +0200"),
+        ("seconds", ["1467324000", "1467324000.5"], "2016-07-02", "1467417600"),
+        ("seconds", ["1467324000"], "2016-07-02T00:00:00.25", "1467417600.25"),
+        ("milliseconds", ["1467324000000"], "2016-07-02", "1467417600000"),
+        ("nanoseconds", ["1467324000000000000"], "2016-07-02", "1467417600000000000"),
+        ("steps", ["7", "8"], "1970-01-01T00:00:00.000009", "9"),
+        # There is no room in the pattern for what is to be written.
+        ("%d/%m/%Y", ["30/06/2016"], "2016-07-02T12", "2016-07-02 12:00:00"),
+    ],
+)
+def test_times_are_written_in_the_format_that_was_said(pattern, cells, later, written):
+    clock = read_clocks(column(*cells), "t", None, pattern)[0]
+    assert clock.form.write(at(later)) == [written]
+    assert TimeForm(**asdict(clock.form)) == clock.form  # as a run keeps it
+
+
+def test_numbers_of_parquet_stay_numbers():
+    frame = pl.DataFrame({"t": [1467324000, 1467327600]})
+    (clock,) = read_clocks(frame, "t", None, "seconds")
+    assert clock.form.column(clock.counted).equals(frame["t"])
+    (clock,) = read_clocks(column("01/07/2016"), "t", None, "%d/%m/%Y")
+    assert clock.form.column(clock.counted).to_list() == [at("2016-07-01")[0].item().date()]
+
+
+def test_an_option_says_a_time_in_the_format_of_the_table_or_the_year_first():
+    def parsed(pattern, cell, text):
+        return parse_time("test", text, read_clocks(column(cell), "t", None, pattern)[0])
+
+    for text in ("02/07/2016", "2016-07-02", "02/07/2016 00:00"):
+        pattern, cell = "%d/%m/%Y %H:%M", "01/07/2016 05:00"
+        assert parsed(pattern, cell, text) == np.datetime64("2016-07-02")
+    for text in ("02/07/2016", "2016-07-02"):
+        assert parsed("%d/%m/%Y", "01/07/2016", text) == np.datetime64("2016-07-02")
+    assert parsed("seconds", "7", "1467417600") == np.datetime64("2016-07-02")
+    assert parsed("steps", "7", "12") == np.datetime64(12, "us")
+    with pytest.raises(ValueError, match="test: expected a number of steps, got '2016-07-02'"):
+        parsed("steps", "7", "2016-07-02")
 
 
 UNITS = {"D": "", "m": " {0.hour:02}:{0.minute:02}", "s": TIME_OF_DAY}

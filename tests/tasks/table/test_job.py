@@ -1,5 +1,6 @@
 """A forecasting run from the file to the forecasts, without the driver: small, and in seconds."""
 
+import gzip
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 
 from jlstm.tasks.config import TableConfig
+from jlstm.tasks.frame import read_table
 from jlstm.tasks.job import FEWEST_STEPS
 from jlstm.tasks.table import job as table
 from jlstm.tasks.table import preparing, training
@@ -234,6 +236,10 @@ def test_the_evaluation(run):
     assert {len(row) for one in found.tables for row in one.rows} == {9, 7, 8}
     assert any("seasonal naive forecast is left out" in note for note in found.notes)
     assert not any("A baseline has" in note for note in found.notes)
+    # A point has no interval that could cover anything.
+    for means in (results["raw"], results["scaled"], results["by_series"]):
+        assert {"coverage", "width"} <= means["model"].keys()
+        assert not {"coverage", "width"} & means["linear"].keys()
     # The price of the future is what no baseline sees.
     assert "beats every baseline" in found.verdict
 
@@ -391,6 +397,76 @@ def test_forecasts_and_what_they_lack_are_in_the_form_of_the_file(run, tmp_path,
     with pytest.raises(ValueError, match=f" at {re.escape(times[241])}; the rows that are needed"):
         table.predict(config, moved, params, tmp_path / "new.csv", out)
     assert pl.read_csv(tmp_path / "out-needed.csv")["time"].to_list() == times[240:]
+
+
+def european(text):
+    """Semicolons, decimals after a comma, days first."""
+    return re.sub(r"(\d+)-(\d+)-(\d+)", r"\3/\2/\1", text.replace(",", ";").replace(".", ","))
+
+
+def in_quotes(text):
+    """Each cell in quotes, with blanks around them."""
+    return "\n".join(" , ".join(f'"{c}"' for c in row.split(",")) for row in text.splitlines())
+
+
+def in_milliseconds(text):
+    """Times as so many since 1970."""
+
+    def count(found):
+        return str(int(np.datetime64(found[0], "ms").astype(int)))
+
+    return re.sub(r"\d+-\d+-\d+ \d+:\d+", count, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "options"),
+    [
+        ("t.csv.gz", lambda text: gzip.compress(text.encode()), {}),
+        ("t.csv", lambda text: text.replace(",", "|").encode(), {"separator": "|"}),
+        ("t.txt", lambda text: european(text).encode("utf-16"),
+         {"encoding": "utf-16", "decimal": ",", "time_format": "%d/%m/%Y %H:%M"}),
+        ("t.csv", lambda text: in_quotes(text).encode(), {}),
+        ("t.csv", lambda text: in_milliseconds(text).encode(), {"time_format": "milliseconds"}),
+    ],
+)  # fmt: skip
+def test_a_table_is_the_same_however_it_is_written(tmp_path, name, change, options):
+    frame = frame_of(100)
+    prepare, kept = table.prepare, []
+    for file, write, said in (("plain.csv", str.encode, {}), (name, change, options)):
+        (tmp_path / file).write_bytes(write(frame.write_csv()))
+        folder = tmp_path / f"run-{file}"
+        folder.mkdir()
+        prepare(config_of(**said), [tmp_path / file], folder)
+        known = json.loads((folder / "data/table.json").read_text())
+        kept.append((known["starts"], (folder / "data/values.npy").read_bytes()))
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(
+    ("start", "step", "options", "ahead"),
+    [
+        ("0", None, {"time_format": "steps"}, ["60", "61", "62", "63"]),
+        # 60 weekdays from a Friday on end on a Thursday.
+        ("2016-07-01", "weekdays", {}, ["2016-09-23", "2016-09-26", "2016-09-27", "2016-09-28"]),
+        ("2011-01-31", "months", {}, ["2016-01-31", "2016-02-29", "2016-03-31", "2016-04-30"]),
+        ("2011-01-31", "months", {"time_format": "%d/%m/%y"},
+         ["31/01/16", "29/02/16", "31/03/16", "30/04/16"]),
+    ],
+)  # fmt: skip
+def test_forecasts_go_on_as_the_rows_do(tmp_path, start, step, options, ahead):
+    count = np.arange(60)
+    times = count.astype(str)
+    if step == "weekdays":
+        times = np.busday_offset(start, count).astype(str)
+    if step == "months":
+        ends = (np.datetime64(start, "M") + 1 + count).astype("datetime64[D]") - 1
+        times = [end.strftime(options.get("time_format", "%Y-%m-%d")) for end in ends.tolist()]
+    frame = pl.DataFrame({"time": times, "load": np.sin(count)})
+    config = config_of(target="load", known_future=(), lookback=8, **options)
+    folder = prepared(tmp_path, frame, config)
+    params = table.build(config, folder).init(jax.random.key(0))
+    table.predict(config, folder, params, tmp_path / "t.csv", tmp_path / "out.csv")
+    assert read_table(tmp_path / "out.csv")["time"].to_list() == ahead
 
 
 def test_forecasts_keep_the_type_of_a_parquet_files_times(run, tmp_path):
@@ -635,7 +711,10 @@ def test_series_that_do_not_vary_are_left_out_of_everything(tmp_path):
     left_out = "Column 'load' is constant in the training part of b: left out there."
     assert left_out in job.about
     params = job.init(jax.random.key(0))
-    results = table.evaluate(config, folder, params).results
+    found = table.evaluate(config, folder, params)
+    results = found.results
+    assert [one.title for one in found.tables][-1] == "For each series, the model"
+    assert re.search(r"lower MAE for . of 2 series: ", " ".join(found.notes))
     assert np.isfinite(results["scaled"]["model"]["mae"])
     assert results["by_series"]["model"]["mae"][1] is None
     out = tmp_path / "out.csv"
@@ -670,7 +749,7 @@ def test_series_that_do_not_vary_are_left_out_of_everything(tmp_path):
         ({"horizon": 0}, "horizon: expected at least 1, got 0"),
         ({"lookback": 0}, "lookback: expected at least 1, got 0"),
         ({"quantiles": (0.1, 1.0)}, "quantiles: expected a finite number .* got 1.0"),
-        ({"quantiles": (0, 0.5)}, "quantiles: expected numbers between 0 and 1, got 0"),
+        ({"quantiles": (0, 0.5)}, "quantiles: expected a finite number above 0 and below 1, got 0"),
         (
             {"missing": "drop"},
             "missing: expected one of 'error', 'fill', 'interpolate', got 'drop'",
@@ -704,6 +783,34 @@ def test_a_table_too_short_for_its_windows_is_refused(tmp_path, options, message
     if message is None:
         prepared(tmp_path, frame_of(), config_of(**options))
         return
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, frame_of(), config_of(**options))
+
+
+def test_a_short_series_keeps_its_seasonal_baseline_or_it_is_told(tmp_path):
+    months = [f"{2015 + n // 12}-{n % 12 + 1:02}" for n in range(40)]
+    frame = pl.DataFrame({"time": months, "load": np.sin(np.arange(40))})
+    config = config_of(target="load", known_future=(), lookback=None, horizon=3)
+    folder = prepared(tmp_path, frame, config)  # the training part has 28 months
+    assert preparing.load(folder)[1].season == 12
+    params = table.build(config, folder).init(jax.random.key(0))
+    assert "seasonal naive" in table.evaluate(config, folder, params).results["scaled"]
+    config = config_of(target="load", known_future=(), lookback=6, horizon=2, test="0.4")
+    folder = prepared(tmp_path, frame, config)  # and now 20
+    params = table.build(config, folder).init(jax.random.key(0))
+    said = "The seasonal naive forecast is left out: the training part is too short for a season of"
+    assert f"{said} 12 steps; see --season." in table.evaluate(config, folder, params).notes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"season": 100_000}, "season: expected fewer steps than the training part has, 182, got"),
+        ({"season": 182}, "season: expected fewer steps than the training part has, 182, got 182"),
+        ({"patch": 1000, "lookback": None}, "patch: expected at most the 48 steps to .* --lookb"),
+    ],
+)
+def test_what_reaches_beyond_the_table_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         prepared(tmp_path, frame_of(), config_of(**options))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hourly import GROUPED, HOUR, ROLES, hours, one, schema_of, table
 
-from jlstm.tasks.table.schema import Schema, split_times
+from jlstm.tasks.table.schema import Schema, learn, split_times
 from jlstm.tasks.table.series import Roles, regular
 from jlstm.tasks.table.windows import find_windows, make_panel
 
@@ -35,6 +35,22 @@ def test_a_split_by_parts_and_by_dates():
     ):
         with pytest.raises(ValueError, match=message):
             split_times(series, HOUR, validation, test)
+
+
+def test_a_split_of_numbered_rows_is_by_numbers_and_they_have_no_calendar():
+    series, step = regular(table(time=range(0, 500, 5), y=range(100)), ROLES, time_format="steps")
+    split = split_times(series, step, "0.1", "400")
+    assert [time.astype(int) for time in split] == [350, 400]
+    with pytest.raises(ValueError, match=r"after the first row, of 0, and .*, of 495, got 500"):
+        split_times(series, step, "0.1", "500")
+    nothing = np.zeros((1, 0)), ()
+    schema, _ = learn(
+        series, ROLES, step, horizon=2, lookback=None, season=None, missing="error",
+        calendar=True, split=split, static=nothing,
+    )  # fmt: skip
+    assert (schema.season, schema.lookback, schema.cycles) == (1, 8, ())
+    again = Schema.from_json(json.loads(json.dumps(schema.to_json())))
+    assert (again.step, again.form) == (schema.step, schema.form)
 
 
 def test_a_split_by_dates_is_in_local_time():
@@ -117,9 +133,13 @@ def test_defaults_of_lookback_season_and_calendar():
     assert (schema.lookback, schema.season, schema.cycles) == (48, 24, ("day", "week"))
     schema, _ = schema_of(long, horizon=13, lookback=None, validation=24 * 10, test=24 * 11)
     assert (schema.lookback, schema.cycles) == (52, ("day",))
-    schema, notes = schema_of(one(60), season=None, validation=48)
+    schema, notes = schema_of(one(60), season=None, validation=47)
     assert schema.season == 1
     assert "too short for a season of 24 steps" in notes[0]
+    # Two seasons are enough, and one of them to forecast from, where no more fits.
+    for rows, lookback in ((48, 24), (50, 48)):
+        schema, _ = schema_of(one(60), season=None, lookback=None, validation=rows, test=54)
+        assert (schema.season, schema.lookback) == (24, lookback)
     assert schema_of(long, calendar=False, validation=24 * 20)[0].cycles == ()
 
 

@@ -39,6 +39,33 @@ def test_until_leaves_out_the_rest():
         regular(frame, ROLES, until="2016-07-01")
 
 
+def test_rows_that_are_just_numbered_are_told_by_their_numbers():
+    frame = table(time=[10, 15, 30], y=[1, 2, 3])
+    series, step = regular(frame, ROLES, time_format="steps")
+    np.testing.assert_array_equal(series.values[:, 0], [1, 2, NAN, NAN, 3])
+    assert series.written(step, np.array([0, 2]), as_text=True) == ["10", "20"]
+    (said,) = check_missing(series, ROLES, step, "fill")
+    assert said.startswith("Missing: 2 steps of time without a row, the first at 20. ")
+    for cells, message in (
+        ([10, 15, 15], "row 4: expected a time of its own, got 15, which row 3 has"),
+        ([0, 5, 10, 12], "row 5: expected a whole number of steps of 5 after 0, got 12"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            regular(table(time=cells, y=cells), ROLES, time_format="steps")
+
+
+def test_a_weekend_is_no_gap_and_a_holiday_is_one():
+    days = ["07/07/2016", "08/07/2016", "11/07/2016", "13/07/2016"]
+    series, step = regular(table(time=days, y=range(4)), ROLES, time_format="%d/%m/%Y")
+    np.testing.assert_array_equal(series.values[:, 0], [0, 1, 2, NAN, 3])
+    assert str(step) == "1 weekday"
+    with pytest.raises(ValueError, match="1 step of time without a row, the first at 2016-07-12"):
+        check_missing(series, ROLES, step, "error")
+    saturday = table(time=["07/07/2016", "09/07/2016"], y=range(2))
+    with pytest.raises(ValueError, match="row 3: expected a whole number of steps of 1 weekday"):
+        regular(saturday, ROLES, step=step, time_format="%d/%m/%Y")
+
+
 @pytest.mark.parametrize(
     ("columns", "roles", "message"),
     [

@@ -115,7 +115,7 @@ def test_what_is_prepared(tmp_path, kind):
             "a single line" * 5,
             r"at least 65 characters to train on \(4 streams × 16 steps.*, got 46;",
         ),
-        (b"not \xff UTF-8" * 50, r'book.txt: expected UTF-8, .* byte 4; tokens="byte"'),
+        (b"not \xff UTF-8" * 50, r"book.txt: expected UTF-8, .* byte 4; --tokens byte"),
     ],
 )
 def test_what_cannot_be_prepared(tmp_path, content, message):

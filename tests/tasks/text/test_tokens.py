@@ -209,7 +209,7 @@ def test_marks_and_line_ends(tmp_path):
 @pytest.mark.parametrize("piece", [1, 2, 3, 8, 100])
 @pytest.mark.parametrize("kind", ["char", "word"])
 def test_what_is_not_utf8_is_named_with_its_place(tmp_path, content, place, piece, kind):
-    with pytest.raises(ValueError, match=rf'text: expected UTF-8, .* byte {place}; tokens="byte"'):
+    with pytest.raises(ValueError, match=rf"text: expected UTF-8, .* byte {place}; --tokens byte"):
         written(tmp_path, content, kind=kind, piece=piece)
     assert not (tmp_path / "tokens.npy").exists()
     assert written(tmp_path, content, kind="byte", piece=piece)[0].tobytes() == content
