@@ -10,6 +10,7 @@ from jlstm.extras import MissingExtraError, require
 
 if TYPE_CHECKING:
     from cyclopts import App
+    from cyclopts.argument import ArgumentCollection
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,6 +73,7 @@ def build_app() -> "App":
         name="train",
         help="Train a model on a file of yours.",
         default_parameter=Parameter(converter=as_typed, negative_iterable=()),
+        config=_taken_over,
     )
     for kind, what in (
         ("text", "A language model, on texts."),
@@ -93,6 +95,13 @@ def build_app() -> "App":
     ):
         app.command(f"jlstm.cli.{home}", name=name, help=what)
     return app
+
+
+def _taken_over(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollection") -> None:
+    """What a run that is gone on from says of the options, once there are arguments to parse."""
+    from jlstm.cli.train import taken_over
+
+    taken_over(app, commands, arguments)
 
 
 def _version() -> str:
@@ -136,4 +145,4 @@ def _with_flags(message: str) -> str:
     options |= {"to", "prompt", "length", "temperature", "top_k", "top_p"}
     if not options.issuperset(names):
         return message
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names) + colon + rest
+    return ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in names) + colon + rest

@@ -7,7 +7,7 @@ answers at once.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from jlstm.checks import check_choice, check_flag, check_number, check_size
 
@@ -29,6 +29,17 @@ class Training:
         TypeError, ValueError: an option of another type or out of range.
     """
 
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Options that a training shares with the one that it goes on from: what the model is, and what
+    it reads."""
+    of_one_run: ClassVar[tuple[str, ...]] = (
+        "from_", "epochs", "steps", "warmup", "validate_every", "out", "name", "until", "split",
+    )  # fmt: skip
+    """Options that a training never takes over from the one that it goes on from."""
+
+    from_: Path | None = None
+    """A run whose best parameters are trained on, with its vocabulary or scales; what is
+    not asked for is as it was there, but for the length and the place of the training."""
     epochs: float | None = None
     """Times that the training data is gone through; by default 15 for texts, 5 for tables and 80
     for sequences, or more where that is fewer than 500 steps."""
@@ -87,6 +98,8 @@ class Training:
         if self.implementation is not None:
             check_choice("implementation", self.implementation, get_args(Implementation))
         object.__setattr__(self, "out", Path(self.out))
+        if self.from_ is not None:
+            object.__setattr__(self, "from_", Path(self.from_))
         if self.name is not None:
             hidden = self.name.startswith(".") or not self.name  # also . and ..
             if hidden or Path(self.name).name != self.name:
@@ -103,6 +116,10 @@ class TextConfig(Training):
     Raises:
         TypeError, ValueError: an option of another type or out of range.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "tokens", "vocabulary", "embedding", "hidden", "layers", "tied",
+    )  # fmt: skip
 
     learning_rate: float = 4e-3
     """The highest; it rises from 0 and falls to 0 along a cosine (for sgd, to a hundredth)."""
@@ -191,6 +208,11 @@ class TableConfig(Training):
     Raises:
         TypeError, ValueError: an option of another type or out of range.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "time", "target", "horizon", "lookback", "past", "known_future", "static", "group",
+        "season", "missing", "calendar", "quantiles", "hidden", "layers", "patch", "linear",
+    )  # fmt: skip
 
     time: str
     """The column with the times."""
@@ -297,6 +319,11 @@ class SequencesConfig(Training):
     Raises:
         TypeError, ValueError: an option of another type or out of range, or a column with two uses.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "id", "time", "label", "task", "features", "categories", "hidden", "layers",
+        "bidirectional",
+    )  # fmt: skip
 
     patience: int = 40
     """Validations without a better one after which training ends; 0: never."""

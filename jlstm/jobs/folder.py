@@ -3,6 +3,7 @@
     config.json          the kind of job, the files it was made from, every option
     environment.json     versions and machine
     data/                what ``prepare`` made of the user's files
+    start/               what a run begins with that goes on from another one: a checkpoint
     checkpoints/         see ``jlstm.train.checkpoints``
     metrics.jsonl        a line for each report: the same for the same configuration
     timing.jsonl         the same lines: how long it took
@@ -187,6 +188,12 @@ def read_config(folder: Path) -> Training:
         raise ValueError(f"{path}: expected the configuration of a run, got: {error}") from None
 
 
+def begins_at(folder: Path) -> int:
+    """The step at which a run begins: 0, or, where it makes another one longer, the last of that."""
+    stems = (path.stem for path in (folder / "start").glob("*.json"))
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Nobody else trains in this folder within the block; the lock of a process ends with it.
@@ -317,7 +324,7 @@ def _summary(folder: Path) -> Summary:
         if ended:
             step = int(read_json(folder / name)["step"])
         elif not training:
-            step = _resumed_from(folder / "checkpoints")
+            step = _resumed_from(folder / "checkpoints") or begins_at(folder)
     except (ValueError, OSError) as error:
         damage = str(error)
     except (KeyError, TypeError):

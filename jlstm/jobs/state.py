@@ -26,19 +26,25 @@ from jlstm.train import (
     save_checkpoint,
     save_params,
 )
-from jlstm.train.records import write_json
+from jlstm.train.records import environment, write_json
 
 
-def optimizer_of(config: Training, job: Job) -> optax.GradientTransformation:
-    """The optimiser that was asked for, for a run of this length."""
+def optimizer_of(config: Training, job: Job, begin: int = 0) -> optax.GradientTransformation:
+    """The optimiser that was asked for, for a run of this length that begins at this step."""
     return make_optimizer(
         config.learning_rate,
         job.steps,
+        begin=begin,
         warmup=config.warmup,
         clip=config.clip,
         weight_decay=config.weight_decay,
         kind=config.optimizer,
     )
+
+
+def environment_of(job: Job) -> dict[str, Any]:
+    """What of the machine has a part in the results."""
+    return {**environment(), "batch_devices": job.devices}
 
 
 def check_memory(config: Training, job: Job) -> None:
@@ -94,9 +100,10 @@ def _gigabytes(count: int) -> str:
     return f"{count / 2**30:,.1f} GiB"
 
 
-def first_state(config: Training, job: Job) -> TrainState:
-    """The state of step 0, lying where the job's devices want it."""
-    params = job.init(jax.random.key(config.seed))
+def first_state(config: Training, job: Job, params: Any = None) -> TrainState:
+    """The state of step 0, lying where the job's devices want it; without parameters, fresh ones."""
+    if params is None:
+        params = job.init(jax.random.key(config.seed))
     devices = jax.devices()[: job.devices]
     state = init_train_state(params, optimizer_of(config, job), job.carry(params))
     placed: TrainState = place(state, devices=devices)
@@ -110,7 +117,24 @@ def save(folder: Path, progress: Progress) -> None:
         FloatingPointError: a number of the state is not finite.
         OSError: it cannot be written.
     """
-    book = progress.book
+    if (folder / "metrics.jsonl").exists():  # not before the first report
+        sync(folder / "metrics.jsonl")  # a checkpoint says that all up to it has been recorded
+    try:
+        write_state(folder / "checkpoints", progress.state, progress.book)
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            f"training: expected finite parameters after step {progress.step}, got others; a lower "
+            "learning rate may help"
+        ) from error
+
+
+def write_state(checkpoints: Path, state: TrainState, book: Book) -> None:
+    """Write what a training goes on from into a folder of checkpoints.
+
+    Raises:
+        FloatingPointError: a number of the state is not finite.
+        OSError: it cannot be written.
+    """
     numbers = {
         "best": book.best and [book.best.loss, book.best.step],
         "stale": book.stale,
@@ -119,17 +143,10 @@ def save(folder: Path, progress: Progress) -> None:
         "grad_norms": [x if math.isfinite(x) else None for x in book.grad_norms],
     }
     # Before the first validation any parameters will do: nobody will ask for them.
-    best = progress.state.params if book.best is None else book.best.params
-    arrays = {"state": progress.state, "best": best}
-    if (folder / "metrics.jsonl").exists():  # not before the first report
-        sync(folder / "metrics.jsonl")  # a checkpoint says that all up to it has been recorded
-    try:
-        save_checkpoint(folder / "checkpoints", progress.step, arrays, {"book": numbers})
-    except FloatingPointError as error:
-        raise FloatingPointError(
-            f"training: expected finite parameters after step {progress.step}, got others; a lower "
-            "learning rate may help"
-        ) from error
+    best = state.params if book.best is None else book.best.params
+    save_checkpoint(
+        checkpoints, int(state.step), {"state": state, "best": best}, {"book": numbers}
+    )
 
 
 def restore(
@@ -137,14 +154,23 @@ def restore(
 ) -> tuple[TrainState, Book] | None:
     """State and book of the newest good checkpoint; None if there is none.
 
+    A run that goes on from another has in its folder ``start`` what it begins with.
+
     Raises:
-        ValueError: the checkpoint is one of another configuration.
+        ValueError: the checkpoint is one of another configuration; or what the run begins with is
+            not as it was written.
     """
-    if not (folder / "checkpoints").exists():
+    if config.from_ is None and not (folder / "checkpoints").exists():
         return None
-    template = first_state(config, job)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), job.template)
+    template = first_state(config, job, zeros)  # fresh parameters may take long
     arrays = {"state": template, "best": template.params}
     found = load_checkpoint(folder / "checkpoints", arrays, say)
+    begins = found is None and config.from_ is not None
+    if begins:
+        found = load_checkpoint(folder / "start", arrays, say)
+        if found is None:
+            raise ValueError(f"{folder / 'start'}: expected what the run begins with, got none")
     if found is None:
         return None
     book = found.record["book"]
@@ -155,7 +181,9 @@ def restore(
     losses, grad_norms = (
         tuple(math.nan if x is None else x for x in book[name]) for name in ("losses", "grad_norms")
     )
-    return found.arrays["state"], Book(best, book["stale"], losses, grad_norms)
+    # However long it had been without a better one before: somebody wanted to go on.
+    stale = 0 if begins else book["stale"]
+    return found.arrays["state"], Book(best, stale, losses, grad_norms)
 
 
 def save_best(folder: Path, best: Best, job: Job) -> None:
