@@ -46,7 +46,7 @@ test-newest: ## run the tests of all that uses JAX on the newest Python at hand,
 		--editable '.[all,demo,tensorboard]' hypothesis pytest pytest-xdist
 	@$(NEWEST)/bin/python -m pip --disable-pip-version-check list | grep -E '^(jax|jaxlib|numpy|optax|orbax-checkpoint) '
 	$(NEWEST)/bin/python $(PYTEST) -m "not slow" tests/test_[!bhnr]*.py tests/test_native.py \
-		tests/models tests/train tests/jobs tests/cli tests/data tests/metrics
+		tests/train tests/tasks tests/runs tests/cli
 
 # PyTorch is as large as all else together, so it has an environment of its own, with JAX as locked.
 TORCH ?= torch==2.13.0

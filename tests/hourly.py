@@ -3,9 +3,9 @@
 import numpy as np
 import polars as pl
 
-from jlstm.data.clock import Step
-from jlstm.data.schema import learn
-from jlstm.data.series import Roles, regular
+from jlstm.tasks.table.clock import Step
+from jlstm.tasks.table.schema import learn
+from jlstm.tasks.table.series import Roles, regular
 
 HOUR = Step(microseconds=3_600_000_000)
 ROLES = Roles("time", ("y",))

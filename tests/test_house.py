@@ -67,7 +67,7 @@ def imports(source: str) -> Iterator[str]:
 
 
 def house_imports(source: str) -> Iterator[str]:
-    """The files of jlstm that a source imports: "jlstm.data.text.read" -> "data.text"."""
+    """The files of jlstm that a source imports: "jlstm.tasks.text.windows.read" -> "data.text"."""
     for name in imports(source):
         top, _, inside = name.partition(".")
         if top != "jlstm" or inside == "__version__":
@@ -99,6 +99,21 @@ def test_each_file_imports_only_from_the_rows_above_it(module):
         # What a folder's own files may not do to each other is in the next test.
         beside = imported.partition(".")[0] == top and imported != module
         assert beside or place(imported) < place(module), f"{module} imports {imported}"
+
+
+ROOMS = ("text", "table", "sequences")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_rooms_of_the_tasks_are_apart(room):
+    others = tuple(f"tasks.{name}" for name in ROOMS if name != room)
+    for module, path in FILES.items():
+        if module.startswith(f"tasks.{room}."):
+            found = list(house_imports(path.read_text("utf-8")))
+            assert not [name for name in found if name.startswith(others)], module
+        elif module.count(".") == 1 and module.startswith("tasks."):  # what they share
+            found = list(house_imports(path.read_text("utf-8")))
+            assert not [name for name in found if name.startswith(f"tasks.{room}")], module
 
 
 def test_no_cycles():
@@ -190,13 +205,14 @@ def test_no_public_name_is_that_of_a_file():
     assert not {*jlstm._HOME} & {module.partition(".")[0] for module in FILES}
 
 
-@pytest.mark.parametrize("first", ["jlstm.sequence", "jlstm.comparison", "jlstm.jobs.run", "jlstm"])
+@pytest.mark.parametrize("first", ["jlstm.sequence", "jlstm.comparison", "jlstm.runs.run", "jlstm"])
 def test_files_and_names_are_there_whatever_was_imported_before(first):
     loaded_by(
         "-c",
         f"import {first}, jlstm; jlstm.cell.__call__, jlstm.compare.__call__\n"
-        "jlstm.sequence.lstm, jlstm.kernels.xla.XLA, jlstm.models.logits, jlstm.train.fit\n"
-        "jlstm.data.clock, jlstm.metrics.forecasting, jlstm.jobs.run, jlstm.cli.main.main\n"
+        "jlstm.sequence.lstm, jlstm.kernels.xla.XLA, jlstm.train.fit\n"
+        "jlstm.tasks.text.model.logits\n"
+        "jlstm.tasks.table.clock, jlstm.tasks.table.measures, jlstm.runs.run, jlstm.cli.main.main\n"
         "try: jlstm.gru\n"
         "except AttributeError: pass\n"
         "else: raise AssertionError",

@@ -14,7 +14,7 @@ from jlstm.cli.screen import new_console
 from jlstm.cli.train import go_on
 from jlstm.cli.use import printable
 from jlstm.extras import require
-from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +68,7 @@ def demo(
 
 def python_text(folder: Path, common: dict[str, Any]) -> tuple[Training, Path]:
     """The help topics of Python's language reference, which come with Python itself."""
-    from jlstm.data.text import pydoc_text
+    from jlstm.tasks.text.windows import pydoc_text
 
     file = folder / "pydoc-topics.txt"
     file.write_bytes(pydoc_text())
@@ -118,7 +118,7 @@ def write_rows(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 def show_sample(run: Path, seed: int, console: "Console") -> None:
     """Let the model write; print it and keep it."""
     from jlstm.files import replacing
-    from jlstm.jobs.use import sample
+    from jlstm.runs.use import sample
 
     prompt = "The standard type hierarchy\n"
     written = sample(run, prompt, length=600, temperature=0.7, seed=seed, say=console.print)

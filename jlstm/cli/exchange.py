@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from jlstm.cli.options import Run
 from jlstm.cli.screen import new_console
-from jlstm.jobs.config import Target
+from jlstm.tasks.config import Target
 
 
 def export(
@@ -21,7 +21,7 @@ def export(
     Beside the model are its scales, vocabulary and columns as JSON, an example, and a script that
     runs the model on it.
     """
-    from jlstm.jobs.exporting import export
+    from jlstm.exporting import export
 
     console = new_console()
     export(run, to, out, say=console.print)

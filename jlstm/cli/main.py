@@ -137,7 +137,7 @@ def _with_flags(message: str) -> str:
     names = said.split(", ")
     if not colon or not all(name.isidentifier() for name in names):
         return message
-    from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig
+    from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
 
     options = {
         field.name for c in (TextConfig, TableConfig, SequencesConfig) for field in fields(c)

@@ -32,7 +32,9 @@ def finite(*, zero: bool) -> Callable[[type, float | None], None]:
     wanted = "of at least 0" if zero else "above 0"
 
     def validate(_: type, value: float | None) -> None:
-        if value is not None and not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+        if value is None:  # where an option may be left out, its default comes here, too
+            return
+        if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
             raise ValueError(f"Expected a finite number {wanted}.")
 
     return validate

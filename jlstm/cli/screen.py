@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # importing these imports JAX, for which `--help` need not wait
-    from jlstm.jobs.job import Evaluation
+    from jlstm.tasks.job import Evaluation
 
 Record = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ def new_console() -> Console:
 
 @contextmanager
 def watching(console: Console) -> Iterator[Callable[[Record], None]]:
-    """A function that shows the records of ``jlstm.jobs.run``."""
+    """A function that shows the records of ``jlstm.runs.run``."""
     show = _bar if console.is_terminal else _lines
     with show(console) as watch:
         yield watch

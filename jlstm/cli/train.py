@@ -7,14 +7,14 @@ from cyclopts import Parameter
 
 from jlstm.cli.options import Count, Positive, Run
 from jlstm.cli.screen import new_console, show_evaluation, show_files, watching
-from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
 
 if TYPE_CHECKING:
     from cyclopts import App
     from cyclopts.argument import ArgumentCollection
     from rich.console import Console
 
-    from jlstm.jobs.run import Outcome
+    from jlstm.runs.run import Outcome
 
 Texts = Annotated[Path, Parameter(help="Text files, or folders of them.")]
 File = Annotated[Path, Parameter(help="A .csv or .parquet file.")]
@@ -80,8 +80,8 @@ def resume(
     With a new length, a run that has finished goes on in a new folder, and stays as it is. The
     learning rate rises and falls once more, over the steps that are added.
     """
-    from jlstm.jobs import run as jobs
-    from jlstm.jobs.origin import lengthen
+    from jlstm.runs import run as jobs
+    from jlstm.runs.origin import lengthen
     from jlstm.train import interrupt_flag
     from jlstm.train.interrupt import terminable
 
@@ -103,7 +103,7 @@ def resume(
 
 def go_on(config: Training, *files: Path) -> Path:
     """Start a run, train it to the end, show what it is worth; its folder."""
-    from jlstm.jobs.run import start
+    from jlstm.runs.run import start
     from jlstm.train.interrupt import terminable
 
     with terminable():
@@ -123,8 +123,8 @@ def taken_over(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollec
         return
     from cyclopts.config import Dict
 
-    from jlstm.jobs.folder import read_config
-    from jlstm.jobs.origin import check_kind, inherited
+    from jlstm.runs.folder import read_config
+    from jlstm.runs.origin import check_kind, inherited
 
     run = Path(origin.tokens[0].value)
     config = read_config(run)

@@ -17,7 +17,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge a trained model beside baselines that need no training."""
-    from jlstm.jobs import use
+    from jlstm.runs import use
 
     console = new_console()
     show_evaluation(use.evaluate(run, file, say=console.print), console)
@@ -32,7 +32,7 @@ def predict(
     ),
 ) -> None:
     """Write forecasts of what follows a table, or labels of its sequences."""
-    from jlstm.jobs import use
+    from jlstm.runs import use
 
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out: expected a name that ends in .csv or .parquet, got {out}")
@@ -60,7 +60,7 @@ def sample(
     seed: Annotated[Seed, Parameter(help="Of the draws.")] = 0,
 ) -> None:
     """Let a language model write."""
-    from jlstm.jobs import use
+    from jlstm.runs import use
 
     console = new_console()
     written = use.sample(
@@ -85,7 +85,7 @@ def runs(
     folder: Annotated[Path, Parameter(help="Where the runs are.")] = Path("runs"),
 ) -> None:
     """List the runs: how each stands, its best validation loss, what was asked for."""
-    from jlstm.jobs.folder import summaries
+    from jlstm.runs.folder import summaries
 
     console = new_console()
     found = summaries(folder)

@@ -27,8 +27,8 @@ def make_optimizer(
     the gradient of a recurrent network is huge, and one such step can undo many.
 
     A run that is made longer warms up once more, from its last step on (Loshchilov & Hutter 2017):
-    with S its length so far and N its new one, step n has the rate that step n − S of a run of N − S
-    steps has. What else the optimiser keeps goes on.
+    with S its length so far and N the new one, its step n has the rate of step n − S of a run of
+    N − S steps. What else the optimiser keeps goes on.
 
     Args:
         learning_rate: the highest, after the warm-up.

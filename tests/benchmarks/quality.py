@@ -1,6 +1,6 @@
 """What the training program's defaults reach on real data: `python -m tests.benchmarks.quality`.
 
-Every model is trained by ``jlstm.jobs.run.train`` with no option but the file, its columns and its
+Every model is trained by ``jlstm.runs.run.train`` with no option but the file, its columns and its
 split, once for each seed, and judged on the test part. The data comes from packages and from files
 of yours::
 
@@ -21,8 +21,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from jlstm.cli.demo import digits
-from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig, Training
-from jlstm.jobs.run import train
+from jlstm.runs.run import train
+from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
 
 COLUMNS = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
 ETTH1 = {

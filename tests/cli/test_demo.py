@@ -12,10 +12,10 @@ from command_line import command
 
 import jlstm.cli.demo
 from jlstm.cli.demo import digits, python_text, seattle_weather, write_rows
-from jlstm.data.text import pydoc_text
-from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig
-from jlstm.jobs.folder import read_config
-from jlstm.jobs.use import evaluate
+from jlstm.runs.folder import read_config
+from jlstm.runs.use import evaluate
+from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
+from jlstm.tasks.text.windows import pydoc_text
 
 
 def demo(*arguments):

@@ -14,20 +14,21 @@ import pytest
 from command_line import command
 
 import jlstm
-from jlstm.data.windows import cut, find_windows, make_panel
 from jlstm.interop.onnx import to_onnx
 from jlstm.interop.stablehlo import to_stablehlo
 from jlstm.interop.torch import to_torch, write_state
-from jlstm.jobs import text
-from jlstm.jobs.config import SequencesConfig, TableConfig, TextConfig
-from jlstm.jobs.run import start
-from jlstm.jobs.sequences.predictions import find_scores
-from jlstm.jobs.sequences.preparing import load as load_sequences
-from jlstm.jobs.state import save_best
-from jlstm.jobs.table.preparing import load as load_table
-from jlstm.jobs.table.training import model_config
-from jlstm.jobs.use import load, module_of
-from jlstm.models import forecast, logits
+from jlstm.runs.run import start
+from jlstm.runs.state import save_best
+from jlstm.runs.use import load, module_of
+from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
+from jlstm.tasks.sequences.predictions import find_scores
+from jlstm.tasks.sequences.preparing import load as load_sequences
+from jlstm.tasks.table.model import forecast
+from jlstm.tasks.table.preparing import load as load_table
+from jlstm.tasks.table.training import model_config
+from jlstm.tasks.table.windows import cut, find_windows, make_panel
+from jlstm.tasks.text import job as text
+from jlstm.tasks.text.model import logits
 from jlstm.train import Best
 
 ROUNDING = 2e-6
@@ -358,7 +359,7 @@ def test_an_export_that_fails_leaves_nothing(runs, tmp_path, monkeypatch):
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("jlstm.jobs.exporting.folder.script", full)
+    monkeypatch.setattr("jlstm.exporting.folder.script", full)
     assert "no space left" in mistake(
         "export", runs / "text", "--to", "safetensors", "--out", tmp_path / "new"
     )

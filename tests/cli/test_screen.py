@@ -16,7 +16,7 @@ from jlstm.cli.screen import (
     show_table,
     watching,
 )
-from jlstm.jobs.job import Evaluation, Table
+from jlstm.tasks.job import Evaluation, Table
 
 RECORD = {
     "step": 5, "steps": 1000, "loss": 2.25, "validation_loss": 3.5, "per_second": 7012.3,

@@ -279,7 +279,7 @@ def test_a_process_asked_to_end_while_it_reads_the_data_leaves_nothing(
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr("jlstm.jobs.text.prepare", slow)
+        patch.setattr("jlstm.tasks.text.job.prepare", slow)
         ended = command(*arguments("text", files / "beer.txt", out=tmp_path / "runs", name="run"))
     assert (ended.status, ended.err) == (130, "jlstm: interrupted\n")
     assert not list(tmp_path.iterdir())

@@ -296,7 +296,7 @@ def test_the_same_seed_writes_the_same_text(runs):
 def test_prompt_and_options_reach_the_model(monkeypatch, runs):
     asked = []
     monkeypatch.setattr(
-        "jlstm.jobs.text.sample",
+        "jlstm.tasks.text.job.sample",
         lambda config, folder, params, prompt, **options: asked.append((prompt, options)) or "",
     )
     sample(runs / "text", "--prompt", "9 bot", "--top-k", "3", "--top-p", "0.5", "--seed", "7")
@@ -347,7 +347,7 @@ def test_what_cannot_be_sampled_is_named(runs, kind, options, wrong):
 
 def test_tabs_stay_tabs(monkeypatch, runs):
     monkeypatch.setattr(
-        "jlstm.jobs.use.sample", lambda run, prompt, **options: "if:\n\tx [b] :beer:"
+        "jlstm.runs.use.sample", lambda run, prompt, **options: "if:\n\tx [b] :beer:"
     )
     assert said("sample", runs / "text", "--prompt", "\t") == "\tif:\n\tx [b] :beer:\n"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jlstm import init_carry
-from jlstm.data.text import evaluation_windows
-from jlstm.models import TokenBatch, init_language_model, language_model_loss, token_count
+from jlstm.tasks.text.model import TokenBatch, init_language_model, language_model_loss, token_count
+from jlstm.tasks.text.windows import evaluation_windows
 from jlstm.train import make_evaluate
 
 HIDDEN = 7

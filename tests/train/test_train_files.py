@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jlstm import init_params
-from jlstm.models import init_language_model
+from jlstm.tasks.text.model import init_language_model
 from jlstm.train import load_params, save_params
 from jlstm.train.records import append_json_line, environment, write_json
 

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from jlstm import init_carry
-from jlstm.data.text import training_windows
-from jlstm.models import init_language_model, language_model_loss
+from jlstm.tasks.text.model import init_language_model, language_model_loss
+from jlstm.tasks.text.windows import training_windows
 from jlstm.train import TrainState, init_train_state, make_optimizer, make_train_step
 
 TEXT = np.frombuffer(b"the quick brown fox jumps over the lazy dog. " * 30, np.uint8)

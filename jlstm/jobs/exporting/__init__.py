@@ -1,5 +1,0 @@
-"""A trained model carried elsewhere: to ONNX, to StableHLO, to NumPy and to PyTorch."""
-
-from jlstm.jobs.exporting.folder import export
-
-__all__ = ["export"]

@@ -1,0 +1,336 @@
+"""The folder of a run: what was asked for, the data, what happened, and what was learnt.
+
+    config.json          the kind of job, the files it was made from, every option
+    environment.json     versions and machine
+    data/                what ``prepare`` made of the user's files
+    start/               what a run begins with that goes on from another one: a checkpoint
+    checkpoints/         see ``jlstm.train.checkpoints``
+    metrics.jsonl        a line for each report: the same for the same configuration
+    timing.jsonl         the same lines: how long it took
+    best.safetensors     the parameters with the lowest validation loss
+    best.json            that loss, the step, the sum of the file
+    result.json          how the training ended, once it has
+    evaluation/, plots/  the model judged
+    log.txt              what was said
+
+Everything that resumes, evaluates, predicts or samples needs this folder alone: it can be moved.
+"""
+
+import json
+import os
+import shutil
+import time as clock
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jlstm.extras import require
+from jlstm.files import sha256
+from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.train.checkpoints import newest_checkpoint
+from jlstm.train.records import read_json_lines, write_json
+
+KINDS: dict[str, type[Training]] = {
+    "text": TextConfig,
+    "table": TableConfig,
+    "sequences": SequencesConfig,
+}
+
+
+def kind_of(config: Training) -> str:
+    """The name of the kind of job.
+
+    Raises:
+        TypeError: no configuration of a kind.
+    """
+    for name, cls in KINDS.items():
+        if type(config) is cls:
+            return name
+    wanted = ", ".join(cls.__name__ for cls in KINDS.values())
+    raise TypeError(f"config: expected one of {wanted}, got {type(config).__name__}")
+
+
+def make_folder(config: Training, fill: Callable[[Path], None]) -> Path:
+    """A new folder for a run, there as a whole or not at all.
+
+    Args:
+        config: says where, and perhaps its name.
+        fill: writes into the folder; where it raises, nothing is left behind.
+
+    Raises:
+        FileExistsError: there is a folder of that name already.
+        OSError: it cannot be made.
+    """
+    parent, name = config.out, config.name
+    if name is not None and (parent / name).exists():
+        raise FileExistsError(f"name: there is a run {parent / name} already; see jlstm resume")
+    name = name or clock.strftime(f"{kind_of(config)}-%Y%m%d-%H%M%S")
+    part = parent / f".{name}.{os.getpid()}.part"
+    _clear_parts(parent)
+    new = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        part.mkdir()
+    except OSError as error:
+        raise OSError(
+            f"out: expected a folder to write in, got {parent} ({error.strerror})"
+        ) from error
+    try:
+        fill(part)
+        target = parent / name
+        for n in count(2):  # a second run within the second
+            if not target.exists():
+                return part.rename(target)
+            target = parent / f"{name}-{n}"
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        for folder in new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+    raise AssertionError  # count has no end
+
+
+def _clear_parts(folder: Path) -> None:
+    """Take away what processes that were killed had begun to write."""
+    for path in folder.glob(".*.part"):
+        process = path.name.split(".")[-2]
+        with suppress(OSError, ValueError):
+            # Another machine may have a process of that number: give it an hour.
+            if clock.time() - path.stat().st_mtime > 3600 and not _lives(int(process)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Write down the SHA-256 of the data's files, so that a damaged one is noticed."""
+    write_json(folder / "data/sums.json", {name: sha256(folder / name) for name in names})
+
+
+def check_sums(folder: Path) -> None:
+    """Raise unless the data's files are as they were written.
+
+    Raises:
+        ValueError: one is missing or has changed.
+    """
+    sums = read_json(folder / "data/sums.json")
+    if not isinstance(sums, dict):
+        raise ValueError(f"{folder}/data/sums.json: expected the sums of the data, got none")
+    for name, known in sums.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path}: expected the data of the run, but the file is not there")
+        if sha256(path) != known:
+            raise ValueError(f"{path}: expected the file that was written, but it has changed")
+
+
+def check_best(folder: Path) -> Mapping[str, Any]:
+    """What ``best.json`` says of the best parameters.
+
+    Raises:
+        ValueError: it, or their file, is missing or not as it was written.
+    """
+    path, known = folder / "best.safetensors", read_json(folder / "best.json")
+    if not isinstance(known, dict) or not path.is_file():
+        raise ValueError(f"{path}, best.json: expected the best parameters and their sum, got none")
+    if sha256(path) != known.get("sha256"):
+        raise ValueError(f"{path}: expected the file whose sum is in best.json, got another")
+    return known
+
+
+def write_config(folder: Path, config: Training, files: Sequence[Path]) -> None:
+    """Write down what was asked for."""
+    options = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(config).items()
+    }
+    known = {"kind": kind_of(config), "files": [str(file) for file in files], "options": options}
+    write_json(folder / "config.json", known)
+
+
+def read_config(folder: Path) -> Training:
+    """What was asked for in this run.
+
+    Raises:
+        OSError: the folder is none of a run, or cannot be read.
+        ValueError: its configuration is damaged, or of another version of jlstm.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        what = "is a file" if folder.is_file() else "is not there"
+        what = "holds no config.json" if folder.is_dir() else what
+        raise FileNotFoundError(f"run: expected the folder of a run, but {folder} {what}")
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        cls, options = KINDS[said["kind"]], dict(said["options"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected the configuration of a run, got: {error}") from None
+    names = {field.name for field in fields(cls)}
+    if options.keys() != names:
+        differ = ", ".join(sorted(options.keys() ^ names))
+        raise ValueError(f"{path}: expected the options of this version, which differ in: {differ}")
+    # JSON has lists where options have tuples.
+    known: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
+    try:
+        return cls(**known)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: expected the configuration of a run, got: {error}") from None
+
+
+def begins_at(folder: Path) -> int:
+    """The step that a run begins at: 0, or the last one of the run that it makes longer."""
+    stems = (path.stem for path in (folder / "start").glob("*.json"))
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else trains in this folder within the block; the lock of a process ends with it.
+
+    Raises:
+        ValueError: somebody else does.
+    """
+    with _lock(folder, seconds=2) as taken:
+        if not taken:
+            raise ValueError(f"run: {folder} is being trained by another process")
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process trains in this folder now.
+
+    To find out, the lock is taken for an instant, which ``locked`` waits for.
+    """
+    if not (folder / ".lock").exists():  # nobody ever trained here, and no file is to be left
+        return False
+    with suppress(OSError), _lock(folder, seconds=0.1) as taken:
+        return not taken
+    return False  # a folder in which one can only read
+
+
+@contextmanager
+def _lock(folder: Path, seconds: float) -> Iterator[bool]:
+    """Hold the folder's lock within the block; False where nobody lets go of it in that time."""
+    filelock = require("filelock", "train")
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=seconds, poll_interval=0.01)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def logged(folder: Path, say: Callable[[str], None]) -> Callable[[str], None]:
+    """``say``, which also writes into the folder's log."""
+
+    def both(text: str) -> None:
+        with open(folder / "log.txt", "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+        say(text)
+
+    return both
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of the folder says; None where there is none, or it cannot be read."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def changed(config: Training) -> dict[str, Any]:
+    """The options that are not the defaults, and not where the run lies."""
+    defaults = {field.name: field.default for field in fields(config)}
+    options = {name: getattr(config, name) for name in defaults if name not in {"out", "name"}}
+    return {name: value for name, value in options.items() if value != defaults[name]}
+
+
+class Summary(NamedTuple):
+    """A run, in a line."""
+
+    folder: Path
+    kind: str
+    status: str
+    """``training``, ``finished``, ``stopped`` or ``damaged``."""
+    step: int
+    best_loss: float | None
+    score: str
+    changed: Mapping[str, Any]
+    """The options that are not the defaults."""
+    damage: str = ""
+    """Which file is not as it was written, and how."""
+
+
+def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
+    """The runs in a folder, the oldest first.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    parent = Path(parent)
+    if not parent.is_dir():
+        raise FileNotFoundError(f"runs: expected a folder with runs, but there is no {parent}")
+    folders = [path.parent for path in parent.glob("[!.]*/config.json")]  # not the unfinished
+    return [_summary(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
+
+
+def _resumed_from(checkpoints: Path) -> int:
+    """The step from which a training that was stopped goes on.
+
+    Raises:
+        ValueError: no checkpoint is as it was written.
+    """
+    step = newest_checkpoint(checkpoints)
+    if step is None and any(checkpoints.glob("*.json")):  # the first may have been cut off
+        raise ValueError(f"{checkpoints}: expected one that is as it was written, got none")
+    return step or 0
+
+
+def _summary(folder: Path) -> Summary:
+    try:
+        config = read_config(folder)
+    except (ValueError, OSError) as error:
+        return Summary(folder, "?", "damaged", 0, None, "", {}, str(error))
+    training = is_locked(folder)  # then its files change while they are read
+    ended = read_json(folder / "result.json") is not None
+    step, loss, score, damage = 0, None, "", ""
+    try:
+        check_sums(folder)
+        name = "metrics.jsonl"
+        for record in read_json_lines(folder / name)[-1:]:
+            step = int(record["step"])
+        name = "best.json"
+        # Before the end, what a killed process left half done is taken back by resume.
+        best = check_best(folder) if ended else read_json(folder / name)
+        if best is not None:
+            loss, score = float(best["loss"]), str(best["score"])
+        name = "result.json"
+        if ended:
+            step = int(read_json(folder / name)["step"])
+        elif not training:
+            step = _resumed_from(folder / "checkpoints") or begins_at(folder)
+    except (ValueError, OSError) as error:
+        damage = str(error)
+    except (KeyError, TypeError):
+        damage = f"{folder / name}: expected what jlstm writes there, got something else"
+    if training:
+        status, damage = "training", ""
+    else:
+        status = "damaged" if damage else "finished" if ended else "stopped"
+    return Summary(folder, kind_of(config), status, step, loss, score, changed(config), damage)

@@ -1,0 +1,252 @@
+"""From the user's table to the arrays in the folder of a run, and back."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from jlstm.files import replacing, sha256
+from jlstm.tasks.config import SequencesConfig
+from jlstm.tasks.frame import (
+    check_columns,
+    place,
+    read_table,
+)
+from jlstm.tasks.sequences.labelled import (
+    PARTS,
+    Feature,
+    Groups,
+    Sequences,
+    encode,
+    group_rows,
+    learn_features,
+    one_per_sequence,
+    split_by_chance,
+)
+from jlstm.tasks.sequences.labels import (
+    RawLabels,
+    class_weights,
+    find_labels,
+    learn_labels,
+    scale_labels,
+)
+from jlstm.train.records import write_json
+
+if TYPE_CHECKING:
+    import polars
+
+FILES = {
+    "data/sequences.json": "columns, scales, categories, labels, and the sum of the file",
+    "data/values.npy": "the steps of all sequences as the model reads them, one behind the other",
+    "data/offsets.npy": "where each sequence begins, and where the last one ends",
+    "data/targets.npy": "the labels: places in the list of labels, or numbers",
+    "data/parts.npy": "0 for training, 1 for validation, 2 for the test, for each sequence",
+    "data/ids.npy": "the ids of the sequences",
+}
+"""What ``prepare`` writes."""
+
+SAID = {
+    **{name: name for name in PARTS},
+    **dict.fromkeys(("training",), "train"),
+    **dict.fromkeys(("val", "valid", "dev"), "validation"),
+}
+"""What a column ``split`` may say."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What is known of the table, from the training on."""
+
+    file: str
+    sha256: str
+    rows: int
+    features: tuple[Feature, ...]
+    labels: tuple[str, ...]
+    """The classes; nothing for numbers."""
+    mean: float
+    scale: float
+    """Of numbers, in the training part."""
+    notes: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Numbers that a step becomes."""
+        return sum(feature.width for feature in self.features)
+
+
+class Prepared(NamedTuple):
+    """What is in the folder."""
+
+    schema: Schema
+    data: Sequences
+    parts: Int[np.ndarray, " sequences"]
+
+    def part(self, name: str) -> Int[np.ndarray, " chosen"]:
+        """The numbers of the sequences of a part."""
+        return np.flatnonzero(self.parts == PARTS.index(name))
+
+
+def prepare(config: SequencesConfig, files: Sequence[Path], folder: Path) -> None:
+    """Check the user's table, split and encode it, and write that into ``folder``.
+
+    What is learnt from it, scales and categories, is learnt from the training part alone.
+
+    Raises:
+        MissingExtraError: polars is not installed.
+        ValueError: more than one file; a table that is not what ``config`` says; too few sequences.
+        OSError: the file cannot be read, or the folder not written.
+    """
+    if len(files) != 1:
+        raise ValueError(f"files: expected one table, got {len(files)}")
+    frame = read_table(files[0])
+    groups = group_rows(frame, config.id, config.time)
+    raw = find_labels(config, frame, groups)
+    parts = _split(config, frame, groups, raw)
+    train = parts == PARTS.index("train")
+
+    if config.from_ is None:
+        about, targets = learn_labels(config, raw, train)
+        names = config.features or [
+            name
+            for name in frame.columns
+            if name not in (config.id, config.time, config.label, config.split)
+        ]
+        in_train = np.zeros(frame.height, bool)
+        in_train[groups.rows] = np.repeat(train, groups.lengths)
+        features, learned = learn_features(
+            frame, names, in_train, categories=config.categories, missing=config.missing
+        )
+        notes = [*about.pop("notes"), *learned]
+    else:
+        like = load(config, config.from_).schema
+        about = {"labels": like.labels, "mean": like.mean, "scale": like.scale}
+        targets, features = known_targets(config, like, raw), like.features
+        notes = [f"Features and labels, and their scales, are those of {config.from_}."]
+    values, more = encode(frame, groups.rows, features, config.missing)
+    known = Schema(
+        file=files[0].name,
+        sha256=sha256(files[0]),
+        rows=frame.height,
+        features=features,
+        notes=(*notes, *more),
+        **about,
+    )
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    arrays = {
+        "values": values,
+        "offsets": groups.offsets,
+        "targets": targets,
+        "parts": parts,
+        "ids": np.asarray(groups.ids, dtype=str),
+    }
+    for name, array in arrays.items():
+        with replacing(folder / "data" / f"{name}.npy") as beside, open(beside, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+    write_json(folder / "data" / "sequences.json", asdict(known))
+
+
+def _split(
+    config: SequencesConfig, frame: "polars.DataFrame", groups: Groups, raw: RawLabels
+) -> Int[np.ndarray, " sequences"]:
+    """The part of each sequence, by the user's column or by chance."""
+    strata = raw.texts if config.task == "classify" else None
+    count = len(groups.ids)
+    if config.split is None:
+        return split_by_chance(strata, count, config.validation, config.test, config.seed)
+    check_columns(frame, [config.split], "split")
+    said = one_per_sequence(frame, groups, config.split)
+    first = groups.rows[groups.offsets[:-1]]
+    for n, text in enumerate(said):
+        if text.lower() not in SAID:
+            raise ValueError(
+                f"{place(config.split, first[n])}: expected train, validation or test, got {text!r}"
+            )
+    parts = np.asarray([PARTS.index(SAID[text.lower()]) for text in said])
+    train = np.flatnonzero(parts == 0)
+    if not len(train):
+        raise ValueError(
+            f"split: expected sequences for training, got none in column {config.split!r}"
+        )
+    if not (parts == 1).any():
+        few = None if strata is None else [strata[n] for n in train]
+        parts[train] = split_by_chance(few, len(train), config.validation, 0.0, config.seed)
+    return parts
+
+
+def load(config: SequencesConfig, folder: Path) -> Prepared:
+    """What ``prepare`` wrote.
+
+    Raises:
+        OSError, ValueError: it is not there, or not as it was written.
+    """
+    try:
+        known = json.loads((folder / "data" / "sequences.json").read_text("utf-8"))
+        features = []
+        for one in known["features"]:
+            names = one["categories"]
+            features.append(Feature(**{**one, "categories": names and tuple(names)}))
+        known |= {"features": tuple(features)}
+        known |= {name: tuple(known[name]) for name in ("labels", "notes")}
+        schema = Schema(**known)
+        values, offsets, targets, parts = (
+            np.load(folder / "data" / f"{name}.npy", allow_pickle=False)
+            for name in ("values", "offsets", "targets", "parts")
+        )
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise ValueError(f"{folder}/data: expected what jlstm wrote there, got: {error}") from None
+    by_step = config.task == "tag"
+    weights = np.ones(len(targets), np.float32)
+    if config.class_weights == "balanced":
+        train = parts == PARTS.index("train")
+        in_train = np.repeat(train, np.diff(offsets)) if by_step else train
+        weights = class_weights(targets[in_train], len(schema.labels))[targets]
+    return Prepared(schema, Sequences(values, offsets, targets, weights, by_step), parts)
+
+
+def read_labelled(
+    config: SequencesConfig, schema: Schema, file: Path
+) -> tuple[Sequences, list[str]]:
+    """The sequences of another file, with labels that the model knows, and what to say of them.
+
+    Raises:
+        OSError, ValueError: the file is no table of this form, or has a label not known.
+    """
+    frame = read_table(file)
+    groups = group_rows(frame, config.id, config.time)
+    raw = find_labels(config, frame, groups)
+    targets = known_targets(config, schema, raw)
+    values, notes = encode(frame, groups.rows, schema.features, config.missing)
+    weights = np.ones(len(targets), np.float32)
+    return Sequences(values, groups.offsets, targets, weights, config.task == "tag"), notes
+
+
+def known_targets(config: SequencesConfig, schema: Schema, raw: RawLabels) -> np.ndarray:
+    """Labels as the model of a run tells them: places in its list of labels, or scaled numbers.
+
+    Raises:
+        ValueError: a label that the model does not know.
+    """
+    if raw.values is not None:
+        return scale_labels(config, raw, schema.mean, schema.scale)
+    numbered = {label: n for n, label in enumerate(schema.labels)}
+    for text, row in zip(raw.texts, raw.rows, strict=True):
+        if text not in numbered:
+            shown = ", ".join(schema.labels[:20]) + (", …" if len(schema.labels) > 20 else "")
+            raise ValueError(
+                f"{place(config.label, row)}: expected a label that the model knows ({shown}), "
+                f"got {text!r}"
+            )
+    return np.asarray([numbered[text] for text in raw.texts], np.int32)
+
+
+def places_of_targets(
+    config: SequencesConfig, data: Sequences, chosen: Int[np.ndarray, " chosen"]
+) -> Int[np.ndarray, " items"]:
+    """Where their targets are: one for each of these sequences, or for each of their steps."""
+    if config.task != "tag":
+        return chosen
+    return np.concatenate([np.arange(*data.offsets[n : n + 2]) for n in chosen])

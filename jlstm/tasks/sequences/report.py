@@ -1,0 +1,115 @@
+"""How good the labels are, as tables and sentences: the model beside the baselines."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jlstm.tasks.config import SequencesConfig
+from jlstm.tasks.frame import counted
+from jlstm.tasks.job import Evaluation, Table
+from jlstm.tasks.sequences.measures import accuracy, macro_f1, per_class, regression_scores
+
+MODEL = "LSTM"
+"""What it is called beside the baselines."""
+MOST_SHOWN = 20
+"""Classes above which the confusion matrix is no table any more."""
+
+
+def judge_classes(
+    config: SequencesConfig,
+    results: dict[str, Any],
+    labels: Sequence[str],
+    confusions: Mapping[str, np.ndarray],
+    notes: list[str],
+) -> Evaluation:
+    """How often classes were right.
+
+    Args:
+        config: of the run.
+        results: what is known already; what is measured is added.
+        labels: the classes.
+        confusions: the confusion matrix of the model, and of each baseline.
+        notes: to be told.
+    """
+    items, item = ("steps", "step") if config.task == "tag" else ("sequences", "sequence")
+    count = results[items]
+    measures = {
+        who: {"accuracy": accuracy(c), "macro_f1": macro_f1(c)} for who, c in confusions.items()
+    }
+    confusion = confusions[MODEL]
+    each = per_class(confusion)
+    results |= {
+        "measures": measures,
+        "labels": list(labels),
+        "confusion": confusion.tolist(),
+        "per_class": {name: values.tolist() for name, values in each.items()},
+    }
+    decides = "macro_f1" if config.class_weights == "balanced" else "accuracy"
+    ranks = {who: m[decides] for who, m in measures.items()}
+    most = max(ranks.values())
+    tables = [
+        Table(
+            counted(count, item),
+            ("", "accuracy", "macro F1"),
+            [(who, f"{m['accuracy']:.2%}", f"{m['macro_f1']:.4f}") for who, m in measures.items()],
+            best=[n for n, rank in enumerate(ranks.values()) if rank == most],
+        )
+    ]
+    if len(labels) <= MOST_SHOWN:
+        tables.append(
+            Table(
+                "How often the class of the row was taken for that of the column",
+                ("true", *labels, "recall"),
+                [
+                    (label, *(str(n) for n in row), f"{recall:.1%}")
+                    for label, row, recall in zip(labels, confusion, each["recall"], strict=True)
+                ]
+                + [("precision", *(f"{p:.1%}" for p in each["precision"]), "")],
+            )
+        )
+    said = "macro F1" if decides == "macro_f1" else f"{items} labelled rightly"
+    return Evaluation(results, tables, _verdict(ranks, said, "{:.2%}", 1), notes)
+
+
+def judge_numbers(
+    results: dict[str, Any],
+    true: np.ndarray,
+    guesses: Mapping[str, np.ndarray],
+    notes: list[str],
+) -> Evaluation:
+    """How far off numbers were.
+
+    Args:
+        results: what is known already; what is measured is added.
+        true: what they should be.
+        guesses: what they are for the model, and for each baseline.
+        notes: to be told.
+    """
+    measures = {who: regression_scores(true, guess) for who, guess in guesses.items()}
+    results |= {"measures": measures}
+    ranks: dict[str, Any] = {who: m["rmse"] for who, m in measures.items()}
+    least = min(ranks.values())
+    table = Table(
+        counted(len(true), "sequence"),
+        ("", "MAE", "RMSE", "R²"),
+        [
+            (who, *("–" if m[name] is None else f"{m[name]:.4g}" for name in ("mae", "rmse", "r2")))
+            for who, m in measures.items()
+        ],
+        best=[n for n, rank in enumerate(ranks.values()) if rank == least],
+    )
+    return Evaluation(results, [table], _verdict(ranks, "RMSE", "{:.4g}", -1), notes)
+
+
+def _verdict(ranks: Mapping[str, float], measure: str, form: str, sign: int) -> str:
+    """Whether the model beats the baselines: ``sign`` is 1 where more is better, −1 where less."""
+    model = ranks[MODEL]
+    others = {who: rank for who, rank in ranks.items() if who != MODEL}
+    best = max(others, key=lambda who: sign * others[who])
+    shown = f"{form.format(model)} against {form.format(others[best])} ({measure})"
+    if sign * model > sign * others[best]:
+        return f"The model beats the baselines: {shown}, the best of which is: {best}."
+    if model == others[best]:
+        return f"The model is no better than a baseline, {best}: {shown}."
+    return f"The model is WORSE than a baseline, {best}: {shown}."

@@ -1,0 +1,123 @@
+"""What a trained labeller is worth: judged beside those who know nothing of order."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from jlstm.extras import MissingExtraError
+from jlstm.files import sha256
+from jlstm.plots import plot_confusion
+from jlstm.tasks.config import SequencesConfig
+from jlstm.tasks.frame import counted
+from jlstm.tasks.job import Evaluation
+from jlstm.tasks.naming import name_for
+from jlstm.tasks.sequences.labelled import Sequences
+from jlstm.tasks.sequences.measures import (
+    confusion_matrix,
+    majority,
+    majority_of_equals,
+    nearest,
+    summary_features,
+)
+from jlstm.tasks.sequences.predictions import find_scores
+from jlstm.tasks.sequences.preparing import Prepared, load, places_of_targets, read_labelled
+from jlstm.tasks.sequences.report import MODEL, judge_classes, judge_numbers
+
+NEAREST = "nearest neighbour"
+MOST_NEIGHBOURS = 20_000
+"""Of the training part, among which the baseline looks for the nearest."""
+
+
+def evaluate(
+    config: SequencesConfig, folder: Path, params: Any, file: Path | None = None
+) -> Evaluation:
+    """Judge the model beside the baselines, on the test part or on a file with labels.
+
+    Raises:
+        ValueError: the file is no table of this form, or has a label that the model does not know.
+        OSError: the file cannot be read, or the picture not written.
+    """
+    prepared = load(config, folder)
+    notes: list[str] = []
+    if file is None:
+        name = "test" if len(prepared.part("test")) else "validation"
+        if name == "validation":
+            notes.append(
+                "There is no test part: this is the validation part, by which the parameters were "
+                "chosen, so that the model looks a little better than it is."
+            )
+        data, chosen = prepared.data, prepared.part(name)
+        picture = folder / "plots" / "confusion.png"
+    else:
+        data, notes = read_labelled(config, prepared.schema, file)
+        if sha256(file) == prepared.schema.sha256:
+            notes.insert(
+                0,
+                f"This is the very file that the run was trained on: "
+                f"{len(prepared.part('train')):,} of {counted(len(data.lengths), 'sequence')} "
+                "were in the training part. The model knows their labels, and looks better than it "
+                "is; what it is worth is told by the test part.",
+            )
+        name, chosen = file.name, np.arange(len(data.lengths))
+        picture = folder / "plots" / f"confusion-{name_for(folder, file)}.png"
+    scores = find_scores(config, params, data, chosen)
+    guesses, more = _baselines(config, prepared, data, chosen)
+    notes += more
+    results: dict[str, Any] = {"part": name, "sequences": len(chosen), "steps": len(scores)}
+    if config.task != "tag":
+        results["steps"] = int(data.lengths[chosen].sum())
+    targets = data.targets[places_of_targets(config, data, chosen)]
+    if config.task == "regress":
+        schema = prepared.schema
+        guesses = {MODEL: scores[:, 0], **guesses}
+        true = targets * schema.scale + schema.mean
+        told = {who: guess * schema.scale + schema.mean for who, guess in guesses.items()}
+        return judge_numbers(results, true, told, notes)
+    guesses = {MODEL: scores.argmax(axis=1), **guesses}
+    confusions = {
+        who: confusion_matrix(targets, guess, len(prepared.schema.labels))
+        for who, guess in guesses.items()
+    }
+    try:
+        picture.parent.mkdir(exist_ok=True)
+        plot_confusion(confusions[MODEL], prepared.schema.labels, picture, title=f"On {name}")
+    except MissingExtraError as error:
+        notes.append(f"No picture of the confusion matrix: {error}")
+    return judge_classes(config, results, prepared.schema.labels, confusions, notes)
+
+
+def _baselines(
+    config: SequencesConfig,
+    prepared: Prepared,
+    data: Sequences,
+    chosen: Int[np.ndarray, " chosen"],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """What those guess who know nothing of order, and what to say of them."""
+    train = prepared.part("train")
+    known = prepared.data
+    notes = []
+
+    def few(count: int) -> Int[np.ndarray, " n"]:
+        """Evenly spread, where there are too many."""
+        if count <= MOST_NEIGHBOURS:
+            return np.arange(count)
+        notes.append(f"The nearest neighbour is looked for among {MOST_NEIGHBOURS:,} of {count:,}.")
+        return np.linspace(0, count - 1, MOST_NEIGHBOURS).astype(np.int64)
+
+    asked = places_of_targets(config, data, chosen)
+    at = places_of_targets(config, known, train)
+    targets = known.targets[at]
+    if config.task == "tag":
+        different, tags = majority_of_equals(known.values[at], targets)
+        some = few(len(different))
+        near = tags[some][nearest(different[some], data.values[asked])]
+    else:
+        some = few(len(train))
+        summary = summary_features(known.values, known.offsets)[train[some]]
+        others = summary_features(data.values, data.offsets)[chosen]
+        near = targets[some][nearest(summary, others)]
+    if config.task == "regress":
+        return {"mean": np.zeros(len(asked)), NEAREST: near}, notes
+    return {"majority": np.full(len(asked), majority(targets)), NEAREST: near}, notes

@@ -1,0 +1,15 @@
+"""Forecasts of the columns of a table: prepared, trained, judged by rolling origin, and used.
+
+Every target of every series is a sample of its own, so that all of them train one model; a learned
+embedding tells them apart. The model is judged on every window of the test part, one for each
+origin, without being trained again on the way; and so, on the same windows, are the baselines of
+``jlstm.tasks.table.measures``. Errors *in standard deviations* are divided by that of their target
+in the training part.
+"""
+
+from jlstm.tasks.table.forecasts import predict
+from jlstm.tasks.table.preparing import FILES, prepare
+from jlstm.tasks.table.results import evaluate
+from jlstm.tasks.table.training import build
+
+__all__ = ["FILES", "build", "evaluate", "predict", "prepare"]

@@ -1,0 +1,235 @@
+"""The errors of a forecaster and its baselines, as means, tables and sentences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jlstm.tasks.frame import counted
+from jlstm.tasks.job import Evaluation, Table
+from jlstm.tasks.table.measures import Errors, measures
+from jlstm.tasks.table.model import ForecasterConfig
+from jlstm.tasks.table.schema import Schema
+from jlstm.tasks.table.series import some
+
+NAMES = {
+    "mse": "MSE",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "mase": "MASE",
+    "smape": "sMAPE %",
+    "wql": "WQL",
+    "coverage": "coverage",
+    "width": "width",
+}
+
+
+def report(
+    model: ForecasterConfig,
+    schema: Schema,
+    errors: Mapping[str, Errors],
+    origins: int,
+    part: str,
+    notes: Sequence[str],
+) -> Evaluation:
+    """Means, tables and a verdict from the sums.
+
+    Args:
+        model: what the model is made of.
+        schema: of the table it was trained on.
+        errors: of ``"model"`` and of each baseline.
+        origins: from how many rows was forecast.
+        part: which part was judged, or ``"all"`` of a file.
+        notes: to be told after those on the errors.
+    """
+    # Targets that have no scale have no window, either; 1 keeps NaN out of the sums.
+    std, naive = (_pairs(a, len(schema.roles.target)) for a in (schema.std, schema.naive))
+    units: dict[str, Any] = {"unit": np.where(np.isfinite(std), std, 1.0), "naive": naive}
+    raw = {name: measures(e, naive=units["naive"]) for name, e in errors.items()}
+    scaled = {name: measures(e, **units) for name, e in errors.items()}
+    by_step = {name: measures(e, (0,), **units) for name, e in errors.items()}
+    by_series = {name: measures(e, (1,), naive=units["naive"]) for name, e in errors.items()}
+    baselines = [name for name in errors if name != "model"]
+    naive_errors = by_step["last value"]["mae"]  # 0 for a target that does not move
+    skill = 1 - by_step["model"]["mae"] / np.where(naive_errors > 0, naive_errors, np.nan)
+    low, high = model.quantiles[0], model.quantiles[-1]
+    targets = [
+        (name if len(schema.roles.target) == 1 and len(schema.names) > 1 else f"{name} {target}")
+        if len(schema.names) > 1
+        else target
+        for name in schema.names
+        for target in schema.roles.target
+    ]
+    windows = round(float(errors["model"].known.sum()))
+    results = _plain(
+        {
+            "part": part,
+            "origins": origins,
+            "truths": windows,
+            "refitted": False,
+            "quantiles": model.quantiles,
+            "nominal_coverage": high - low,
+            "raw": raw,
+            "scaled": scaled,
+            "by_horizon_scaled": by_step,
+            "skill_against_last_value": skill,
+            "by_series": {"names": targets, **by_series},
+        }
+    )
+
+    def row(name: str) -> list[str]:
+        found = [scaled[name]["mse"], scaled[name]["mae"]]
+        found += [raw[name][m] for m in ("mae", "rmse", "mase", "smape", "wql")]
+        covered = f"{100 * scaled['model']['coverage']:.1f} %" if name == "model" else "–"
+        return [name, *map(_show, found), covered]
+
+    names = list(errors)
+    best = int(np.argmin([scaled[name]["mae"] for name in names]))
+    tables = [
+        Table(
+            f"Every window of the {part if part == 'test' else 'file'}: "
+            f"{counted(origins, 'origin')}; s: in standard deviations",
+            ("", "MSE s", "MAE s", "MAE", "RMSE", "MASE", "sMAPE %", "WQL", _interval(low, high)),
+            [row(name) for name in names],
+            (best,),
+        ),
+        Table(
+            "MAE in standard deviations, for each step ahead; skill: what the model saves of the "
+            "last value's",
+            ("step", *names, "skill", _interval(low, high)),
+            [
+                [
+                    str(step + 1),
+                    *(_show(by_step[name]["mae"][step]) for name in names),
+                    f"{100 * skill[step]:.1f} %",
+                    f"{100 * by_step['model']['coverage'][step]:.1f} %",
+                ]
+                for step in _handful(schema.horizon)
+            ],
+        ),
+    ]
+    seen = np.flatnonzero(errors["model"].known.sum(axis=1) > 0)
+    said = []
+    for what, means, labels in (
+        ("targets", by_series, {n: targets[n] for n in seen}),
+        ("steps ahead", by_step, {n: str(n + 1) for n in range(schema.horizon)}),
+    ):
+        others = {b: means[b]["mae"] for b in baselines}
+        worse = [
+            f"{label} ({min(others, key=lambda b: others[b][n])})"
+            for n, label in labels.items()
+            if not means["model"]["mae"][n] < min(found[n] for found in others.values())
+        ]
+        if worse:
+            said.append(
+                f"A baseline has the lower MAE for {len(worse)} of {len(labels)} {what}: "
+                f"{some(worse)}."
+            )
+    if 1 < len(seen) <= 20:
+        columns = ("mae", "rmse", "mase", "smape", "wql")
+        tables.append(
+            Table(
+                "For each target, the model",
+                (
+                    "",
+                    *(NAMES[m] for m in columns),
+                    _interval(low, high),
+                    "MAE of the best baseline",
+                ),
+                [
+                    [
+                        targets[n],
+                        *(_show(by_series["model"][m][n]) for m in columns),
+                        f"{100 * by_series['model']['coverage'][n]:.1f} %",
+                        _best_of({b: by_series[b]["mae"][n] for b in baselines}),
+                    ]
+                    for n in seen
+                ],
+            )
+        )
+    covered, nominal = float(scaled["model"]["coverage"]), high - low
+    if abs(covered - nominal) > 0.1 * nominal:
+        how = "narrow" if covered < nominal else "wide"
+        said.append(
+            f"The intervals are too {how}: {100 * covered:.1f} % of the truths are "
+            f"{_interval(low, high)}."
+        )
+    return Evaluation(
+        results=results,
+        tables=tables,
+        verdict=verdict({name: (float(m["mae"]), float(m["mse"])) for name, m in scaled.items()}),
+        notes=[
+            *said,
+            "Rolling origin: one forecast from each step of the part, the model as it was trained.",
+            *notes,
+        ],
+    )
+
+
+def verdict(scores: Mapping[str, tuple[float, float]]) -> str:
+    """Whether the model beats the baselines, in both MAE and MSE, in a plain sentence.
+
+    Args:
+        scores: MAE and MSE of ``"model"`` and of each baseline.
+    """
+    own = scores["model"]
+    others = {name: found for name, found in scores.items() if name != "model"}
+
+    def said(name: str) -> str:
+        mae, mse = others[name]
+        return f"{name} (MAE {_show(mae)}, MSE {_show(mse)})"
+
+    best = min(others, key=lambda name: others[name][0])
+    mine = f"MAE {_show(own[0])}, MSE {_show(own[1])}, in standard deviations"
+    worse = [
+        [name for name, found in others.items() if not own[measure] < found[measure]]
+        for measure in (0, 1)
+    ]
+    losses = [name for name in others if name in worse[0] or name in worse[1]]
+    if not losses:
+        return f"The model beats every baseline: {mine}; the best of them is {said(best)}."
+    if len(losses) == len(others) and all(n in w for n in losses for w in worse):
+        return f"The model LOSES to every baseline: {mine}; the best of them is {said(best)}."
+    lost = []
+    for name in losses:
+        where = [m for m, w in zip(("MAE", "MSE"), worse, strict=True) if name in w]
+        lost.append(f"{said(name)} in {' and '.join(where)}")
+    return f"The model LOSES to {'; to '.join(lost)}. Its own: {mine}."
+
+
+def _pairs(table: Float[np.ndarray, "series columns"], targets: int) -> Float[np.ndarray, " pairs"]:
+    """What a table of the schema says of each target, numbered as in a batch."""
+    return table[:, :targets].ravel()
+
+
+def _show(number: Any) -> str:
+    """Four digits, or a dash for what could not be measured."""
+    return f"{number:#.4g}".rstrip(".") if np.isfinite(number) else "–"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"in the {100 * (high - low):g} % interval"
+
+
+def _best_of(found: Mapping[str, float]) -> str:
+    name = min(found, key=lambda name: found[name])
+    return f"{_show(found[name])} {name}"
+
+
+def _handful(horizon: int) -> list[int]:
+    """Some steps of the horizon, the first and the last among them."""
+    return sorted({round(x) for x in np.linspace(0, horizon - 1, min(horizon, 8))})
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, which knows no arrays and no NaN."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,207 @@
+"""What a trained forecaster is worth, by rolling origin: beside baselines, and in pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from jlstm.extras import MissingExtraError
+from jlstm.files import sha256
+from jlstm.plots import Forecasted, plot_forecast
+from jlstm.sequence import lstm
+from jlstm.tasks.config import TableConfig
+from jlstm.tasks.frame import counted, read_table
+from jlstm.tasks.job import Evaluation
+from jlstm.tasks.naming import name_for
+from jlstm.tasks.table.clock import show_time
+from jlstm.tasks.table.measures import (
+    Errors,
+    add_errors,
+    drift,
+    last_value,
+    linear,
+    no_errors,
+    seasonal_naive,
+)
+from jlstm.tasks.table.model import Forecaster, ForecasterConfig, forecast
+from jlstm.tasks.table.preparing import load
+from jlstm.tasks.table.report import report
+from jlstm.tasks.table.schema import Schema
+from jlstm.tasks.table.series import Series, check_missing, regular
+from jlstm.tasks.table.training import AT_ONCE, fit_baseline, make_layer, model_config
+from jlstm.tasks.table.windows import Panel, Places, batches, cut, find_windows, make_panel
+
+
+def evaluate(
+    config: TableConfig, folder: Path, params: Forecaster, file: Path | None = None
+) -> Evaluation:
+    """Judge the parameters and the baselines on every window of the test part, or of a file.
+
+    Writes the picture ``plots/forecast.png`` where matplotlib is installed; for a file,
+    ``plots/forecast-<name>.png``, with the name that ``name_for`` gives it.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        params: of the model.
+        file: a table of the form that the model was trained on; None for the test part.
+
+    Raises:
+        OSError, ValueError: the file is no table of this form, or has no whole window.
+    """
+    known, schema, own = load(folder)
+    panel = make_panel(own, schema)
+    weights = fit_baseline(panel, own)
+    series, part, notes = own, "test", []
+    if file is not None:
+        series, _ = regular(read_table(file), schema.roles, step=schema.step, like=schema.form)
+        notes += [*series.notes, *check_missing(series, schema.roles, schema.step, schema.missing)]
+        panel, part = make_panel(series, schema), "all"
+    places = find_windows(series, panel, "test" if file is None else "all")
+    if not len(places):
+        raise ValueError(
+            f"{file or 'test'}: expected at least {schema.lookback} + {schema.horizon} rows of a "
+            "series, a window, with a target that varied in the training part, got fewer"
+        )
+    if file is not None:
+        same = sha256(file) == known["file"]["sha256"]
+        notes = [*_seen_in_training(same, schema, own, series, panel, places), *notes]
+    model = model_config(config, schema)
+    layer = make_layer(config)
+    errors = judge(model, params, panel, places, weights, layer=layer)
+    if "seasonal naive" not in errors and schema.season > 1:
+        notes.append(
+            f"The seasonal naive forecast is left out: a window has "
+            f"{counted(schema.lookback, 'step')}, fewer than the season's {schema.season}."
+        )
+    name = "forecast" if file is None else f"forecast-{name_for(folder, file)}"
+    try:
+        (folder / "plots").mkdir(exist_ok=True)
+        pictures = _pictures(model, params, series, panel, places, layer)
+        plot_forecast(pictures, folder / f"plots/{name}.png", model.quantiles)
+        notes.append(f"Forecasts beside the truth: plots/{name}.png.")
+    except MissingExtraError as error:
+        notes.append(f"No picture: {error}")
+    return report(model, schema, errors, len(np.unique(places.origins)), part, notes)
+
+
+def _seen_in_training(
+    same: bool, schema: Schema, own: Series, series: Series, panel: Panel, places: Places
+) -> list[str]:
+    """What is to be said of a file that the model has learned from.
+
+    Args:
+        same: whether it is the very file of the run.
+        schema: of the run.
+        own: the series of the run.
+        series: those of the file.
+        panel: the same, scaled.
+        places: the windows that are judged.
+    """
+    when = series.times(schema.step)
+    origins = np.unique(places.origins)
+    starts = np.full(len(schema.names), "NaT", "datetime64[us]")  # which is before nothing
+    starts[[schema.names.index(name) for name in own.names]] = own.starts
+    began = starts[panel.member[origins]]
+    seen = (when[origins] < schema.validation) & (when[origins + schema.horizon - 1] >= began)
+    if not same and not seen.any():
+        return []
+    what = "This is the very file that the run was trained on" if same else "The model has seen it"
+    return [
+        f"{what}: {seen.sum():,} of {counted(len(origins), 'origin')} lie in the time that the "
+        f"model was trained on, up to {show_time(schema.validation)}. It knows what came then, and "
+        "looks better than it is; what it is worth is told by the test part, or by later rows."
+    ]
+
+
+def judge(
+    model: ForecasterConfig,
+    params: Forecaster,
+    panel: Panel,
+    places: Places,
+    weights: Float[np.ndarray, "lookback horizon"],
+    *,
+    size: int = AT_ONCE,
+    layer: Callable[..., Any] = lstm,
+) -> dict[str, Errors]:
+    """The errors of the model and of each baseline over the same windows, in units of the table.
+
+    The series of the errors are the targets of the first series, then those of the second…
+
+    Args:
+        model: what the model is made of.
+        params: its parameters.
+        panel: the data.
+        places: the windows.
+        weights: of the linear baseline.
+        size: windows that are gone through at once; without influence on the result.
+        layer: what runs one layer of the model.
+    """
+    s = panel.schema
+    compiled = jax.jit(lambda params, batch: forecast(model, params, batch, layer=layer))
+    baselines: dict[str, Callable[[Any], Any]] = {
+        "last value": lambda windows: last_value(windows, s.horizon),
+        "drift": lambda windows: drift(windows, s.horizon),
+        "linear": lambda windows: linear(windows, weights),
+    }
+    if 1 < s.season <= s.lookback:
+        baselines["seasonal naive"] = lambda windows: seasonal_naive(windows, s.horizon, s.season)
+    nothing = no_errors(model.series, s.horizon, len(model.quantiles))
+    errors = dict.fromkeys(("model", *baselines), nothing)
+    for batch, here in batches(panel, places, size):
+        rows = np.arange(s.horizon) + here.origins[:, None]
+        pairs = np.asarray(batch.series)[: len(here)]
+        mean, std = (a[panel.member[here.origins], here.targets][:, None] for a in (s.mean, s.std))
+        truth = panel.truth[rows, here.targets[:, None]] * std + mean
+        windows = np.asarray(batch.values).T[: len(here)].astype(np.float64)
+        found = np.asarray(compiled(params, batch)).swapaxes(0, 1)[: len(here)]
+        forecasts = {"model": found.astype(np.float64)}
+        for name, baseline in baselines.items():
+            point = baseline(windows)[..., None]
+            forecasts[name] = np.broadcast_to(point, (*point.shape[:2], len(model.quantiles)))
+        for name, values in forecasts.items():
+            raw = values * std[..., None] + mean[..., None]
+            errors[name] = add_errors(errors[name], truth, raw, pairs, model.quantiles)
+    return errors
+
+
+def _pictures(
+    model: ForecasterConfig,
+    params: Forecaster,
+    series: Series,
+    panel: Panel,
+    places: Places,
+    layer: Callable[..., Any],
+) -> list[Forecasted]:
+    """Some targets, each with a few windows that follow each other, from the middle of the part."""
+    s = panel.schema
+    when = series.times(s.step)
+    pair = panel.member[places.origins] * len(s.roles.target) + places.targets
+    compiled = jax.jit(lambda params, batch: forecast(model, params, batch, layer=layer))
+    pictures = []
+    for n in np.unique(pair)[:4]:
+        own = places.origins[pair == n]
+        first = own[len(own) // 2]
+        own = own[(own >= first) & ((own - first) % s.horizon == 0)][:5]
+        own = own[panel.member[own] == panel.member[first]]
+        here = Places(own, np.full(len(own), n % len(s.roles.target)))
+        found = np.asarray(compiled(params, cut(panel, here)), np.float64)
+        member, target = divmod(int(n), len(s.roles.target))
+        mean, std = s.mean[member, target], s.std[member, target]
+        shown = np.arange(first - min(s.lookback, 2 * s.horizon), own[-1] + s.horizon)
+        of = f"{s.names[member]}: " if len(s.names) > 1 else ""
+        pictures.append(
+            Forecasted(
+                title=of + s.roles.target[target],
+                times=when[shown],
+                truth=panel.truth[shown, target] * std + mean,
+                pieces=[
+                    (when[origin : origin + s.horizon], found[:, k] * std + mean)
+                    for k, origin in enumerate(own)
+                ],
+            )
+        )
+    return pictures

@@ -1,0 +1,207 @@
+"""The training run on a table: its model, its batches, and the arithmetic behind its steps."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from jlstm.devices import spread
+from jlstm.layers import Stack
+from jlstm.sequence import lstm
+from jlstm.tasks.config import TableConfig
+from jlstm.tasks.frame import counted
+from jlstm.tasks.job import Job, count_steps
+from jlstm.tasks.table.clock import show_times
+from jlstm.tasks.table.measures import Moments, fit_linear, moments
+from jlstm.tasks.table.model import (
+    Forecaster,
+    ForecasterConfig,
+    WindowBatch,
+    forecaster_loss,
+    init_forecaster,
+)
+from jlstm.tasks.table.preparing import count_rows, load
+from jlstm.tasks.table.schema import Schema
+from jlstm.tasks.table.series import Series
+from jlstm.tasks.table.windows import (
+    Panel,
+    Part,
+    Places,
+    batches,
+    cut,
+    find_windows,
+    make_panel,
+    shuffled,
+)
+
+EPOCHS = 5
+"""Of a training, where none are asked for."""
+MOST_VALIDATED = 2**15
+"""Windows, spread evenly, that judge the parameters in training; the test has no such limit."""
+AT_ONCE = 2048
+"""Windows that are judged at once; without influence on the results."""
+MOST_FITTED = 2**17
+"""Windows, spread evenly, that fit the linear baseline; the test has no such limit."""
+FITTED_AT_ONCE = 8192
+"""Windows; without influence on the result."""
+DROPOUT = 1
+"""Tells the keys of the dropout from those of the first parameters."""
+
+
+def model_config(config: TableConfig, schema: Schema) -> ForecasterConfig:
+    """The model for such a table."""
+    roles = schema.roles
+    patch = config.patch or min(8, max(1, schema.lookback // 12))
+    return ForecasterConfig(
+        lookback=schema.lookback,
+        horizon=schema.horizon,
+        quantiles=config.quantiles,
+        series=len(schema.names) * len(roles.target),
+        past=len(roles.past) + (schema.missing != "error"),
+        known=len(roles.known),
+        about=schema.static.shape[1] + 2 * len(schema.cycles),
+        stack=Stack(
+            sizes=(config.hidden,) * config.layers,
+            dropout=config.dropout,
+            output_dropout=config.dropout,
+        ),
+        patch=min(patch, schema.lookback),
+        linear=config.linear,
+    )
+
+
+def fit_baseline(
+    panel: Panel, series: Series, *, size: int = FITTED_AT_ONCE
+) -> Float[np.ndarray, "lookback horizon"]:
+    """The weights of the linear baseline, at which the model's own linear map begins.
+
+    Args:
+        panel: the data.
+        series: of which it was made.
+        size: windows that are gone through at once; without influence on the result.
+    """
+
+    def add(part: Part) -> Moments:
+        s = panel.schema
+        total = Moments(
+            np.zeros((s.lookback, s.lookback)), np.zeros((s.lookback, s.horizon)), np.zeros(())
+        )
+        places = find_windows(series, panel, part).evenly(MOST_FITTED)
+        for batch, _ in batches(panel, places, size):
+            total = total + moments(np.asarray(batch.values).T, np.asarray(batch.targets).T)
+        return total
+
+    return fit_linear(add("training"), add("validation"))
+
+
+def make_layer(config: TableConfig) -> Callable[..., Any]:
+    """What runs a layer of the model, computed as the configuration asks for."""
+    return partial(lstm, implementation=config.implementation)
+
+
+def build(config: TableConfig, folder: Path) -> Job:
+    """The training run on what ``prepare`` wrote."""
+    known, schema, series = load(folder)
+    panel = make_panel(series, schema)
+    model = model_config(config, schema)
+    parts = {part: find_windows(series, panel, part) for part in ("training", "validation", "test")}
+    places = parts["training"]
+    size = min(config.batch, len(places))
+    layer, devices = spread(make_layer(config), size)
+    chosen = shuffled(len(places), size, config.seed)
+    noise = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
+
+    def batch(n: int) -> WindowBatch:
+        window = cut(panel, places.at(chosen(n)))
+        return window._replace(key=jax.random.fold_in(noise, n))
+
+    def init(key: PRNGKeyArray) -> Forecaster:
+        return init_forecaster(key, model, window=baseline() if config.linear else None)
+
+    @cache
+    def baseline() -> Float[np.ndarray, "lookback horizon"]:
+        return fit_baseline(panel, series)
+
+    def loss(params: Forecaster, carry: Any, batch: WindowBatch) -> tuple[Any, Any]:
+        return forecaster_loss(model, params, batch, layer=layer), carry
+
+    epoch = -(-len(places) // size)
+    steps = count_steps(config, epoch, EPOCHS)
+    template = jax.eval_shape(lambda key: init_forecaster(key, model), jax.random.key(0))
+    return Job(
+        init=init,
+        template=template,
+        loss=loss,
+        batch=batch,
+        steps=steps,
+        epoch=epoch,
+        validate=_make_validate(model, panel, parts["validation"].evenly(MOST_VALIDATED)),
+        score="quantile loss, in standard deviations",
+        unit="windows",
+        per_step=lambda batch: float(len(batch.series)),
+        devices=devices,
+        about=_about(known, schema, series, template, parts, (size, epoch, steps, devices)),
+    )
+
+
+def _make_validate(
+    model: ForecasterConfig, panel: Panel, places: Places
+) -> Callable[[Forecaster], float]:
+    """Parameters to the mean loss over these windows."""
+    compiled = jax.jit(lambda params, batch: forecaster_loss(model, params, batch))
+
+    def validate(params: Forecaster) -> float:
+        losses, counts = [], []
+        for batch, _ in batches(panel, places, AT_ONCE):
+            losses.append(compiled(params, batch))
+            counts.append(np.isfinite(np.asarray(batch.targets)).sum())
+        return float(np.average(jax.device_get(losses), weights=counts))
+
+    return validate
+
+
+def _about(
+    known: Mapping[str, Any],
+    schema: Schema,
+    series: Series,
+    template: Forecaster,
+    parts: Mapping[str, Places],
+    sizes: tuple[int, int, int, int],
+) -> Sequence[str]:
+    """From the rows of the file to the steps of the training, in sentences."""
+    s = schema
+    size, epoch, steps, devices = sizes
+    when = series.times(s.step)
+    last, count = when.max(), len(series.names)
+    rows = count_rows(when, s)
+    windows = {part: len(places) for part, places in parts.items()}
+    cycles = ", ".join(s.cycles)
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template))
+    over = f", each cut over {devices} devices" if devices > 1 else ""
+    passes = "1 pass" if steps == epoch else f"{steps / epoch:.3g} passes"
+    begin, end, validation, test = show_times(when.min(), last, s.validation, s.test)
+    return [
+        f"{known['file']['name']}: {counted(known['file']['rows'], 'row')}, of which "
+        f"{counted(len(when), 'step')} of {s.step} from {begin} to {end}"
+        + (f" in {count:,} series" if count > 1 else "")
+        + f"; {counted(len(s.roles.target), 'target')}: {', '.join(s.roles.target)}.",
+        *known["notes"],
+        f"Training up to {validation} ({counted(rows['training'], 'row')}), validation up to "
+        f"{test} ({rows['validation']:,}), test up to the end ({rows['test']:,}). "
+        "Scales, mean and standard deviation of each target and series, are those of "
+        f"{known['scales'] or 'the training part'}.",
+        f"A window has {counted(s.lookback, 'step')} to forecast from and {s.horizon} to foretell; "
+        "one for each step that it can begin at, and each target: "
+        f"{windows['training']:,} for training, {windows['validation']:,} for "
+        f"validation, {windows['test']:,} for the test.",
+        (f"Season: {s.season} steps. " if s.season > 1 else "No season. ")
+        + (f"The calendar tells the time of the {cycles}." if cycles else "No calendar."),
+        f"{counted(windows['training'], 'window')} in batches of {size}{over}: "
+        f"{counted(epoch, 'step')} for a pass; {counted(steps, 'step')}, or {passes}. The model "
+        f"has {parameters:,} parameters.",
+    ]
