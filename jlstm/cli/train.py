@@ -86,7 +86,7 @@ def resume(
     from jlstm.train.interrupt import terminable
 
     console = new_console()
-    if not steps is epochs is learning_rate is name is None:
+    if {steps, epochs, learning_rate, name} != {None}:
         with terminable():
             run = lengthen(
                 run,
