@@ -83,7 +83,11 @@ def build_app() -> "App":
         train.command(f"jlstm.cli.train:{kind}", name=kind, help=what)
     app.command(train)
     for home, name, what in (
-        ("train:resume", "resume", "Go on with a training that was stopped."),
+        (
+            "train:resume",
+            "resume",
+            "Go on with a training that was stopped, or make a finished one longer.",
+        ),
         ("use:evaluate", "evaluate", "Judge a trained model beside baselines."),
         ("use:predict", "predict", "Write forecasts, or labels."),
         ("use:sample", "sample", "Let a language model write."),

@@ -63,7 +63,10 @@ def resume(
     *,
     steps: Annotated[
         Count | None,
-        Parameter(help="Of a run that has finished, the new length: those made so far included."),
+        Parameter(
+            help="The new length of a run that has finished, the steps made so far included; it "
+            "goes on in a new folder, and its learning rate rises and falls once more."
+        ),
     ] = None,
     epochs: Annotated[Positive | None, Parameter(help="The same in epochs.")] = None,
     learning_rate: Annotated[
@@ -75,11 +78,7 @@ def resume(
         Parameter(help="Of the longer run's folder, beside RUN; by default one with the time."),
     ] = None,
 ) -> None:
-    """Go on with a training that was stopped, from its last checkpoint; or make one longer.
-
-    With a new length, a run that has finished goes on in a new folder, and stays as it is. The
-    learning rate rises and falls once more, over the steps that are added.
-    """
+    """Go on with a training that was stopped, from its last checkpoint; or make one longer."""
     from jlstm.runs import run as jobs
     from jlstm.runs.origin import lengthen
     from jlstm.train import interrupt_flag

@@ -37,9 +37,6 @@ class Training:
     )  # fmt: skip
     """Options that a training never takes over from the one that it goes on from."""
 
-    from_: Path | None = None
-    """A run whose best parameters are trained on, with its vocabulary or scales; what is
-    not asked for is as it was there, but for the length and the place of the training."""
     epochs: float | None = None
     """Times that the training data is gone through; by default 15 for texts, 5 for tables and 80
     for sequences, or more where that is fewer than 500 steps."""
@@ -63,6 +60,9 @@ class Training:
     """What to do where a loss or gradient is NaN or infinite: end the run, or skip the step."""
     seed: int = 0
     """Of everything random."""
+    from_: Path | None = None
+    """A run whose best parameters are trained on, with its vocabulary, or columns and scales; what
+    is not asked for is as it was there, but for the length and the place of the training."""
     out: Path = Path("runs")
     """The folder in which the folder of this run is made."""
     name: str | None = None

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -23,13 +24,15 @@ MAKERS = {"table": table, "text": text, "sequences": labelled}
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory):
-    """A finished run of each kind, and its file."""
-    made = {}
-    for kind, make in MAKERS.items():
+    """The function from a kind to a finished run, and its file; each is trained once."""
+
+    @cache
+    def trained(kind):
         path = tmp_path_factory.mktemp(kind) / "file.csv"
-        config = replace(make(path), name="old")
-        made[kind] = jobs.train(config, path, say=nothing).folder, path
-    return made
+        config = replace(MAKERS[kind](path), name="old")
+        return jobs.train(config, path, say=nothing).folder, path
+
+    return trained
 
 
 def everything(folder):
@@ -50,9 +53,10 @@ def stopped_on_the_way(folder, *steps):
 # Made longer.
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_longer_run_is_the_same_however_often_it_is_made_and_stopped(old, kind):
-    folder, _ = old[kind]
+    folder, _ = old(kind)
     before = everything(folder)
     one, other = (lengthen(folder, steps=41, name=f"longer-{n}", say=nothing) for n in (1, 2))
     assert (one.parent, other.parent) == (folder.parent, folder.parent)
@@ -62,9 +66,10 @@ def test_a_longer_run_is_the_same_however_often_it_is_made_and_stopped(old, kind
     assert everything(folder) == before
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.grid(3)
+@pytest.mark.parametrize("kind", ["text", "table", "sequences"])  # a text's memory goes on, too
 def test_state_and_data_go_on_and_the_rate_begins_again(old, kind):
-    folder, _ = old[kind]
+    folder, _ = old(kind)
     longer = lengthen(folder, steps=31, say=nothing)
     jobs.resume(longer, say=nothing)
 
@@ -89,7 +94,7 @@ def test_state_and_data_go_on_and_the_rate_begins_again(old, kind):
 
 
 def test_the_best_parameters_are_still_those_of_the_run_before(old):
-    folder, _ = old["table"]
+    folder, _ = old("table")
     longer = lengthen(folder, steps=30, learning_rate=100.0, say=nothing)  # which does no good
     said = []
     outcome = jobs.resume(longer, say=said.append)
@@ -110,7 +115,7 @@ def test_a_run_that_ended_for_want_of_better_parameters_gets_its_patience_back(t
 
 
 def test_the_length_can_be_told_in_epochs(old):
-    folder, _ = old["sequences"]  # 6 steps an epoch
+    folder, _ = old("sequences")  # 6 steps an epoch
     longer = lengthen(folder, epochs=5, say=nothing)
     assert read_config(longer).epochs == 5
     assert jobs.resume(longer, say=nothing).step == 30
@@ -119,7 +124,7 @@ def test_the_length_can_be_told_in_epochs(old):
 
 
 def test_a_longer_run_needs_nothing_of_the_one_before_and_can_be_made_longer(old, tmp_path):
-    folder = shutil.copytree(old["text"][0], tmp_path / "old")
+    folder = shutil.copytree(old("text")[0], tmp_path / "old")
     one = lengthen(folder, steps=27, name="one", say=nothing)
     shutil.rmtree(folder)
     one = one.rename(tmp_path / "moved")
@@ -131,7 +136,7 @@ def test_a_longer_run_needs_nothing_of_the_one_before_and_can_be_made_longer(old
 
 
 def test_without_a_good_checkpoint_it_begins_where_the_run_before_ended(old):
-    folder, _ = old["table"]
+    folder, _ = old("table")
     whole, damaged = (lengthen(folder, steps=33, say=nothing) for _ in range(2))
     jobs.resume(whole, say=nothing)
     jobs.resume(damaged, say=nothing, interrupted=iter([False] * 6 + [True]).__next__)
@@ -150,7 +155,7 @@ def harm(path):
 
 
 def test_what_cannot_be_made_longer_is_named_and_leaves_nothing(old, tmp_path):
-    folder = shutil.copytree(old["table"][0], tmp_path / "old")
+    folder = shutil.copytree(old("table")[0], tmp_path / "old")
 
     def refused(match, **options):
         with pytest.raises(ValueError, match=match):
@@ -171,7 +176,7 @@ def test_what_cannot_be_made_longer_is_named_and_leaves_nothing(old, tmp_path):
 
 
 def test_a_damaged_beginning_is_noticed(old, tmp_path):
-    longer = lengthen(old["table"][0], steps=30, say=nothing)
+    longer = lengthen(old("table")[0], steps=30, say=nothing)
     harm(longer / "start" / "24" / "state" / "manifest.ocdbt")
     with pytest.raises(ValueError, match="start: expected what the run begins with, got none"):
         jobs.resume(longer, say=nothing)
@@ -189,9 +194,10 @@ def another(kind, path, tmp_path):
     return own
 
 
+@pytest.mark.grid(3)
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_training_on_another_file_begins_with_the_best_parameters(old, kind, tmp_path):
-    folder, path = old[kind]
+    folder, path = old(kind)
     before = everything(folder)
     file = another(kind, path, tmp_path)
     runs = [
@@ -229,7 +235,7 @@ def same_scales(kind, one, two):
 
 
 def test_it_is_told_what_the_model_was_worth_before_and_that_it_got_no_better(old, tmp_path):
-    folder, path = old["table"]
+    folder, path = old("table")
     said = []
     config = like(folder, steps=6, learning_rate=100.0, out=tmp_path, name="run")
     run = jobs.start(config, another("table", path, tmp_path), say=said.append)
@@ -249,7 +255,7 @@ def test_it_is_told_what_the_model_was_worth_before_and_that_it_got_no_better(ol
 
 
 def test_what_is_not_asked_for_is_as_it_was_but_for_length_and_place(old):
-    folder, _ = old["sequences"]
+    folder, _ = old("sequences")
     config = like(folder, batch=4)
     theirs = read_config(folder)
     assert (config.batch, theirs.batch) == (4, 8)
@@ -274,7 +280,7 @@ def test_what_is_not_asked_for_is_as_it_was_but_for_length_and_place(old):
 )
 def test_what_is_part_of_the_model_cannot_be_changed(old, kind, option, value, said):
     with pytest.raises(ValueError, match=f"^{said}$"):
-        like(old[kind][0], **{option: value})
+        like(old(kind)[0], **{option: value})
 
 
 @pytest.mark.parametrize(
@@ -289,7 +295,7 @@ def test_what_is_part_of_the_model_cannot_be_changed(old, kind, option, value, s
     ],
 )  # fmt: skip
 def test_a_file_that_the_model_does_not_fit_is_named(old, kind, change, said, tmp_path):
-    folder, path = old[kind]
+    folder, path = old(kind)
     file = another(kind, path, tmp_path)
     file.write_text(change(file.read_text()))
     with pytest.raises(ValueError, match=said):
@@ -298,8 +304,8 @@ def test_a_file_that_the_model_does_not_fit_is_named(old, kind, change, said, tm
 
 
 def test_a_run_of_another_kind_and_one_that_has_learnt_nothing_are_refused(old, tmp_path):
-    folder, path = old["text"]
-    config = replace(read_config(old["table"][0]), from_=folder)
+    folder, path = old("text")
+    config = replace(read_config(old("table")[0]), from_=folder)
     with pytest.raises(ValueError, match=r"from_: expected a run of jlstm train table, got .*text"):
         jobs.start(config, path, say=nothing)
     begun = jobs.start(replace(text(tmp_path / "f"), name="begun"), tmp_path / "f", say=nothing)
