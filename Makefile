@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two installations must not write into one environment at a time
-.PHONY: help demo test test-slow test-pure test-newest test-torch sanitize lint bench lock clean
+.PHONY: help demo test test-slow test-pure test-newest test-torch sanitize fuzz lint bench lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,12 @@ $(TORCH_VENV)/.made: pyproject.toml requirements/dev.lock
 
 sanitize: $(VENV)/.dev ## run the native kernel's own test, optimised and with sanitizers (needs a C++ compiler)
 	$(BIN)/python -m tests.cpp.sanitize
+
+ATHERIS ?= atheris==3.0.0
+FUZZ ?= -max_total_time=60 -max_len=8192
+fuzz: $(VENV)/.dev ## feed damaged files to what reads files, for a minute (installs atheris)
+	@$(PIP) install --quiet $(ATHERIS)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff check

@@ -12,8 +12,8 @@ class MissingExtraError(ImportError):
 
 
 @contextmanager
-def needs(module: str, package: str) -> Iterator[None]:
-    """What is imported within comes from a framework that a user of the file has anyway.
+def needs(module: str, extra: str) -> Iterator[None]:
+    """What is imported within comes with the extra ``jlstm[extra]``.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -24,7 +24,7 @@ def needs(module: str, package: str) -> Iterator[None]:
         if error.name != module:  # it is there, and broken: that is another story
             raise
         raise MissingExtraError(
-            f"{module} is not installed; it comes with: pip install {package}", name=module
+            f"{module} is not installed; it comes with: pip install 'jlstm[{extra}]'", name=module
         ) from None
 
 

@@ -30,6 +30,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def with_an_end(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that can be read to its end; what is not there is left to who opens it.
+
+    Raises:
+        OSError: a folder; a pipe or a device, from which one would read, or wait, for ever.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path}: expected a file, got a folder, a pipe or a device")
+    return path
+
+
 def sync(path: str | os.PathLike[str]) -> None:
     """Wait until a file, or what a folder lists, is on the disk and not only on its way there.
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jlstm.extras import require
-from jlstm.files import replacing
+from jlstm.files import replacing, with_an_end
 
 NDArray = npt.NDArray[Any]
 
@@ -63,7 +63,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     safetensors = require("safetensors", "interop")
     try:
-        with safetensors.safe_open(Path(path), framework="np") as file:
+        with safetensors.safe_open(with_an_end(path), framework="np") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
             return Header(shapes, dict(file.metadata() or {}))
@@ -71,18 +71,24 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise ValueError(f"{path}: expected a safetensors file, got: {error}") from None
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, str]]:
+def read_tensors(
+    path: str | os.PathLike[str], *, all_weights: bool = True
+) -> tuple[dict[str, NDArray], dict[str, str]]:
     """Named arrays and metadata of a file.
+
+    Args:
+        path: the file.
+        all_weights: whether arrays of other than floating-point dtypes are an error; or else they
+            are left out.
 
     Raises:
         MissingExtraError: safetensors is not installed.
         OSError: the file cannot be read.
-        ValueError: it is no safetensors file, a damaged one, or has arrays of other than
-            floating-point dtypes.
+        ValueError: it is no safetensors file, a damaged one, or has other arrays.
     """
     shapes, metadata = read_header(path)
     for name, (dtype, _) in shapes.items():
-        if dtype not in DTYPES:
+        if all_weights and dtype not in DTYPES:
             raise ValueError(
                 f"{path}: {name}: expected a dtype out of {', '.join(DTYPES)}, got {dtype}"
             )
@@ -94,6 +100,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict
     arrays = {
         name: np.frombuffer(entry["data"], DTYPES[entry["dtype"]]).reshape(entry["shape"])
         for name, entry in entries
+        if entry["dtype"] in DTYPES
     }
     return arrays, metadata
 

@@ -34,6 +34,7 @@ NOBODY_ELSE_HAS = {
     "clip": (Stack(sizes=4, gates=Variant(cell_clip=1.0)), "cell_clip: expected what "),
     "skip": (Stack(sizes=(4, 4), connections="skip"), "connections: .*got skip"),
     "residual": (Stack(sizes=(4, 4), connections="residual"), "connections: .*got residual"),
+    "reverse": (Stack(sizes=4, reverse=True), "reverse: .*walk forward, or both ways"),
     "learned_carry": (Stack(sizes=4, learned_carry=True), "learned_carry: .*no parameter"),
 }
 """Stacks that have no equal in PyTorch, Flax, Haiku, Equinox and Keras, and why."""

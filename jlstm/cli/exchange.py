@@ -14,7 +14,10 @@ def export(
     run: Run,
     *,
     to: Annotated[Target, Parameter(help="What the other side reads.")],
-    out: Annotated[Path, Parameter(help="The folder to make.")],
+    out: Annotated[
+        Path | None,
+        Parameter(help="The folder to make; by default here, named after the run and the target."),
+    ] = None,
 ) -> None:
     """Write a trained model for use without jlstm, with all that is needed, into one folder.
 
@@ -24,6 +27,7 @@ def export(
     from jlstm.exporting import export
 
     console = new_console()
+    out = Path(f"{run.resolve().name}-{to}") if out is None else out
     export(run, to, out, say=console.print)
     console.print(f"Written: {out}. To try it: python {out / 'use_it.py'}")
 

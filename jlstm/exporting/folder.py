@@ -195,7 +195,7 @@ def _torch(model: Portable) -> Any:
 
     def write(folder: Path) -> None:
         write_tensors(folder / "model.safetensors", state)
-        source = _source("with_torch.py", (name_in_model(model, "torch"),))
+        source = _source("with_torch.py", ("load", name_in_model(model, "torch")))
         (folder / "model.py").write_text(source, "utf-8")
         _write_around(model, "torch", folder, sizes=sizes, without=("state",))
 

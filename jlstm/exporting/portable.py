@@ -39,6 +39,16 @@ EXAMPLES = 3
 TOKENS = 32
 
 
+READING = {
+    "byte": "a token is a byte, and its number is its value",
+    "char": "a token is a character, lines end in a newline alone, and a token's number is its "
+    "place in the list",
+    "word": "a token is what stands between white space (after 1000 characters another one begins) "
+    "or a line's end, a newline; its number is its place in the list, for others that of <unk>",
+}
+"""How a text becomes tokens, see ``jlstm.data.tokens``."""
+
+
 class Input(NamedTuple):
     """What an input is."""
 
@@ -121,7 +131,13 @@ def _text(trained: Trained, config: TextConfig) -> Portable:
             "tied": config.tied,
             "zoneout": config.zoneout,
         },
-        about={"vocabulary": {"kind": data.vocabulary.kind, "tokens": data.vocabulary.tokens}},
+        about={
+            "vocabulary": {
+                "kind": data.vocabulary.kind,
+                "tokens": data.vocabulary.tokens,
+                "reading": READING[data.vocabulary.kind],
+            }
+        },
     )
 
 
@@ -220,9 +236,9 @@ def _scale_of_table(schema: Any, model: ForecasterConfig) -> dict[str, Any]:
         rows = np.repeat(values, targets, axis=0)
         flags = np.full((len(rows), model.past - past), beside)
         parts = {
-            "values": values[:, :targets].reshape(-1),
             "past": np.concatenate([rows[:, targets : targets + past], flags], axis=1),
             "known": rows[:, targets + past :],
+            "values": values[:, :targets].reshape(-1),  # last: ``use_it.py`` needs it to the end
         }
         scale[of] = {name: _json(part) for name, part in parts.items() if part.shape[-1]}
     return {name: {of: scale[of][name] for of in ("mean", "std")} for name in scale["mean"]}

@@ -1,4 +1,4 @@
-"""``use_it.py``: what is written into an export to run it on its example, without jlstm."""
+"""``use_it.py``: ten lines, written into an export, that run it on its example without jlstm."""
 
 from jlstm.exporting.portable import Portable
 from jlstm.tasks.config import Target
@@ -21,41 +21,35 @@ IMPORTS: dict[Target, str] = {
     "onnx": "import onnxruntime\n",
     "stablehlo": "from jax import export\n",
     "safetensors": "from model import {name}\nfrom safetensors.numpy import load_file\n",
-    "torch": "import torch\nfrom model import {name}\nfrom safetensors.torch import load_file\n",
+    "torch": "import torch\nfrom model import {name}, load\n",
 }
 
 RUN: dict[Target, str] = {
     "onnx": """\
-onnxruntime.set_default_logger_severity(3)  # else it warns of inputs that may be left out
 session = onnxruntime.InferenceSession(str(here / "model.onnx"))
-names = [output.name for output in session.get_outputs()]
-outputs = dict(zip(names, session.run(names, inputs)))
+found = session.run(["{output}"], inputs)[0]
 """,
     "stablehlo": """\
 program = export.deserialize(bytearray((here / "model.stablehlo").read_bytes()))
-outputs = program.call(**inputs)
+found = np.asarray(program.call(**inputs)["{output}"])
 """,
     "safetensors": """\
 weights = load_file(here / "stack.safetensors") | load_file(here / "around.safetensors")
-outputs = {name}(weights, about["sizes"], **inputs)
+found = {name}(weights, about["sizes"], **inputs)["{output}"]
 """,
     "torch": """\
-model = {name}(**about["sizes"])
-model.load_state_dict(load_file(here / "model.safetensors"))
-with torch.no_grad():
-    outputs = model(**{{name: torch.from_numpy(array) for name, array in inputs.items()}})
-    outputs = {{name: array.numpy() for name, array in outputs.items()}}
+model = load({name}(**about["sizes"]), here / "model.safetensors")
+found = model(**{{k: torch.from_numpy(a) for k, a in inputs.items()}})["{output}"].numpy()
 """,
 }
+QUIET = "onnxruntime.set_default_logger_severity(3)  # it warns of inputs that may be left out\n"
+"""Where a model of ONNX has such inputs."""
 
 BEFORE = {
     "text": "",
     "table": """\
-scales = {  # of the series that each window is of
-    name: [np.array(scale[of], float)[inputs["series"]] for of in ("mean", "std")]
-    for name, scale in about["scale"].items()
-}
-for name, (mean, std) in scales.items():
+for name, s in about["scale"].items():  # of the series that each window is of; last, of values
+    mean, std = np.array([s["mean"], s["std"]], float)[:, inputs["series"]]
     inputs[name] = ((inputs[name] - mean) / std).astype("float32")
 """,
     "sequences": """\
@@ -65,26 +59,22 @@ inputs["xs"] = ((inputs["xs"] - scale["mean"]) / scale["std"]).astype("float32")
 }
 AFTER = {
     "characters": """\
-tokens = about["vocabulary"]["tokens"]
-print(repr(tokens[outputs["logits"][-1, 0].argmax()]))
+print(repr(about["vocabulary"]["tokens"][found[-1, 0].argmax()]))
 """,
     "byte": """\
-print(bytes([outputs["logits"][-1, 0].argmax()]))
+print(bytes([found[-1, 0].argmax()]))
 """,
     "table": """\
-mean, std = scales["values"]
-print("quantiles", *about["quantiles"])
-print(outputs["quantiles"][:, 0] * std[0] + mean[0])  # of the first window, a row for each step
+print(about["quantiles"], found[:, 0] * std[0] + mean[0], sep="\\n")  # of the first window
 """,
     "classify": """\
-print([about["labels"][n] for n in outputs["scores"].argmax(-1)])
+print([about["labels"][n] for n in found.argmax(-1)])
 """,
     "tag": """\
-steps = outputs["scores"][: inputs["lengths"][0], 0]  # of the first sequence
-print([about["labels"][n] for n in steps.argmax(-1)])
+print([about["labels"][n] for n in found[: inputs["lengths"][0], 0].argmax(-1)])  # of the first
 """,
     "regress": """\
-print(outputs["scores"][:, 0] * about["label"]["std"] + about["label"]["mean"])
+print(found[:, 0] * about["label"]["std"] + about["label"]["mean"])
 """,
 }
 
@@ -103,6 +93,7 @@ def script(model: Portable, to: Target) -> str:
     name = name_in_model(model, to)
     imports = "import numpy as np\n" + IMPORTS[to].format(name=name)
     lines = sorted(imports.splitlines(), key=lambda line: (line.startswith("from"), line))
+    quiet = QUIET if to == "onnx" and model.kind != "table" else ""
     return f'''\
 """{WHAT[model.kind]}, without jlstm.
 
@@ -117,7 +108,6 @@ from pathlib import Path
 here = Path(__file__).parent
 about = json.loads((here / "model.json").read_text("utf-8"))
 inputs = dict(np.load(here / "example.npz"))
-{BEFORE[model.kind]}{RUN[to].format(name=name)}{AFTER[str(end)]}
-expected = np.load(here / "expected.npz")["{model.output}"]
-print("Differs from what jlstm computed by", abs(outputs["{model.output}"] - expected).max())
+{BEFORE[model.kind]}{quiet}{RUN[to].format(name=name, output=model.output)}{AFTER[str(end)]}\
+print("Differs from jlstm by", abs(found - np.load(here / "expected.npz")["{model.output}"]).max())
 '''

@@ -3,8 +3,15 @@
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+def load(model: Any, file: Any) -> Any:
+    """The model with the weights of a file, to be used and not trained."""
+    model.load_state_dict(load_file(file))
+    return model.eval().requires_grad_(False)
 
 
 class Text(nn.Module):

@@ -176,6 +176,16 @@ def by_layer(names: Iterable[str], forward: str, backward: str) -> list[tuple[st
     return [tuple(ways[key] for key in sorted(ways)) for ways in layers.values()]
 
 
+def check_order(names: Iterable[str]) -> None:
+    """Raise ValueError unless names differ by numbers alone: ``encoder`` may come first or last."""
+    known = list(names)
+    if len({re.sub(r"_?\d+", "", name) for name in known}) > 1:
+        raise ValueError(
+            f"layers: expected them, from the first to the last, as names do not tell the order: "
+            f"{listed(known)}"
+        )
+
+
 Name = str | Sequence[str]
 """A cell by its name on the other side; for a layer of two directions a pair of them."""
 
@@ -217,9 +227,11 @@ def names_for(layers: Sequence[Name], stack: Stack) -> list[tuple[str, ...]]:
 
 
 def together(
-    layers: Sequence[Sequence[Direction]], connections: Connections = "chain"
+    layers: Sequence[Sequence[Direction]],
+    connections: Connections = "chain",
+    reverse: bool = False,
 ) -> tuple[Stack, tuple[LayerParams, ...]]:
-    """The stack of these layers, connected in this way, and its weights.
+    """The stack of these layers, connected and walked in this way, and its weights.
 
     A cell without any option becomes ``PLAIN``, whose weights are ``LSTMParams``.
 
@@ -272,6 +284,7 @@ def together(
         output_sizes=[output for _, output, _ in cells],
         gates=pairs,
         bidirectional=ways == 2,
+        reverse=reverse,
         connections=connections,
     )
     return stack, tuple(params)

@@ -6,7 +6,7 @@ bias. NNX's ``OptimizedLSTMCell`` keeps ``dense_i`` and ``dense_h``, the gates i
 another. ``nn.RNN``, ``nn.Bidirectional`` and a scan of one's own only put them in some place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from jlstm.interop.arrays import (
     apart,
     array,
     by_layer,
+    check_order,
     join_gates,
     listed,
     names_for,
@@ -62,8 +63,10 @@ def from_flax(
             dictionary of it.
         layers: where the cells are, a name for each layer or a pair of them, forward and backward:
             the keys that lead there with ``/`` between, such as ``"params/encoder/cell"``. None for
-            all cells, in the order of their names (2 before 10), those below ``forward_rnn`` and
-            ``backward_rnn`` of one place as a pair.
+            all cells, in the order of the numbers in their names, those below ``forward_rnn`` and
+            ``backward_rnn`` of one place as a pair. (A compact module has both directions beside
+            each other, ``[("params/LSTMCell_0", "params/LSTMCell_1")]``, and its tree does not tell
+            them from two layers.)
         gates: the cell, where it has another ``gate_fn`` or ``activation_fn``, of which weights
             tell nothing: ``Variant(gate=…, candidate=…, output=…)``.
 
@@ -72,15 +75,14 @@ def from_flax(
 
     Raises:
         TypeError: no tree; weights that are no arrays, or not of one floating-point dtype.
-        ValueError: no cells, or none of a name that was asked for; weights whose shapes do not fit,
-            also from layer to layer.
+        ValueError: no cells, or none of a name that was asked for; names that differ by more than
+            numbers, and no ``layers``; weights whose shapes do not fit, also from layer to layer.
     """
     cells = _cells("tree", tree)
-    names = by_layer(cells, "forward_rnn", "backward_rnn") if layers is None else pairs_of(layers)
+    names = _in_order(cells) if layers is None else pairs_of(layers)
     if not names:
-        raise ValueError(
-            f"tree: expected LSTM cells, got none, and the keys {listed(map(str, tree))}"
-        )
+        found = listed({*_weights_at(tree)})
+        raise ValueError(f"tree: expected LSTM cells, got none, and weights at {found}")
     return together([[_direction(name, cells, gates) for name in pair] for pair in names])
 
 
@@ -128,9 +130,7 @@ def to_flax(
             [tuple(f"params/layers_{n}/{rnn}cell" for rnn in rnns) for n in range(len(ours))],
         )
     cells = _cells("like", like)
-    names = names_for(
-        by_layer(cells, "forward_rnn", "backward_rnn") if layers is None else layers, stack
-    )
+    names = names_for(_in_order(cells) if layers is None else layers, stack)
     new = {
         name: _parts(_cell(name, cells)[1], one.weights)
         for pair, layer in zip(names, ours, strict=True)
@@ -156,6 +156,22 @@ def _cells(name: str, tree: Any, path: tuple[str, ...] = ()) -> dict[str, tuple[
     return found
 
 
+def _weights_at(tree: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Where a tree has weights, whatever they are of."""
+    for key, below in tree.items():
+        if isinstance(below, Mapping):
+            yield from _weights_at(below, (*path, str(key)))
+        else:
+            yield "/".join(path)
+
+
+def _in_order(cells: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """All cells, where their names tell the order."""
+    names = by_layer(cells, "forward_rnn", "backward_rnn")
+    check_order(name for name, *_ in names)
+    return names
+
+
 def _cell(name: str, cells: Mapping[str, tuple[Any, Names]]) -> tuple[Any, Names]:
     if name not in cells:
         raise ValueError(f"layers: expected cells out of {listed(cells)}, got {name!r:.60}")
@@ -173,7 +189,8 @@ def _direction(name: str, cells: Mapping[str, tuple[Any, Names]], gates: Gates) 
         for part in parts:
             if leaf not in cell[part]:
                 raise ValueError(f"{name}/{part}: expected a {leaf}, got {listed(cell[part])}")
-            arrays.append(array(f"{name}/{part}/{leaf}", cell[part][leaf], (*shape, size), sizes))
+            value = _unboxed(cell[part][leaf])
+            arrays.append(array(f"{name}/{part}/{leaf}", value, (*shape, size), sizes))
         one_dtype({f"{name}/{part}/{leaf}": a for part, a in zip(parts, arrays, strict=True)})
         return split_gates(np.concatenate(arrays, axis=-1), ORDER)
 
@@ -211,16 +228,23 @@ def _filled(tree: Mapping[Any, Any], new: Mapping[str, Any], path: tuple[str, ..
     for key, below in tree.items():
         place = (*path, str(key))
         if key in parts:
+            filled[key] = dict(below)
             for leaf, value in parts[key].items():
-                shape = getattr(below.get(leaf), "shape", value.shape)
+                old = below.get(leaf)
+                shape = getattr(_unboxed(old), "shape", value.shape)
                 if tuple(shape) != value.shape:
                     raise ValueError(
                         f"like: expected {format_shape(value.shape)} at {'/'.join(place)}/{leaf}, "
                         f"by the stack, got {format_shape(shape)}"
                     )
-            filled[key] = {**below, **parts[key]}
+                filled[key][leaf] = value if _unboxed(old) is old else old.replace_boxed(value)
         elif isinstance(below, Mapping):
             filled[key] = _filled(below, new, place)
         else:
             filled[key] = below
     return filled
+
+
+def _unboxed(leaf: Any) -> Any:
+    """What is in a box of Linen, ``nn.Partitioned`` say, which tells where it lies on a mesh."""
+    return leaf.value if hasattr(leaf, "replace_boxed") else leaf

@@ -2,7 +2,7 @@
 
 The map's ``w`` is ``[input + hidden, 4 · hidden]``, the gates i, g, f, o one after another, and its
 bias ``b`` has no part in the 1. So it is ``Variant(forget_offset=1.0)``, with the very same
-numbers there and back.
+numbers there and back. ``hk.deep_rnn_with_skip_connections`` is known by the shapes.
 """
 
 import re
@@ -19,15 +19,17 @@ from jlstm.interop.arrays import (
     NDArray,
     apart,
     array,
+    check_order,
     join_gates,
     listed,
     names_for,
     natural,
     pairs_of,
+    refusal,
     split_gates,
     together,
 )
-from jlstm.layers import LayerParams, Stack
+from jlstm.layers import Connections, LayerParams, Stack
 from jlstm.types import GATES, format_shape
 from jlstm.variants import Variant, VariantParams
 
@@ -79,7 +81,11 @@ def from_haiku(
         weights: Any = w[:-hidden], w[-hidden:], b
         return Direction(gates, VariantParams(*weights))
 
-    return together([[direction(name) for name in pair] for pair in names])
+    found = [[direction(name) for name in pair] for pair in names]
+    if not _skips(found):
+        return together(found)
+    first = found[0][0].weights.w_ih.shape[0]
+    return together(found[:1] + _rolled(found[1:], -first), "skip")
 
 
 def to_haiku(
@@ -108,7 +114,12 @@ def to_haiku(
         TypeError: no stack, weights of another kind, or no parameters.
         ValueError: what Haiku cannot represent, and why; other modules in ``like``.
     """
-    ours = apart("Haiku", stack, params, options=("forget_offset",))
+    known: tuple[Connections, ...] = ("chain", "skip")
+    ours = apart("Haiku", stack, params, options=("forget_offset",), connections=known)
+    if stack.connections == "skip":
+        if stack.bidirectional:
+            raise refusal("connections", "Haiku", "skip is of one direction", stack.connections)
+        ours = ours[:1] + _rolled(ours[1:], ours[0][0].weights.w_ih.shape[0])
     ways = 1 + stack.bidirectional
     if layers is None and like is None:
         flat = [f"lstm_{n}" if n else "lstm" for n in range(ways * len(ours))]
@@ -147,14 +158,34 @@ def _modules(name: str, params: Any) -> dict[str, Any]:
 
 
 def _in_order(modules: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Those that have Haiku's own name for an LSTM."""
-    return [(n,) for n in sorted(modules, key=natural) if re.search(r"(^|/)lstm(_\d+)?$", n)]
+    """Those that have Haiku's own name for an LSTM, where their names tell the order."""
+    names = [n for n in sorted(modules, key=natural) if re.search(r"(^|/)lstm(_\d+)?$", n)]
+    check_order(names)
+    return [(name,) for name in names]
 
 
 def _module(name: str, modules: Mapping[str, Any]) -> Any:
     if name not in modules:
         raise ValueError(f"layers: expected modules out of {listed(modules)}, got {name!r:.60}")
     return modules[name]
+
+
+def _skips(layers: Sequence[Sequence[Direction]]) -> bool:
+    """Whether each layer sees the inputs, too: ``hk.deep_rnn_with_skip_connections``."""
+    if any(len(layer) != 1 for layer in layers):
+        return False
+    inputs = [one.weights.w_ih.shape[0] for (one,) in layers]
+    outputs = [one.weights.w_hh.shape[0] for (one,) in layers]
+    return len(layers) > 1 and inputs[1:] == [inputs[0] + size for size in outputs[:-1]]
+
+
+def _rolled(layers: Sequence[Sequence[Direction]], rows: int) -> list[list[Direction]]:
+    """With the rows of w_ih moved down: Haiku has the inputs above what the layer before gives."""
+    rolled: list[list[Direction]] = []
+    for (one,) in layers:
+        w_ih: Any = np.roll(one.weights.w_ih, rows, axis=0)
+        rolled.append([one._replace(weights=one.weights._replace(w_ih=w_ih))])
+    return rolled
 
 
 def _moved(b: NDArray, offset: float) -> NDArray:

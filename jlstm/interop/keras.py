@@ -6,6 +6,7 @@ first.
 """
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -18,6 +19,7 @@ from jlstm import activations
 from jlstm.activations import Activation
 from jlstm.equations import PLAIN
 from jlstm.extras import require
+from jlstm.files import replacing, with_an_end
 from jlstm.gates import Gates
 from jlstm.interop.arrays import (
     Direction,
@@ -26,8 +28,10 @@ from jlstm.interop.arrays import (
     apart,
     array,
     by_layer,
+    check_order,
     join_gates,
     listed,
+    names_for,
     pairs_of,
     refusal,
     same_activation,
@@ -51,6 +55,9 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 """Keras's names for what is in ``jlstm.activations``."""
 
+OF_TRAINING = ("Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise")
+"""Layers that do nothing in evaluation."""
+
 DEEPEST = 32
 """How deep the groups of a file are searched."""
 
@@ -67,9 +74,12 @@ def from_keras(
     Args:
         source: a layer (``LSTM``, ``RNN`` of ``LSTMCell``, ``Bidirectional`` of one of them, or a
             list of layers); a model whose LSTMs follow one another; the arrays of
-            ``get_weights()``; or a ``.weights.h5`` file.
+            ``get_weights()``; or a ``.weights.h5`` file. (Arrays and files do not tell what lies
+            between LSTMs, nor that a layer has ``go_backwards=True``: of a first one in a model,
+            that is ``Stack(reverse=True)``, whose outputs are in the order of the inputs.)
         layers: of a file, where the cells are: a name for each layer or a pair of them, forward and
-            backward, such as ``"layers/lstm_1/cell"``. None for all, in the order of their names.
+            backward, such as ``"layers/lstm_1/cell"``. None for all, in the order of the numbers in
+            their names.
         bidirectional: of ``get_weights()``, whether each layer has two directions; None to see it
             from the shapes, which nearly always tell.
         gates: the cell. None for what the layers say of themselves, or, of arrays and files, which
@@ -94,10 +104,11 @@ def from_keras(
         raise ValueError("layers: expected None, as the source is no file")
     if isinstance(source, Sequence) and all(hasattr(one, "shape") for one in source):
         return together(_of_arrays(source, bidirectional, gates or PLAIN))
-    found = list(_of_layers(source, gates))
-    if not found:
-        raise ValueError(f"source: expected LSTM layers, got none in {_kind(source)}")
-    return together(found)
+    lstms = list(_lstms(source))
+    # Layers after a first that goes backwards are given the last step first, and so do the same.
+    reverse = getattr(lstms[0], "go_backwards", False)
+    found = [one for n, lstm in enumerate(lstms) for one in _of_layer(lstm, reverse > n, gates)]
+    return together(found, reverse=reverse)
 
 
 def to_keras(stack: Stack, params: Sequence[LayerParams]) -> list[NDArray]:
@@ -105,24 +116,94 @@ def to_keras(stack: Stack, params: Sequence[LayerParams]) -> list[NDArray]:
 
     A layer without bias has none there either (``use_bias=False``). Activations other than the
     usual have to be said to Keras where the layer is made, as ``recurrent_activation`` and
-    ``activation``; so has ``return_sequences=True`` of all layers but the last.
+    ``activation``; so has ``return_sequences=True`` of all layers but the last, and, for a stack
+    that is ``reverse``, ``go_backwards=True`` of the first: it is given the last step first then,
+    and so are all others. Outputs are in that order, too, where ours are in that of the inputs.
 
     Raises:
         TypeError: no stack, or weights of another kind.
         ValueError: what Keras cannot represent, and why.
     """
-    layers = apart("Keras", stack, params, options=("gate", "candidate", "output"))
+    return [w for layer in _arrays(stack, params) for own in layer for w in own]
+
+
+def write_weights(
+    path: str | os.PathLike[str],
+    stack: Stack,
+    params: Sequence[LayerParams],
+    like: str | os.PathLike[str] | None = None,
+    *,
+    layers: Sequence[Name] | None = None,
+) -> None:
+    """Write a stack as a ``.weights.h5`` file, for ``model.load_weights``.
+
+    Args:
+        path: the file.
+        stack: the stack.
+        params: its weights; what Keras has to be told besides is as for ``to_keras``.
+        like: a file of the model that they are for, from ``model.save_weights``, whose other
+            weights are taken over. None for a ``Sequential`` of ``LSTM`` or ``Bidirectional``
+            layers alone.
+        layers: where in ``like`` the cells are, as for ``from_keras``.
+
+    Raises:
+        MissingExtraError: h5py is not installed.
+        OSError: a file cannot be read or written.
+        TypeError: no stack, or weights of another kind.
+        ValueError: what Keras cannot represent, and why; a name that ends otherwise; another file,
+            with other cells, or a damaged one.
+    """
+    if not Path(path).name.endswith(".weights.h5"):
+        raise ValueError(f"path: expected a name that ends in .weights.h5, got {path}")
+    if layers is not None and like is None:
+        raise ValueError("layers: expected None without like, a file in which they are")
+    arrays = _arrays(stack, params)
+
+    def named(names: Sequence[tuple[str, ...]]) -> dict[str, list[NDArray]]:
+        pairs = zip(names, arrays, strict=True)
+        return {name: own for pair in pairs for name, own in zip(*pair, strict=True)}
+
+    if like is None:
+        kind = "bidirectional" if stack.bidirectional else "lstm"
+        ways = ("/forward_layer", "/backward_layer") if stack.bidirectional else ("",)
+        numbered = [f"layers/{kind}_{n}" if n else f"layers/{kind}" for n in range(len(arrays))]
+        new = named([tuple(f"{layer}{way}/cell" for way in ways) for layer in numbered])
+    else:
+        with _opened(like) as (_, found):
+            new = named(names_for(_in_order(found) if layers is None else layers, stack))
+            for name, own in new.items():
+                wanted, got = ([[*w.shape] for w in some] for some in (own, _cell(name, found)))
+                if wanted != got:
+                    raise ValueError(f"{name}: expected shapes {wanted} by the stack, got {got}")
+    h5py = require("h5py", "interop")
+    with replacing(path) as beside:
+        if like is not None:
+            shutil.copyfile(like, beside)
+        with h5py.File(beside, "a") as file:
+            for name, own in new.items():
+                if name in file:
+                    del file[f"{name}/vars"]
+                for n, w in enumerate(own):
+                    file[f"{name}/vars/{n}"] = w
+
+
+def _arrays(stack: Stack, params: Sequence[LayerParams]) -> list[list[list[NDArray]]]:
+    """The arrays of a stack as Keras has them, for each direction of each layer."""
+    options = ("gate", "candidate", "output")
+    layers = apart("Keras", stack, params, options=options, reverse=True)
     same_activation("Keras", layers, "candidate and output have one activation")
-    arrays = []
     for layer in layers:
         if len({one.gates for one in layer}) > 1:
             raise refusal("gates", "Keras", "both directions are of one layer", layer[0].gates)
         if len({one.weights.b is None for one in layer}) > 1:
             raise refusal("params", "Keras", "both directions have a bias, or none", "one")
-        for _, weights in layer:
-            own = (np.asarray(w) for w in weights[:3] if w is not None)
-            arrays += [join_gates(w, ORDER) for w in own]
-    return arrays
+    return [
+        [
+            [join_gates(np.asarray(w), ORDER) for w in one.weights[:3] if w is not None]
+            for one in layer
+        ]
+        for layer in layers
+    ]
 
 
 def _direction(place: str, own: Sequence[Any], gates: Gates) -> Direction:
@@ -189,23 +270,44 @@ def _is(layer: Any, name: str) -> bool:
     return any(kind.__name__ == name for kind in type(layer).__mro__)
 
 
-def _of_layers(source: Any, gates: Gates | None) -> Iterator[list[Direction]]:
+def _lstms(source: Any) -> Iterator[Any]:
     """The LSTMs of a layer, a list of layers or a model."""
     if not isinstance(source, Sequence) and not hasattr(source, "get_config"):
         raise TypeError(
             f"source: expected a layer, a model, a list of arrays or a file, got {_kind(source)}"
         )
-    parts = source if isinstance(source, Sequence) else getattr(source, "layers", [source])
-    known = [_is_lstm(part) for part in parts]
-    last = max((n for n, yes in enumerate(known) if yes), default=-1)
-    for n in range(known.index(True) if True in known else 0, last + 1):
-        if known[n]:
-            yield from _of_layer(parts[n], gates)
-        elif getattr(parts[n], "weights", None) and not _is(parts[n], "Dropout"):
-            raise ValueError(
-                f"source: expected LSTMs that follow one another, got {_kind(parts[n])} between: "
-                "take lists of its layers"
-            )
+    model = getattr(source, "layers", None)
+    parts = source if isinstance(source, Sequence) else [source] if model is None else model
+    known = [n for n, part in enumerate(parts) if _is_lstm(part)]
+    if not known:
+        raise ValueError(f"source: expected LSTM layers, got {listed(map(_kind, parts))}")
+    for part in parts:
+        if any(map(_is_lstm, getattr(part, "layers", ()))):
+            raise _not_a_chain(f"a {_kind(part)} with some in it")
+    for n in range(known[0], known[-1] + 1):
+        if n in known:
+            yield parts[n]
+        elif not any(_is(parts[n], name) for name in OF_TRAINING):
+            raise _not_a_chain(f"{_kind(parts[n])} between")
+        if model is not None and n > known[0] and not _is_fed_by(parts[n - 1], parts[n]):
+            raise _not_a_chain(f"{parts[n].name!r}, whose input is not what the one before gives")
+
+
+def _not_a_chain(got: str) -> ValueError:
+    return ValueError(
+        f"source: expected LSTMs that follow one another, got {got}: take lists of its layers"
+    )
+
+
+def _is_fed_by(before: Any, layer: Any) -> bool:
+    """Whether what a layer gives goes into the next, and else at most a mask."""
+    try:
+        first, *others = layer.input if isinstance(layer.input, Sequence) else [layer.input]
+        outputs = before.output
+    except AttributeError:  # called by a model's own code, which nobody can look into
+        return False
+    fed = first is (outputs[0] if isinstance(outputs, Sequence) else outputs)
+    return fed and all(other.dtype == "bool" for other in others)
 
 
 def _is_lstm(layer: Any) -> bool:
@@ -215,7 +317,7 @@ def _is_lstm(layer: Any) -> bool:
     return all(_is(one, "LSTMCell") for one in cells) and not hasattr(layer, "layers")
 
 
-def _of_layer(layer: Any, gates: Gates | None) -> Iterator[list[Direction]]:
+def _of_layer(layer: Any, backwards: bool, gates: Gates | None) -> Iterator[list[Direction]]:
     """The layers in one of Keras's: several where it has a list of cells."""
     ways = [layer]
     if hasattr(layer, "forward_layer"):
@@ -224,11 +326,10 @@ def _of_layer(layer: Any, gates: Gates | None) -> Iterator[list[Direction]]:
                 "merge_mode", "a Stack", "directions are side by side", repr(layer.merge_mode)
             )
         ways = [layer.forward_layer, layer.backward_layer]
-    for n, way in enumerate(ways):
-        if getattr(way, "go_backwards", bool(n)) != bool(n):
-            raise refusal(
-                "go_backwards", "a Stack", "one direction is forward", "True: use reverse of lstm"
-            )
+    for way, expected in zip(ways, (backwards, True), strict=False):
+        if getattr(way, "go_backwards", expected) != expected:
+            why = "of two directions the second, else the first layer or none"
+            raise refusal("go_backwards", "a Stack", why, f"{not expected} of {way.name!r}")
     inner = [getattr(way, "cell", way) for way in ways]
     cells = [getattr(one, "cells", [one]) for one in inner]
     if len(ways) == 2 and len(cells[0]) > 1:
@@ -273,25 +374,33 @@ def _of_file(
 ) -> list[list[Direction]]:
     """The cells of a ``.weights.h5`` file."""
     with _opened(path) as (size, found):
-        if layers is None:
-            names = by_layer(found, "forward_layer", "backward_layer")
-        else:
-            names = pairs_of(layers)
+        names = _in_order(found) if layers is None else pairs_of(layers)
         if not names:
             raise ValueError("expected weights of LSTM layers, got none")
-        for name in (name for pair in names for name in pair):
-            if name not in found:
-                raise ValueError(f"layers: expected cells out of {listed(found)}, got {name!r}")
         return [
-            [_direction(name, _read(found[name], size), gates) for name in pair] for pair in names
+            [_direction(name, _read(_cell(name, found), size), gates) for name in pair]
+            for pair in names
         ]
+
+
+def _in_order(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """All cells, where their names tell the order."""
+    names = by_layer(found, "forward_layer", "backward_layer")
+    check_order(name for name, *_ in names)
+    return names
+
+
+def _cell(name: str, found: Mapping[str, list[Any]]) -> list[Any]:
+    if name not in found:
+        raise ValueError(f"layers: expected cells out of {listed(found)}, got {name!r:.60}")
+    return found[name]
 
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, list[Any]]]]:
     """The size of a file, and the data sets of its cells, while it is open."""
     h5py = require("h5py", "interop")
-    size = Path(path).stat().st_size
+    size = with_an_end(path).stat().st_size
     try:
         with h5py.File(path, "r") as file:
             yield size, dict(_cells(h5py, file, "", set()))

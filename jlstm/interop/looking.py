@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jlstm.equations import PLAIN
+from jlstm.files import with_an_end
 from jlstm.interop.keras import find_cells, from_keras
 from jlstm.interop.onnx.importing import from_onnx
 from jlstm.interop.onnx.reading import read_model
@@ -56,7 +57,7 @@ def look(path: str | os.PathLike[str]) -> list[Found]:
     }
     if path.suffix not in looks:
         raise ValueError(f"file: expected a name that ends in {', '.join(looks)}, got {path}")
-    with open(path, "rb"):  # or the error for what is not there
+    with open(with_an_end(path), "rb"):  # or the error for what is not there
         pass
     return looks[path.suffix](path)
 
@@ -166,9 +167,10 @@ def _keras(path: Path) -> list[Found]:
 
     def make(chosen: Any) -> Any:
         names = [pair if len(pair) > 1 else pair[0] for pair in chosen]
-        more = "" if len(chosen) == len(layers) else f", layers={names!r}"
+        every = len(chosen) == len(layers)
+        more = "" if every else f", layers={names!r}"
         call = f"jlstm.interop.keras.from_keras({_quoted(path)}{more})"
-        return call, lambda: from_keras(path, layers=names)
+        return call, lambda: from_keras(path, layers=None if every else names)
 
     ways = [(" and ".join(pair), pair) for pair in layers]
     return _together_or_alone("Keras", ways, make)

@@ -33,7 +33,6 @@ refuses what is damaged or cut short before any of it is read.
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
@@ -43,6 +42,7 @@ from jaxtyping import Array
 
 from jlstm.checks import check_choice, check_flag, check_size
 from jlstm.extras import require
+from jlstm.files import with_an_end
 from jlstm.layers import LayerParams, Stack, stack
 from jlstm.streaming import check_streamable, evaluated, init_state, pack, stack_step, unpack
 
@@ -153,8 +153,15 @@ def from_stablehlo(source: str | os.PathLike[str] | bytes) -> export.Exported:
         OSError: the file cannot be read.
         MissingExtraError: flatbuffers is not installed.
     """
+    name = "source"
     if isinstance(source, str | os.PathLike):
-        content = Path(source).read_bytes()
+        name = os.fspath(source)
+        with open(with_an_end(source), "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - SEAL))
+            content = file.read()
+            if content.startswith(MAGIC):  # what has no seal may be of any size, and is not read
+                file.seek(0)
+                content = file.read()
     elif isinstance(source, bytes | bytearray | memoryview):
         content = bytes(source)
     else:
@@ -162,12 +169,12 @@ def from_stablehlo(source: str | os.PathLike[str] | bytes) -> export.Exported:
     data, seal = content[:-SEAL], content[-SEAL:]
     if not seal.startswith(MAGIC):
         raise ValueError(
-            "source: expected a whole file of to_stablehlo, which ends in its seal, got "
-            f"{len(content)} bytes that do not: something else, or cut short"
+            f"{name}: expected a whole file of to_stablehlo, which ends in its seal, got something "
+            "else, or what is left of one"
         )
     if seal != MAGIC + hashlib.sha256(data).digest():
         raise ValueError(
-            f"source: expected a file as to_stablehlo wrote it, got {len(content)} bytes of which "
+            f"{name}: expected a file as to_stablehlo wrote it, got {len(content)} bytes of which "
             "some have changed since"
         )
     require("flatbuffers", "interop")
@@ -175,7 +182,7 @@ def from_stablehlo(source: str | os.PathLike[str] | bytes) -> export.Exported:
         return export.deserialize(bytearray(data))
     except Exception as error:
         raise ValueError(
-            f"source: expected a program that JAX {jax.__version__} can read, got one that it "
+            f"{name}: expected a program that JAX {jax.__version__} can read, got one that it "
             f"cannot: {type(error).__name__}: {error}"
         ) from error
 

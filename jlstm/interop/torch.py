@@ -16,6 +16,7 @@ import numpy as np
 
 from jlstm.equations import PLAIN
 from jlstm.extras import MissingExtraError
+from jlstm.files import with_an_end
 from jlstm.interop.arrays import (
     Direction,
     NDArray,
@@ -30,26 +31,31 @@ from jlstm.interop.arrays import (
 )
 from jlstm.layers import LayerParams, Stack
 from jlstm.tensors import read_tensors, write_tensors
+from jlstm.types import format_shape
 from jlstm.variants import VariantParams
 
 ORDER = "ifgo"
+A_LIST = "or each layer has a prefix, in a list"
 NAME = re.compile(
     r"(.*?)((?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))((?:_l\d+(?:_reverse)?)?))", re.DOTALL
 )
 
 
 def from_torch(
-    source: Mapping[str, Any] | str | os.PathLike[str], *, prefix: str | None = None
+    source: Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    prefix: str | Sequence[str] | None = None,
 ) -> tuple[Stack, tuple[LayerParams, ...]]:
     """The LSTM of a state dict, with its layers, directions, projection and bias.
 
-    Dropout between layers is not in a state dict.
+    Dropout between layers is not in a state dict, nor is what lies between LSTMs.
 
     Args:
         source: ``module.state_dict()``, of torch's tensors or any arrays; or a file of one:
             ``.safetensors``, or else what ``torch.load(…, weights_only=True)`` reads.
         prefix: what stands before ``weight_ih_l0``, or before ``weight_ih`` of an ``LSTMCell``:
-            ``"lstm."`` for instance; None for the only one there is.
+            ``"lstm."`` for instance; None for the only one there is; of several LSTMs or cells that
+            follow one another a list, ``["cells.0.", "cells.1."]`` for instance.
 
     Returns:
         The stack, and its weights: NumPy arrays of the dtype that they have.
@@ -64,13 +70,20 @@ def from_torch(
     state: Mapping[Any, Any] = source if isinstance(source, Mapping) else read_state(source)
     found = find_prefixes(state)
     if prefix is None:
-        known = [one for one, lstm in found.items() if lstm]
-        if len(known) != 1:
-            got = listed(known) if known else f"none among the names {listed(map(str, state))}"
+        prefixes = [one for one, lstm in found.items() if lstm]
+        if len(prefixes) != 1:
+            got = listed(prefixes) if prefixes else f"none: {_instead(state)}"
             raise ValueError(f"prefix: expected it where there is not one LSTM, got {got}")
-        (prefix,) = known
-    if prefix not in found:
-        raise ValueError(f"prefix: expected one of {listed(found)}, got {prefix!r}")
+    else:
+        prefixes = [prefix] if isinstance(prefix, str) else list(prefix)
+    for one in prefixes:
+        if one not in found:
+            raise ValueError(f"prefix: expected one of {listed(found)}, got {one!r}")
+    return together([layer for one in prefixes for layer in _layers(state, one)])
+
+
+def _layers(state: Mapping[Any, Any], prefix: str) -> list[list[Direction]]:
+    """The layers of the LSTM with this prefix."""
     own = {
         match[2]: value
         for name, value in state.items()
@@ -112,11 +125,15 @@ def from_torch(
         weights: Any = split_gates(w_ih.T, ORDER), split_gates(w_hh.T, ORDER), b, None, w_hr
         return Direction(PLAIN, VariantParams(*weights))
 
-    return together([[direction(place) for place in layer] for layer in places])
+    return [[direction(place) for place in layer] for layer in places]
 
 
 def to_torch(
-    stack: Stack, params: Sequence[LayerParams], *, prefix: str = "", cell: bool = False
+    stack: Stack,
+    params: Sequence[LayerParams],
+    *,
+    prefix: str | Sequence[str] = "",
+    cell: bool = False,
 ) -> dict[str, NDArray]:
     """A state dict of ``torch.nn.LSTM``, for ``load_state_dict``; ``bias_hh`` is zeros.
 
@@ -124,9 +141,11 @@ def to_torch(
     proj_size=…)`` by ``module.load_state_dict({k: torch.from_numpy(w) for k, w in ….items()})``.
 
     Args:
-        stack: layers of one size, with a projection to one size or none.
+        stack: layers of one size, with a projection to one size or none; of any sizes, where each
+            becomes an LSTM of its own.
         params: its weights.
-        prefix: what to write before each name.
+        prefix: what to write before each name; a list, with one for each layer, makes an LSTM of
+            each.
         cell: whether to name them as ``torch.nn.LSTMCell`` does.
 
     Raises:
@@ -135,14 +154,16 @@ def to_torch(
     """
     to = "torch.nn.LSTMCell" if cell else "torch.nn.LSTM"
     layers = apart(to, stack, params, bidirectional=not cell, projection=not cell)
+    if not isinstance(prefix, str):
+        return _one_by_one(stack, params, prefix, cell)
     if cell and len(layers) > 1:
-        raise refusal("sizes", to, "one layer", f"{len(layers)} layers")
+        raise refusal("sizes", to, f"one layer; {A_LIST}", f"{len(layers)} layers")
     for name, values in (
         ("sizes", {one.size for one in stack.cells}),
         ("output_sizes", {one.output for one in stack.cells}),
     ):
         if len(values) > 1:
-            raise refusal(name, to, "one size for all layers", getattr(stack, name))
+            raise refusal(name, to, f"one size for all layers; {A_LIST}", getattr(stack, name))
     size, output = stack.cells[0].size, stack.cells[0].output
     if output is not None and output >= size:
         raise refusal("output_sizes", to, "fewer than the units", f"{output} of {size}")
@@ -165,6 +186,26 @@ def to_torch(
     return state
 
 
+def _one_by_one(
+    stack: Stack, params: Sequence[LayerParams], prefixes: Sequence[str], cell: bool
+) -> dict[str, NDArray]:
+    """``to_torch`` of each layer alone."""
+    if not len(prefixes) == len({*prefixes}) == len(params):
+        raise ValueError(
+            f"prefix: expected another for each of {len(params)} layers, got {prefixes}"
+        )
+    state: dict[str, NDArray] = {}
+    for prefix, own, one in zip(prefixes, params, stack.cells, strict=True):
+        alone = Stack(
+            sizes=one.size,
+            output_sizes=one.output,
+            gates=[one.gates],
+            bidirectional=stack.bidirectional,
+        )
+        state |= to_torch(alone, [own], prefix=prefix, cell=cell)
+    return state
+
+
 def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray]:
     """The arrays of a file: ``.safetensors``, or else torch's own, read with ``weights_only=True``.
 
@@ -175,8 +216,13 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray]:
         OSError: the file cannot be read.
         ValueError: no such file, or one with more in it than weights.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"source: expected a state dict or a file of one, got {type(path).__name__}; "
+            "of a module take state_dict()"
+        )
     if Path(path).suffix == ".safetensors":
-        return read_tensors(path)[0]
+        return read_tensors(path, all_weights=False)[0]
     try:
         torch = import_module("torch")
     except ModuleNotFoundError:
@@ -185,17 +231,22 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, NDArray]:
             "pip install torch. (A .safetensors file is read without it.)",
             name="torch",
         ) from None
-    with open(path, "rb") as file, warnings.catch_warnings():
+    with open(with_an_end(path), "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a file that it knows well or refuses
         try:
             found = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file may make it raise anything
-            reason = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0].partition(". ")[0]  # not how to load it anyway
             raise ValueError(
                 f"{path}: expected a state dict saved by torch, got: {reason}"
             ) from None
     if not isinstance(found, Mapping):
         raise ValueError(f"{path}: expected a state dict, got {type(found).__name__}")
+    if inner := [name for name, value in found.items() if isinstance(value, Mapping)]:
+        raise ValueError(
+            f"{path}: expected a state dict, got a dictionary that may have one below "
+            f"{listed(map(str, inner))}: from_torch(torch.load(…, weights_only=True)[…])"
+        )
     return {
         name: as_numpy(value)
         for name, value in found.items()
@@ -227,6 +278,16 @@ def find_prefixes(state: Mapping[Any, Any]) -> dict[str, bool]:
             lstm = len(rest) == 1 and rows % 4 == 0 and (projects or rows == 4 * rest[0])
             found[match[1]] = found.get(match[1], False) or lstm
     return found
+
+
+def _instead(state: Mapping[Any, Any]) -> str:
+    """What there is where there is no LSTM, for a message."""
+    for name, value in state.items():
+        match = NAME.fullmatch(name) if isinstance(name, str) else None
+        if match and match[2].startswith("weight_hh") and len(getattr(value, "shape", ())) == 2:
+            shape = format_shape(value.shape)
+            return f"{name} is {shape}, and an LSTM's has 4 rows for each column"
+    return f"the names are {listed(map(str, state))}"
 
 
 def _rows(w: Any) -> NDArray:

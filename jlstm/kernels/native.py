@@ -24,7 +24,7 @@ from jlstm.kernels.xla import choose_chunk
 from jlstm.linear import Matrix, Weights
 from jlstm.plan import Keep, Kernel, Plan, Tuning
 from jlstm.types import Carry
-from jlstm.walk import Constants, Steps, Walk, values, x_part, zeros_like
+from jlstm.walk import Constants, Steps, Walk, values, zeros_like
 
 LIBRARY = Path(__file__).with_name("libnative.so")
 
@@ -103,14 +103,14 @@ def refuses(plan: Plan) -> str | None:
 def tune(plan: Plan) -> Tuning:
     """The choices for one shape."""
     time, batch, inputs, hidden = plan.shape
-    chunk = ahead = choose_chunk(time, batch, inputs, hidden, not plan.policy.kept)
+    whole = max(1, time)
+    chunk = choose_chunk(time, batch, inputs, hidden, not plan.policy.kept)
+    # Backward the library has blocks of its own; only what it has to compute again is cut up here.
+    ahead = whole if plan.policy.kept or not plan.gradient else chunk
+    chunk = whole if "gates" in plan.policy.kept else chunk
     # A step reads all of W and U. As long as they fit into the cache of a core, x·W at every step
-    # costs less than writing it down for all steps.
-    inside = plan.columns * (inputs + hidden) <= 2**19
-    if inside and (plan.policy.kept or not plan.gradient):
-        ahead = max(1, time)
-    if "gates" in plan.policy.kept:  # backward, the library has blocks of steps of its own
-        chunk = max(1, time)
+    # costs less than writing it down for a block of steps.
+    inside = plan.columns * (inputs + hidden) * np.dtype(plan.dtype).itemsize <= 2**21
     return Tuning(chunk, stepwise=inside, ahead=ahead)
 
 
@@ -119,20 +119,17 @@ def forward(
 ) -> tuple[Carry, Carry, Any]:
     """As ``xla.forward``. With ``keep="hs"`` the c of each step is not written down."""
     weights, (time, *batch, _), hidden = constants.weights, steps.xs.shape, carry.h.shape[-1]
-    inputs = [weights.w_ih, weights.b, steps.xs, None]
-    if not tuning.stepwise:
-        inputs = [None, None, None, x_part(walk, constants, steps.xs)]
-    w_ih, b, xs, z = inputs
     reset_h, reset_c = _reset(steps, constants.reset_to)
     state, many = (*batch, hidden), (time, *batch, hidden)
     saved = [(time, *batch, k * hidden) if keep == "gates" else None for k in (2, 1, 1)]
     last_h, last_c, hs, cs, *gates = _call(
         FORWARD,
-        [w_ih, weights.w_hh, b],
-        [xs, z, carry.h, carry.c, reset_h, reset_c, steps.valid, steps.keep],
+        [weights.w_ih, weights.w_hh, weights.b],
+        [steps.xs, carry.h, carry.c, reset_h, reset_c, steps.valid, steps.keep],
         [state, state, many, None if keep == "hs" else many, *saved],
         walk,
         (time, *batch),
+        stepwise=tuning.stepwise,
     )
     after = Carry(hs, hs if keep == "hs" else cs)
     return Carry(last_h, last_c), after, Activated(*gates) if keep == "gates" else None
@@ -184,6 +181,7 @@ def _call(
     walk: Walk,
     lead: Sequence[int],
     more: Sequence[tuple[int, ...] | None] = (),
+    **choices: bool,
 ) -> list[Any]:
     """A function of the library, which knows one batch axis, and an empty array for None.
 
@@ -195,6 +193,7 @@ def _call(
         walk: how to walk.
         lead: time and batch.
         more: the shapes of results without batch axes.
+        choices: what else it is to be told.
     """
     time, *batch = lead
     dtype = next(a.dtype for a in weights if a is not None)
@@ -210,7 +209,7 @@ def _call(
     shapes += [(0,) if shape is None else shape for shape in more]
     specs = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]  # type: ignore[no-untyped-call]
     call = jax.ffi.ffi_call(name, specs, vmap_method="expand_dims")
-    outs = call(*given, time=np.int64(time), reverse=walk.reverse)
+    outs = call(*given, time=np.int64(time), reverse=walk.reverse, **choices)
     return [
         None if shape is None else a.reshape(shape)
         for a, shape in zip(outs, [*results, *more], strict=True)

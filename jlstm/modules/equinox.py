@@ -16,7 +16,7 @@ from jlstm.extras import needs
 from jlstm.sequence import lstm
 from jlstm.types import Carry, LSTMParams
 
-with needs("equinox", package="equinox"):
+with needs("equinox", extra="equinox"):
     import equinox as eqx
 
 State = tuple[Float[Array, "*batch hidden"], Float[Array, "*batch hidden"]]

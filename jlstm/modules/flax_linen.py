@@ -19,7 +19,7 @@ from jlstm.extras import needs
 from jlstm.modules.flax_cells import FlaxCarry, check_cell, run
 from jlstm.types import GATES, LSTMParams
 
-with needs("flax", package="flax"):
+with needs("flax", extra="flax"):
     import flax.linen as nn
 
 CELLS = (nn.LSTMCell, nn.OptimizedLSTMCell)
@@ -87,7 +87,7 @@ class RNN(nn.RNN):
         if initial_carry is None:
             key = jax.random.key(0) if init_key is None else init_key
             initial_carry = self.cell.initialize_carry(key, without_time)
-        own = self.cell.variables["params"]
+        own = nn.unbox(self.cell.variables["params"])  # of nn.Partitioned, which says where it lies
         carry, outputs = run(
             self.cell,
             LSTMParams(

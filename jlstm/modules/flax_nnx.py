@@ -18,7 +18,7 @@ from jlstm.extras import needs
 from jlstm.modules.flax_cells import FlaxCarry, check_cell, run
 from jlstm.types import LSTMParams
 
-with needs("flax", package="flax"):
+with needs("flax", extra="flax"):
     from flax import nnx
 
 CELLS = (nnx.LSTMCell, nnx.OptimizedLSTMCell)

@@ -16,7 +16,7 @@ from jlstm.extras import needs
 from jlstm.sequence import lstm
 from jlstm.types import GATES, Carry, LSTMParams
 
-with needs("haiku", package="dm-haiku"):
+with needs("haiku", extra="haiku"):
     import haiku as hk
 
 ORDER = [0, 2, 1, 3]

@@ -86,7 +86,7 @@ struct Operand {
 struct Shape {
   Dims lead;
   int64_t time, batch, inputs, hidden;
-  bool x, bias, lengths, resets, reverse, saved, cs;
+  bool stepwise, bias, lengths, resets, reverse, saved, cs;
   int64_t members() const {
     int64_t product = 1;
     for (const int64_t n : lead) product *= n;
@@ -98,10 +98,9 @@ Shape random_shape() {
   Shape s{};
   for (int64_t axes = below(3); axes > 0; --axes) s.lead.push_back(1 + below(3));
   s.time = below(7), s.batch = below(16) ? 1 + below(9) : below(40);
-  s.inputs = below(41), s.hidden = below(3) ? 1 + below(20) : 1 + below(70);
-  s.x = below(2), s.bias = s.x && below(4), s.lengths = below(2), s.resets = below(2), s.reverse = below(2);
+  s.inputs = below(8) ? below(41) : 0, s.hidden = below(3) ? 1 + below(20) : 1 + below(70);
+  s.stepwise = below(2), s.bias = below(4), s.lengths = below(2), s.resets = below(2), s.reverse = below(2);
   s.saved = below(2), s.cs = s.saved || below(2);
-  if (!s.x) s.inputs = 0;
   return s;
 }
 
@@ -142,9 +141,9 @@ void compare(const char* way, const Shape& s, const std::vector<const char*>& na
   const double tolerance = terms * (sizeof(T) == 4 ? 60 * 0x1p-24 : 200 * 0x1p-53);
   const int64_t rows = s.members() * s.batch;
   const auto report = [&](size_t k, const char* what, int64_t at, double got, double want) {
-    fail("%s %s time=%d batch=%d inputs=%d hidden=%d members=%d x=%d b=%d valid=%d keep=%d reverse=%d: "
+    fail("%s %s time=%d batch=%d inputs=%d hidden=%d members=%d stepwise=%d b=%d valid=%d keep=%d reverse=%d: "
          "%s[%d] %s: %.17g, not %.17g\n",
-         way, kType<T>, int(s.time), int(s.batch), int(s.inputs), int(s.hidden), int(s.members()), s.x, s.bias,
+         way, kType<T>, int(s.time), int(s.batch), int(s.inputs), int(s.hidden), int(s.members()), s.stepwise, s.bias,
          s.lengths, s.resets, s.reverse, names[k], int(at), what, got, want);
   };
   std::vector<Operand<T>> first;
@@ -177,11 +176,10 @@ template <typename T>
 void test_forward(const Shape& s) {
   const int64_t time = s.time, batch = s.batch, hidden = s.hidden, members = s.members();
   const double scale = 2 / std::sqrt(double(s.inputs + hidden));
-  const auto w = numbers<T>(s, s.x, {s.inputs, 4 * hidden}, -scale, scale);
+  const auto w = numbers<T>(s, s.inputs > 0, {s.inputs, 4 * hidden}, -scale, scale);
   const auto u = numbers<T>(s, true, {hidden, 4 * hidden}, -scale, scale);
   const auto bias = numbers<T>(s, s.bias, {4 * hidden}, -1, 1);
-  const auto xs = numbers<T>(s, s.x, {time, batch, s.inputs}, -2, 2);
-  const auto zs = numbers<T>(s, !s.x, {time, batch, 4 * hidden}, -4, 4);
+  const auto xs = numbers<T>(s, s.inputs > 0, {time, batch, s.inputs}, -2, 2);
   const auto h0 = numbers<T>(s, true, {batch, hidden}, -1, 1), c0 = numbers<T>(s, true, {batch, hidden}, -2, 2);
   const auto reset_h = numbers<T>(s, s.resets, {batch, hidden}, -1, 1);
   const auto reset_c = numbers<T>(s, s.resets, {batch, hidden}, -2, 2);
@@ -206,8 +204,7 @@ void test_forward(const Shape& s) {
           double z[4];
           for (int64_t gate = 0; gate < 4; ++gate) {
             const int64_t column = gate * hidden + n;
-            z[gate] = s.x ? 0 : zs.of(s.lead, e)[tb * 4 * hidden + column];
-            if (s.bias) z[gate] += bias.of(s.lead, e)[column];
+            z[gate] = s.bias ? bias.of(s.lead, e)[column] : 0;
             for (int64_t k = 0; k < s.inputs; ++k) {
               z[gate] += double(xs.of(s.lead, e)[tb * s.inputs + k]) * w.of(s.lead, e)[k * 4 * hidden + column];
             }
@@ -227,13 +224,12 @@ void test_forward(const Shape& s) {
   }
   const Dims one{batch, hidden}, all{time, batch, hidden};
   const Dims gate = s.saved ? all : Dims{}, two = s.saved ? Dims{time, batch, 2 * hidden} : Dims{};
-  const std::vector<ffi::AnyBuffer> args{w.buffer(),       u.buffer(),       bias.buffer(),   xs.buffer(),
-                                         zs.buffer(),      h0.buffer(),      c0.buffer(),     reset_h.buffer(),
-                                         reset_c.buffer(), mask[0].buffer(), mask[1].buffer()};
+  const std::vector<ffi::AnyBuffer> args{w.buffer(),  u.buffer(),       bias.buffer(),    xs.buffer(),      h0.buffer(),
+                                         c0.buffer(), reset_h.buffer(), reset_c.buffer(), mask[0].buffer(), mask[1].buffer()};
   compare<T>("forward", s, {"last_h", "last_c", "hs", "cs", "i_f", "g", "o"},
              {one, one, all, s.cs ? all : Dims{}, two, gate, gate},
              {last_h, last_c, hs, cs, i_f, gs, os}, [&](ffi::ThreadPool pool, ffi::RemainingRets rets) {
-               jlstm::jlstm_forward_1(pool, {{args.data(), args.size()}}, rets, time, s.reverse);
+               jlstm::jlstm_forward_1(pool, {{args.data(), args.size()}}, rets, time, s.reverse, s.stepwise);
              });
 }
 
@@ -329,38 +325,49 @@ void test_backward(const Shape& s) {
 
 // Where memory runs out, and where a call hands over something else, an error is given back.
 void test_errors() {
-  const Shape s{{3}, 4, 6, 5, 7, true, true, false, false, false, false, false};
-  const auto w = numbers<float>(s, true, {s.inputs, 4 * s.hidden}, -1, 1);
-  const auto u = numbers<float>(s, true, {s.hidden, 4 * s.hidden}, -1, 1);
-  const auto bias = numbers<float>(s, true, {4 * s.hidden}, -1, 1);
-  const auto xs = numbers<float>(s, true, {s.time, s.batch, s.inputs}, -1, 1);
-  const auto carry = numbers<float>(s, true, {s.batch, s.hidden}, -1, 1);
-  const Operand<float> none({}, {0});
-  const Operand<bool> mask({}, {0});
-  const std::vector<ffi::AnyBuffer> args{w.buffer(),     u.buffer(),     bias.buffer(), xs.buffer(),
-                                         none.buffer(),  carry.buffer(), carry.buffer(), none.buffer(),
-                                         none.buffer(),  mask.buffer(),  mask.buffer()};
-  const Operand<float> last_h({3}, {s.batch, s.hidden}), last_c({3}, {s.batch, s.hidden});
-  const Operand<float> hs({3}, {s.time, s.batch, s.hidden});
-  const std::vector<ffi::AnyBuffer> rets{last_h.buffer(), last_c.buffer(), hs.buffer(),  none.buffer(),
-                                         none.buffer(),   none.buffer(),   none.buffer()};
-  const auto call = [&](Kind kind, size_t operands) {
-    ffi::Workers workers{kind, 3};
-    return jlstm::jlstm_forward_1(ffi::ThreadPool(workers), {{args.data(), operands}}, {{rets.data(), rets.size()}},
-                                  s.time, s.reverse).code;
-  };
-  for (const Kind kind : {Kind::kThreads, Kind::kAtOnce, Kind::kLate}) {
-    int64_t left = 0;
-    for (; left < 100; ++left) {
-      allocations_left.store(left);
-      const auto code = call(kind, args.size());
-      allocations_left.store(-1);
-      if (code == ffi::ErrorCode::kOk) break;
-      if (code != ffi::ErrorCode::kResourceExhausted) fail("no memory for allocation %d: another error\n", int(left));
+  const Shape s{{3}, 4, 6, 5, 7, false, true, false, false, false, false, false};
+  const Dims one{s.batch, s.hidden}, all{s.time, s.batch, s.hidden}, two{s.time, s.batch, 2 * s.hidden};
+  const Dims x{s.time, s.batch, s.inputs}, w{s.inputs, 4 * s.hidden}, u{s.hidden, 4 * s.hidden}, b{4 * s.hidden};
+  std::vector<Operand<float>> kept;
+  const auto buffers = [&](const std::vector<Dims>& dims) {  // no axes: it is absent
+    std::vector<ffi::AnyBuffer> made;
+    for (const Dims& own : dims) {
+      kept.push_back(own.empty() ? Operand<float>({}, {0}) : Operand<float>(s.lead, own));
+      for (int64_t k = 0; k < kept.back().size; ++k) kept.back().data[k] = 0.5f;
+      made.push_back(kept.back().buffer());
     }
-    if (left < 2 || left == 100) fail("memory for %d allocations is enough\n", int(left));
+    return made;
+  };
+  const std::vector<ffi::AnyBuffer> forward_args = buffers({w, u, b, x, one, one, {}, {}, {}, {}});
+  const std::vector<ffi::AnyBuffer> forward_rets = buffers({one, one, all, {}, {}, {}, {}});
+  const std::vector<ffi::AnyBuffer> backward_args = buffers({{4 * s.hidden, s.inputs}, {4 * s.hidden, s.hidden}, x, two,
+                                                             all, all, all, all, one, one, {}, {}, all, one, one, {}, {},
+                                                             {}, {}});
+  const std::vector<ffi::AnyBuffer> backward_rets = buffers({one, one, {}, {}, x, w, u, b});
+  const auto call = [&](int way, Kind kind, bool whole) {
+    ffi::Workers workers{kind, 3};
+    const ffi::ThreadPool pool(workers);
+    const auto& args = way < 2 ? forward_args : backward_args;
+    const auto& rets = way < 2 ? forward_rets : backward_rets;
+    const ffi::RemainingArgs given{{args.data(), args.size() - !whole}};
+    const ffi::RemainingRets asked{{rets.data(), rets.size()}};
+    if (way < 2) return jlstm::jlstm_forward_1(pool, given, asked, s.time, s.reverse, way == 1).code;
+    return jlstm::jlstm_backward_1(pool, given, asked, s.time, s.reverse).code;
+  };
+  for (const int way : {0, 1, 2}) {
+    for (const Kind kind : {Kind::kThreads, Kind::kAtOnce, Kind::kLate}) {
+      int64_t left = 0;
+      for (; left < 1000; ++left) {
+        allocations_left.store(left);
+        const auto code = call(way, kind, true);
+        allocations_left.store(-1);
+        if (code == ffi::ErrorCode::kOk) break;
+        if (code != ffi::ErrorCode::kResourceExhausted) fail("no memory for allocation %d: another error\n", int(left));
+      }
+      if (left < 2 || left == 1000) fail("memory for %d allocations is enough\n", int(left));
+    }
+    if (call(way, Kind::kLate, false) != ffi::ErrorCode::kInvalidArgument) fail("an operand is missing\n");
   }
-  if (call(Kind::kLate, args.size() - 1) != ffi::ErrorCode::kInvalidArgument) fail("an operand is missing\n");
 }
 
 long double exact_sigmoid(long double x) {
@@ -420,9 +427,10 @@ int main(int argc, char** argv) {
   const Shape single{{}, 9, 1, 30, 90, true, true, true, true, true, true, true};
   test_forward<float>(single), test_backward<float>(single);
   const Shape long_one{{}, 600, 1, 5, 92, true, true, true, true, false, true, true};  // two blocks of steps
-  test_backward<double>(long_one);
-  const Shape own{{3}, 1000, 4, 5, 12, true, true, false, true, true, true, true};  // and three members
-  test_backward<double>(own);
+  const Shape long_two{{}, 600, 1, 5, 92, false, true, true, true, true, false, true};
+  test_backward<double>(long_one), test_forward<double>(long_two);
+  const Shape own{{3}, 1000, 4, 5, 12, false, true, false, true, true, true, true};  // and three members
+  test_backward<double>(own), test_forward<double>(own);
   const Shape none{{2}, 5, 0, 3, 4, true, true, true, true, false, true, true};
   test_forward<float>(none), test_backward<float>(none);
   const Shape wide{{}, 3, 7, 0, 270, false, false, true, true, false, true, true};

@@ -201,8 +201,28 @@ def test_cells_by_name() -> None:
         to_flax(stack, params, flat, layers=["a", "b"])
     with pytest.raises(TypeError, match="layers: expected a list of names"):
         from_flax(flat, layers="a")
+    # By the alphabet, a decoder would come before its encoder.
+    for call in (lambda: from_flax(flat), lambda: to_flax(stack, params, flat)):
+        with pytest.raises(ValueError, match=r"do not tell the order: 'a', 'b', 'c', 'd'$"):
+            call()
+    numbered = to_flax(Stack(sizes=4), drawn(Stack(sizes=4)))
     with pytest.raises(ValueError, match=r"a pair of names for each of 2 layers"):
-        to_flax(stack, params, flat)
+        to_flax(stack, params, numbered)
+
+
+@pytest.mark.parametrize("box", [linen.with_partitioning, linen.with_logical_partitioning])
+def test_boxes_that_say_where_weights_lie(box: Any) -> None:
+    kernel_init = box(linen.initializers.lecun_normal(), (None, "model"))
+    module, xs = rnn(linen.LSTMCell, 4, kernel_init=kernel_init), inputs()
+    with promoting():
+        tree = random_like(module.init(jax.random.key(0), xs))
+        hs = run(module.apply, tree, xs)[0]
+    stack, params = from_flax(tree)
+    assert_agree(run_stack(stack, params, xs)[0], hs)
+    assert_same(to_flax(stack, params, tree), tree)  # boxes and all
+    other = Stack(sizes=5)
+    with pytest.raises(ValueError, match=r"like: expected \[5, 5\] at params/cell/h./kernel"):
+        to_flax(other, drawn(other), tree)
 
 
 def test_no_bias_becomes_zeros() -> None:
@@ -270,8 +290,11 @@ def test_trees_that_do_not_fit_are_refused() -> None:
             from_flax({"layers_0": {"cell": first | change}})
     with pytest.raises(ValueError, match="layer 1: expected 5 inputs"):
         from_flax({"layers_0": tree["layers_1"], "layers_1": tree["layers_0"]})
-    with pytest.raises(ValueError, match=r"expected LSTM cells, got none, and the keys 'Dense_0'"):
+    with pytest.raises(ValueError, match=r"got none, and weights at 'Dense_0'$"):
         from_flax({"Dense_0": {"kernel": np.zeros((3, 4))}})
+    gru = linen.GRUCell(4).init(jax.random.key(0), *np.zeros((2, 4), np.float32))
+    with pytest.raises(ValueError, match="got none, and weights at 'params/hn', 'params/hr', "):
+        from_flax(gru)
     with pytest.raises(ValueError, match="expected a forward direction beside it"):
         from_flax({"backward_rnn": tree["layers_0"]})
     with pytest.raises(TypeError, match="tree: expected a tree of Flax, got list"):

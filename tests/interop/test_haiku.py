@@ -1,5 +1,6 @@
 """Haiku's ``hk.LSTM``, and the 1 that it adds to f."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -37,6 +38,11 @@ def deep(xs: Any) -> Any:
     return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[1]))[0]
 
 
+def skipping(xs: Any) -> Any:
+    core = hk.deep_rnn_with_skip_connections([hk.LSTM(size) for size in (4, 5, 2)])
+    return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[1]))[0]
+
+
 def eleven(xs: Any) -> Any:
     hk.Linear(3)(xs)
     core = hk.DeepRNN([hk.LSTM(2) for _ in range(11)])
@@ -55,6 +61,7 @@ def both_ways(xs: Any) -> Any:
 CASES = {
     "one": (one, Stack(sizes=4, gates=CELL), None),
     "deep": (deep, Stack(sizes=(4, 5, 2), gates=CELL), None),
+    "skipping": (skipping, Stack(sizes=(4, 5, 2), gates=CELL, connections="skip"), None),
     "eleven": (eleven, Stack(sizes=(2,) * 11, gates=CELL), None),
     "both_ways": (both_ways, Stack(sizes=4, bidirectional=True, gates=CELL), [("there", "back")]),
 }
@@ -74,7 +81,7 @@ def test_haiku(case: str) -> None:
     assert_same(to_haiku(stack, params, tree, layers=layers), tree)
     # With the 1 in the bias: the same but for its rounding.
     plain, moved = from_haiku(tree, layers=layers, gates=PLAIN)
-    assert plain == Stack(sizes=expected.sizes, bidirectional=expected.bidirectional)
+    assert plain == replace(expected, gates=[PLAIN] * len(expected.cells))
     ours = run_stack(plain, moved, xs)
     assert_agree((ours[0], ours[2]), (hs, dxs))
     back = to_haiku(plain, moved, tree, layers=layers)
@@ -126,7 +133,13 @@ def test_dtypes_stay(dtype: Any) -> None:
     assert_same(from_haiku(to_haiku(stack, params))[1], params)
 
 
-REFUSED = NOBODY_ELSE_HAS | {"projection": (PROJECTED, "output_sizes: .*Haiku")}
+REFUSED = NOBODY_ELSE_HAS | {
+    "projection": (PROJECTED, "output_sizes: .*Haiku"),
+    "skip": (
+        Stack(sizes=(4, 4), connections="skip", bidirectional=True),
+        "connections: .*got skip",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -162,6 +175,8 @@ def test_parameters_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="params: expected modules named lstm, got 'core/linear'"):
         from_haiku({"core/linear": own})
     assert from_haiku({"core/linear": own}, layers=["core"])[0] == Stack(sizes=4, gates=CELL)
+    with pytest.raises(ValueError, match="params: expected modules named lstm, got 'gru'"):
+        from_haiku({"gru": {"w_i": own["w"], "w_h": own["w"], "b": own["b"]}})
     with pytest.raises(TypeError, match="params: expected parameters of Haiku, got list"):
         from_haiku([own])
     with pytest.raises(ValueError, match=r"gates: expected Variant.* or PLAIN"):
@@ -169,6 +184,20 @@ def test_parameters_that_do_not_fit_are_refused() -> None:
     other = Stack(sizes=(7, 5))
     with pytest.raises(ValueError, match=r"like: expected \[10, 28\] at lstm/linear/w"):
         to_haiku(other, drawn(other), tree)
+    with pytest.raises(ValueError, match="like: expected only w and b at lstm/linear/scale"):
+        to_haiku(stack, drawn(stack), tree | {"lstm/linear": own | {"scale": own["b"]}})
+
+
+def test_names_that_do_not_tell_the_order_are_refused() -> None:
+    """By the alphabet, decoder would come first; shapes may fit either way."""
+    stack = Stack(sizes=(3, 3), gates=CELL)
+    names = ["encoder/lstm", "decoder/lstm"]
+    tree = to_haiku(stack, drawn(stack), layers=names)
+    with pytest.raises(ValueError, match=r"do not tell the order: 'decoder/lstm', 'encoder/lstm'"):
+        from_haiku(tree)
+    with pytest.raises(ValueError, match="do not tell the order"):
+        to_haiku(stack, drawn(stack), tree)
+    assert_same(from_haiku(tree, layers=names)[1], drawn(stack))
 
 
 LEAVES = st.sampled_from(

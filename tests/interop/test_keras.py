@@ -28,7 +28,7 @@ from interop_witness import (
 )
 
 from jlstm import PLAIN, Stack, Variant, activations
-from jlstm.interop.keras import ACTIVATIONS, from_keras, to_keras
+from jlstm.interop.keras import ACTIVATIONS, from_keras, to_keras, write_weights
 
 # Keras's variables, on their way into NumPy's arrays, know only how NumPy 1 asked for them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -174,8 +174,66 @@ def test_what_stands_around_the_lstms(keras: Any, tmp_path: Path) -> None:
     between = model(keras, lstm(keras, 4), keras.layers.Dense(**dense), lstm(keras, 5))
     with pytest.raises(ValueError, match="LSTMs that follow one another, got Dense between"):
         from_keras(between)
-    with pytest.raises(ValueError, match="expected LSTM layers, got none in Sequential"):
+    with pytest.raises(ValueError, match="expected LSTM layers, got 'Dense', 'GRU'"):
         from_keras(model(keras, keras.layers.Dense(**dense), keras.layers.GRU(2, dtype="float64")))
+
+
+def test_models_whose_lstms_do_not_follow_one_another_are_refused(keras: Any) -> None:
+    """Not all that computes has weights, and not all that is listed in a row is wired so."""
+    layers = keras.layers
+    for between in (
+        layers.Activation("relu", dtype="float64"),
+        layers.MaxPooling1D(2, dtype="float64"),
+        layers.Dense(4, dtype="float64"),
+    ):
+        with pytest.raises(ValueError, match=f"got {type(between).__name__} between"):
+            from_keras(model(keras, lstm(keras, 4), between, lstm(keras, 4)))
+        with pytest.raises(ValueError, match=f"got {type(between).__name__} between"):
+            from_keras([lstm(keras, 4), between, lstm(keras, 4)])
+    start = layers.Input((None, 4), dtype="float64")
+    one, two = lstm(keras, 4, return_state=True), lstm(keras, 4)
+    whole, *state = one(start)
+    beside = keras.Model(start, layers.add([whole, two(start)], dtype="float64"))
+    with pytest.raises(ValueError, match="whose input is not what the one before gives"):
+        from_keras(beside)
+    assert from_keras([one, two])[0] == Stack(sizes=(4, 4), gates=SOFT)  # on one's own word
+    handed = keras.Model(start, lstm(keras, 4)(whole, initial_state=state))
+    with pytest.raises(ValueError, match="whose input is not what the one before gives"):
+        from_keras(handed)
+    inner = keras.Sequential([layers.Input((None, 3), dtype="float64"), lstm(keras, 4)])
+    with pytest.raises(ValueError, match="got a Sequential with some in it"):
+        from_keras(model(keras, inner, lstm(keras, 4)))
+
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(dtype="float64")
+            self.upper, self.lower = lstm(keras, 4), lstm(keras, 4)
+
+        def call(self, xs: Any) -> Any:
+            return self.upper(self.lower(xs))
+
+    own = Own()
+    own(np.zeros((2, 3, 4)))
+    with pytest.raises(ValueError, match="whose input is not what the one before gives"):
+        from_keras(own)
+
+
+def test_a_chain_with_a_mask(keras: Any) -> None:
+    start = keras.layers.Input((None, 3), dtype="float64")
+    masked = keras.layers.Masking(dtype="float64")(start)
+    module = keras.Model(start, lstm(keras, 5)(lstm(keras, 4)(masked)))
+    assert from_keras(module)[0] == Stack(sizes=(4, 5), gates=SOFT)
+
+
+def test_backwards(keras: Any) -> None:
+    """A first layer that goes backwards gives the last step first, and the next ones follow."""
+    module = model(keras, lstm(keras, 4, go_backwards=True), lstm(keras, 5))
+    stack, params = from_keras(module)
+    assert stack == Stack(sizes=(4, 5), gates=SOFT, reverse=True)
+    xs = inputs()
+    hs = run_keras(module, xs)[0]
+    assert_agree(run_stack(stack, params, xs)[0], hs[::-1])
+    assert_same(to_keras(stack, params), module.get_weights())
 
 
 def test_eleven_layers_are_in_order(keras: Any, tmp_path: Path) -> None:
@@ -211,7 +269,7 @@ def test_one_direction_or_two() -> None:
 
 # Refusals
 
-REFUSED = NOBODY_ELSE_HAS | {
+REFUSED = {name: case for name, case in NOBODY_ELSE_HAS.items() if name != "reverse"} | {
     "offset": (Stack(sizes=4, gates=Variant(forget_offset=1.0)), "forget_offset: .*Keras"),
     "projection": (PROJECTED, "output_sizes: .*Keras"),
     "activation": (Stack(sizes=4, gates=Variant(output=activations.relu)), "output: .*Keras"),
@@ -231,8 +289,9 @@ def test_what_keras_cannot_represent_is_refused(case: str) -> None:
 
 def test_layers_that_a_stack_cannot_be_are_refused(keras: Any) -> None:
     layers = keras.layers
+    with pytest.raises(ValueError, match=r"go_backwards: .*else the first.*True of 'upper'"):
+        from_keras(model(keras, lstm(keras, 4), lstm(keras, 4, go_backwards=True, name="upper")))
     for layer, match in (
-        (lstm(keras, 4, go_backwards=True), "go_backwards: .*use reverse of lstm"),
         (layers.Bidirectional(lstm(keras, 4), merge_mode="sum"), "merge_mode: .*got 'sum'"),
         (lstm(keras, 4, activation="swish"), "activation: .*got 'silu'; say gates"),
         (lstm(keras, 4, activation=jnp.tanh), "activation: .*say gates"),
@@ -305,6 +364,55 @@ def write(path: Path, stack: Stack, change: Any = None) -> Any:
         if change:
             change(file)
     return params
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_file_for_keras(keras: Any, tmp_path: Path, bidirectional: bool, bias: bool) -> None:
+    stack = Stack(sizes=(4, 5), bidirectional=bidirectional)
+    params = drawn(stack, bias=bias)
+    write_weights(tmp_path / "m.weights.h5", stack, params)
+    back, weights = from_keras(tmp_path / "m.weights.h5")
+    assert back == stack
+    assert_same(weights, params)
+    kind = both_ways if bidirectional else lstm
+    module = model(keras, *(kind(keras, n, activation="tanh", use_bias=bias) for n in (4, 5)))
+    module.load_weights(tmp_path / "m.weights.h5")
+    assert_same(from_keras(module)[1], params)
+
+
+def test_into_the_file_of_a_model(keras: Any, tmp_path: Path) -> None:
+    """Whose other weights stay; also into the very file."""
+    dense = {"units": 3, "dtype": "float64"}
+    module = model(
+        keras,
+        keras.layers.Dense(**dense),
+        lstm(keras, 4, recurrent_dropout=0.1),
+        lstm(keras, 5, use_bias=False),
+        keras.layers.Dense(**dense),
+    )
+    old, new = tmp_path / "old.weights.h5", tmp_path / "new.weights.h5"
+    module.save_weights(old)
+    before = module.get_weights()
+    stack, params = from_keras(module)
+    other = jax.tree.map(lambda a: a + 1, params)
+    write_weights(new, stack, other, old)
+    write_weights(old, Stack(sizes=5, gates=SOFT), other[1:], old, layers=["layers/lstm_1/cell"])
+    module.load_weights(new)
+    assert_same(from_keras(module)[1], other)
+    assert_same(module.get_weights()[:2] + module.get_weights()[-2:], before[:2] + before[-2:])
+    assert_same(from_keras(old, gates=SOFT)[1], (params[0], other[1]))
+    content = new.read_bytes()
+    with pytest.raises(ValueError, match=r"old\.weights\.h5: layers/lstm_1/cell: expected shapes"):
+        write_weights(new, Stack(sizes=(4, 6)), drawn(Stack(sizes=(4, 6))), old)
+    with pytest.raises(ValueError, match="expected a name for each of 1 layers"):
+        write_weights(new, Stack(sizes=4), drawn(Stack(sizes=4)), old)
+    with pytest.raises(ValueError, match=r"expected a name that ends in \.weights\.h5"):
+        write_weights(tmp_path / "new.h5", stack, params)
+    with pytest.raises(ValueError, match="layers: expected None without like"):
+        write_weights(new, stack, params, layers=["a", "b"])
+    assert new.read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, old.name]
 
 
 CELL = "layers/lstm/cell/vars"
@@ -387,6 +495,12 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     both = Stack(sizes=(4, 2), bidirectional=True)
     params = write(path, both)
     assert_same(from_keras(path)[1], params)
+    write(path, Stack(sizes=4), lambda file: file.move("layers", "encoder"))
+    with h5py.File(path, "a") as file:
+        file.copy(file["encoder"], "decoder")
+    with pytest.raises(ValueError, match="names do not tell the order: 'decoder/lstm/cell', 'enc"):
+        from_keras(path)
+    write(path, both)
     with pytest.raises(ValueError, match=r"layers: expected cells out of 'layers/bi.* got 'x'"):
         from_keras(path, layers=["x"])
     write(path, both, lambda file: file.__delitem__("layers/bidirectional/forward_layer"))

@@ -227,6 +227,14 @@ def test_a_changed_byte_is_refused(content, place, change):
         from_stablehlo(damaged)
 
 
+def test_a_large_file_of_others_is_not_read(tmp_path):
+    path = tmp_path / "large.stablehlo"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # of which nothing is on the disk
+    with pytest.raises(ValueError, match=r"large.stablehlo: expected a whole file"):
+        from_stablehlo(path)
+
+
 @given(st.binary(max_size=200))
 def test_what_is_no_program_is_refused_though_it_is_sealed(data):
     seal = stablehlo.MAGIC + stablehlo.hashlib.sha256(data).digest()

@@ -29,8 +29,9 @@ from interop_witness import (
 
 from jlstm import Stack, Variant
 from jlstm.extras import MissingExtraError
+from jlstm.interop.looking import look
 from jlstm.interop.torch import from_torch, read_state, to_torch, write_state
-from jlstm.tensors import read_tensors
+from jlstm.tensors import read_tensors, write_tensors
 
 STACKS = {
     "plain": Stack(sizes=4),
@@ -128,8 +129,40 @@ def test_prefixes(golden: dict[str, Any]) -> None:
     # The only one needs no name.
     alone = {n: a for n, a in state.items() if n.startswith(("linear.", "gru.", "a.b."))}
     assert from_torch(alone)[0] == STACKS["plain"]
-    with pytest.raises(ValueError, match=r"got none among the names 'linear.weight'$"):
+    with pytest.raises(ValueError, match=r"got none: the names are 'linear.weight'$"):
         from_torch({"linear.weight": np.zeros((4, 3))})
+    gru = {name: a for name, a in state.items() if name.startswith(("linear.", "gru."))}
+    with pytest.raises(ValueError, match=r"gru.weight_hh_l0 is \[12, 4\], and an LSTM"):
+        from_torch(gru)
+    for source in (None, [state], 3):
+        with pytest.raises(TypeError, match=r"source: expected a state dict .*state_dict\(\)"):
+            from_torch(source)
+
+
+def test_several_that_follow_one_another(golden: dict[str, Any]) -> None:
+    """Of any sizes, as torch has them in a list of modules."""
+    stack = Stack(sizes=(5, 4, 6))
+    params = drawn(stack)
+    for cell in (False, True):
+        state = to_torch(stack, params, prefix=["a.", "b.", "c."], cell=cell)
+        assert state["b.weight_ih" + "_l0" * (not cell)].shape == (16, 5)
+        back, weights = from_torch(state, prefix=["a.", "b.", "c."])
+        assert back == stack
+        assert_same(weights, params)
+    # One of two layers, and one upon it.
+    lower, upper = below(golden, "bidirectional/state."), Stack(sizes=3, bidirectional=True)
+    first, own = from_torch(lower)
+    second = drawn(upper, first.output_size)
+    mixed = {f"0.{n}": a for n, a in lower.items()} | to_torch(upper, second, prefix="1.")
+    back, weights = from_torch(mixed, prefix=["0.", "1."])
+    assert back == Stack(sizes=(4, 4, 3), bidirectional=True)
+    assert_same(weights, own + second)
+    with pytest.raises(ValueError, match="layer 1: expected 6 inputs"):
+        from_torch(state, prefix=["c.", "b.", "a."])
+    with pytest.raises(ValueError, match=r"prefix: expected one of .*'a.'.* got 'x.'"):
+        from_torch(state, prefix=["a.", "x."])
+    with pytest.raises(ValueError, match="prefix: expected another for each of 3"):
+        to_torch(stack, params, prefix=["a.", "b.", "a."])
 
 
 def test_state_dicts_that_do_not_fit_are_refused(golden: dict[str, Any]) -> None:
@@ -194,6 +227,11 @@ def test_safetensors(tmp_path: Path, dtype: Any) -> None:
     assert back == stack
     assert_same(weights, params)
     assert "lstm.weight_hr_l1_reverse" in read_tensors(tmp_path / "m.safetensors")[0]
+    # What is counted besides, by a BatchNorm for instance, is no weight.
+    arrays = read_tensors(tmp_path / "m.safetensors")[0] | {"norm.steps": np.array(3)}
+    write_tensors(tmp_path / "m.safetensors", arrays)
+    assert_same(from_torch(tmp_path / "m.safetensors")[1], params)
+    assert "norm.steps" not in read_state(tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match=r"expected a name that ends in \.safetensors"):
         write_state(tmp_path / "m.pt", {})
 
@@ -300,8 +338,10 @@ def test_files_of_torch(torch: Any, tmp_path: Path, dtype: str) -> None:
     from safetensors.torch import load_file, save_file
 
     save_file(module.state_dict(), tmp_path / "m.safetensors")
-    del module.steps  # integers
-    save_file(module.state_dict(), tmp_path / "m.safetensors")
+    assert "steps" in module.state_dict()
+    for name in ("m.pt", "m.safetensors"):
+        assert "steps" not in read_state(tmp_path / name)  # integers
+    del module.steps
     assert_same(from_torch(tmp_path / "m.safetensors")[1], params)
     write_state(tmp_path / "n.safetensors", to_torch(stack, params, prefix="lstm."))
     module.load_state_dict(load_file(tmp_path / "n.safetensors"))
@@ -322,8 +362,9 @@ def test_files_of_torch_that_are_more_than_weights(torch: Any, tmp_path: Path) -
     whole = torch.nn.LSTM(3, 4)
     for thing in (hostile, {"weight_ih_l0": hostile}, whole, OrderedDict(a=whole)):
         torch.save(thing, path)
-        with pytest.raises(ValueError, match=r"m.pt: expected a state dict saved by torch, got: "):
+        with pytest.raises(ValueError, match=r"m.pt: expected a state dict saved by") as raised:
             from_torch(path)
+        assert "still be loaded" not in str(raised.value)  # torch's advice to run it anyway
         path.write_bytes(pickle.dumps(hostile))
         with pytest.raises(ValueError, match=r"m.pt: expected a state dict saved by torch, got: "):
             from_torch(path)
@@ -332,8 +373,27 @@ def test_files_of_torch_that_are_more_than_weights(torch: Any, tmp_path: Path) -
     with pytest.raises(ValueError, match=r"m.pt: expected a state dict, got list"):
         from_torch(path)
     torch.save({"state_dict": whole.state_dict(), "epoch": 3}, path)
-    with pytest.raises(ValueError, match="prefix: expected it where there is not one LSTM"):
+    with pytest.raises(ValueError, match=r"m\.pt: .*may have one below 'state_dict': from_torch"):
         from_torch(path)
+    inner = torch.load(path, weights_only=True)["state_dict"]
+    assert from_torch(inner)[0] == Stack(sizes=4)
+
+
+@pytest.mark.parametrize("ending", ["pt", "pth", "bin"])
+def test_looked_into(torch: Any, tmp_path: Path, ending: str) -> None:
+    """``jlstm import`` says what is in a file, and the code that it shows does it."""
+    module = torch.nn.ModuleDict({"lstm": torch.nn.LSTM(3, 4), "gru": torch.nn.GRU(3, 4)})
+    path = tmp_path / f"m.{ending}"
+    torch.save(module.state_dict(), path)
+    (found,) = look(path)
+    assert "3 inputs to 4 outputs" in found.what
+    names: dict[str, Any] = {"xs": inputs().astype(np.float32)}
+    exec("\n".join(found.code), names)
+    hs = module["lstm"](torch.from_numpy(names["xs"]))[0].detach().numpy()
+    np.testing.assert_allclose(names["hs"], hs, atol=1e-6)
+    torch.save(torch.nn.GRU(3, 4).state_dict(), path)
+    with pytest.raises(ValueError, match="expected weights of an LSTM, got 'weight_ih_l0'"):
+        look(path)
 
 
 @given(st.data())

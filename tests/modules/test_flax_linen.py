@@ -96,6 +96,15 @@ def test_fresh_variables_are_those_of_flax(kind: Any) -> None:
     assert_bitwise(ours, theirs)
 
 
+@pytest.mark.parametrize("box", [nn.with_partitioning, nn.with_logical_partitioning])
+def test_weights_in_boxes_that_say_where_they_lie(box: Any) -> None:
+    kernel_init = box(nn.initializers.lecun_normal(), (None, "model"))
+    ours, theirs = (rnn(cell(kernel_init=kernel_init)) for rnn in (RNN, nn.RNN))
+    variables = theirs.init(KEY, inputs())
+    assert_bitwise(ours.init(KEY, inputs()), variables)
+    assert_same(ours.apply, theirs.apply, normal_like(variables), inputs())
+
+
 class Model(nn.Module):
     """As users write it: layers without names, one of them in two directions."""
 

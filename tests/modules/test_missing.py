@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -9,21 +10,16 @@ from jlstm.extras import MissingExtraError, needs
 
 
 @pytest.mark.parametrize(
-    ("file", "module", "package"),
-    [
-        ("flax_linen", "flax", "flax"),
-        ("flax_nnx", "flax", "flax"),
-        ("equinox", "equinox", "equinox"),
-        ("haiku", "haiku", "dm-haiku"),
-    ],
+    ("file", "extra"),
+    [("flax_linen", "flax"), ("flax_nnx", "flax"), ("equinox", "equinox"), ("haiku", "haiku")],
 )
 @pytest.mark.slow  # a process each
-def test_the_error_names_the_package(file: str, module: str, package: str) -> None:
+def test_the_error_names_the_extra(file: str, extra: str) -> None:
     code = f"""
 import sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name == {module!r}: raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        if name == {extra!r}: raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Missing())
 import jlstm.modules.{file}
 """
@@ -31,7 +27,8 @@ import jlstm.modules.{file}
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("jlstm.extras.MissingExtraError")
-    assert last.endswith(f"{module} is not installed; it comes with: pip install {package}")
+    assert last.endswith(f"{extra} is not installed; it comes with: pip install 'jlstm[{extra}]'")
+    assert extra in metadata.metadata("jlstm").get_all("Provides-Extra")
 
 
 def test_a_framework_that_is_there_and_broken_is_another_story() -> None:

@@ -140,10 +140,6 @@ bool run(ffi::ThreadPool& pool, int64_t parts, int64_t stages, const Task& task)
   return !state->failed.load();
 }
 
-// Numbers in a line of a cache.
-template <typename T>
-constexpr int64_t kLine = 64 / sizeof(T);
-
 // Memory for numbers of any kind, not initialised.
 template <typename T>
 struct Scratch {
@@ -256,6 +252,7 @@ struct Shares {
     Columns columns;
     T* packed;
   };
+  std::vector<const std::vector<int64_t>*> groups;  // of members that have the same weights
   std::vector<Matrix> matrices;
   std::vector<std::pair<Part, int64_t>> parts;  // with the matrix of each
   bool staged = false;                          // one step of all parts after the other
@@ -337,6 +334,7 @@ bool for_all(ffi::ThreadPool& pool, Call& call, int64_t hidden, int64_t batch, A
   for (int64_t first = 0; first < all; first += threads) {
     const int64_t count = std::min(threads, all - first);
     Shares<T> shares;
+    for (int64_t k = 0; k < count; ++k) shares.groups.push_back(&groups[first + k]);
     const int64_t rows = groups[first].size() * batch;
     shares.staged = all == 1 && by_units(threads, rows, packed_size, packed_size * sizeof(T));
     if (shares.staged) {
@@ -352,7 +350,7 @@ bool for_all(ffi::ThreadPool& pool, Call& call, int64_t hidden, int64_t batch, A
       // takes 256 KiB.
       const int64_t most = std::max<int64_t>(24, (1 << 18) / (walks.scratch_size(1, hidden) * sizeof(T)));
       for (int64_t k = 0; k < count; ++k) {
-        const auto& members = groups[first + k];
+        const auto& members = *shares.groups[k];
         shares.matrices.push_back({&members, {gates, hidden, 0, hidden}, packed.data + k * packed_size});
         const int64_t rows = members.size() * batch;
         int64_t many = std::max((threads + count - 1) / count, (rows + most - 1) / most);
@@ -367,63 +365,163 @@ bool for_all(ffi::ThreadPool& pool, Call& call, int64_t hidden, int64_t batch, A
   return true;
 }
 
+// Another matrix of the same members: whole, one for each group.
 template <typename T>
-bool forward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
+class Other {
+ public:
+  Other(const Shares<T>& shares, Array<const T> matrix)
+      : shares_(shares),
+        matrix_(matrix),
+        columns_{1, matrix.row, 0, matrix.row},
+        size_(walks<T>().packed_size(matrix.count, columns_)),
+        packed_(size_ * shares.groups.size()) {}
+
+  // False if memory ran out.
+  bool pack(ffi::ThreadPool& pool) const {
+    std::vector<typename Shares<T>::Matrix> matrices;
+    for (size_t k = 0; k < shares_.groups.size(); ++k) {
+      matrices.push_back({shares_.groups[k], columns_, packed_.data + k * size_});
+    }
+    return !matrix_ || pack_all<T>(pool, matrices, {}, matrix_);
+  }
+
+  const T* of(int64_t group) const { return packed_.data + group * size_; }
+
+ private:
+  const Shares<T>& shares_;
+  Array<const T> matrix_;
+  Columns columns_;
+  int64_t size_;
+  Scratch<T> packed_;
+};
+
+struct Member {
+  int64_t e, group;
+};
+
+template <typename T>
+std::vector<Member> members_of(const Shares<T>& shares) {
+  std::vector<Member> members;
+  for (size_t k = 0; k < shares.groups.size(); ++k) {
+    for (const int64_t e : *shares.groups[k]) members.push_back({e, int64_t(k)});
+  }
+  return members;
+}
+
+// Room for the rows of one block after the other; a member has so many numbers.
+template <typename T>
+class Room {
+ public:
+  Room(const Call& call, const std::vector<Member>& members, int64_t size, int64_t batch, int64_t row)
+      : numbers_(members.size() * size), starts_(call.members()), places_(call.members()), batch_(batch), row_(row) {
+    for (size_t k = 0; k < members.size(); ++k) starts_[members[k].e] = k * size;
+  }
+
+  // As an array of all steps, of which it has those of the block.
+  Array<T> of(const Block& block) {
+    for (size_t e = 0; e < starts_.size(); ++e) places_[e] = starts_[e] - block.t * batch_ * row_;
+    return {numbers_.data, places_.data(), batch_ * row_, row_, batch_};
+  }
+
+ private:
+  Scratch<T> numbers_;
+  std::vector<int64_t> starts_, places_;
+  int64_t batch_, row_;
+};
+
+// Steps in a block: as many as take 2 MiB, with so many numbers for each row, but at least as many as
+// make up for reading and writing matrices of which only a part is in a cache. The order of sums
+// depends on it, and so it must not depend on the number of threads.
+template <typename T>
+int64_t block_size(int64_t time, int64_t rows, int64_t numbers) {
+  const int64_t many = std::max<int64_t>(512, (1 << 21) / (numbers * sizeof(T)));
+  return std::max<int64_t>(1, std::min(time, many / std::max<int64_t>(1, rows)));
+}
+
+// Calls body for one block of so many steps after the other, until it gives false; there is one if
+// there are no steps.
+template <typename Body>
+bool for_blocks(int64_t time, int64_t steps, bool from_the_end, const Body& body) {
+  for (int64_t begin = 0; begin == 0 || begin < time; begin += steps) {
+    const int64_t end = std::min(time, begin + steps);
+    if (!body(Block{begin, end, from_the_end ? time - end : begin})) return false;
+  }
+  return true;
+}
+
+// Rows of [dW; dU], of dx or of x·W in one task.
+constexpr int64_t kTask = 96;
+
+int64_t tasks_of(int64_t rows) { return (rows + kTask - 1) / kTask; }
+
+// One of so many tasks of to = from·packed + start, for the steps of a block.
+template <typename T>
+void multiply(Array<const T> from, Array<const T> start, Array<T> to, const T* packed, int64_t e, const Block& block,
+              int64_t task, int64_t tasks) {
+  const Walks<T>& walks = jlstm::walks<T>();
+  const int64_t rows = (block.end - block.begin) * to.count;
+  const int64_t first = task * rows / tasks, last = (task + 1) * rows / tasks;
+  const Scratch<T> scratch(walks.scratch_size(last - first, 0));
+  walks.multiply(from, start, to, packed, e, block.t, first, last, scratch.data);
+}
+
+template <typename T>
+bool forward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch, bool stepwise) {
   Forward<T> d{};
   const auto w = call.arg<T>(2), u = call.arg<T>(2);
   d.b = call.arg<T>(1);
-  d.xs = call.arg<T>(3), d.z = call.arg<T>(3);
-  d.h = call.arg<T>(2), d.c = call.arg<T>(2);
+  d.xs = call.arg<T>(3), d.h = call.arg<T>(2), d.c = call.arg<T>(2);
   d.reset_h = call.arg<T>(2), d.reset_c = call.arg<T>(2);
   d.valid = call.arg<bool>(3), d.keep = call.arg<bool>(3);
   d.last_h = call.ret<T>(2), d.last_c = call.ret<T>(2);
   d.hs = call.ret<T>(3), d.cs = call.ret<T>(3);
   d.i_f = call.ret<T>(3), d.g = call.ret<T>(3), d.o = call.ret<T>(3);
-  sizes.inputs = w ? w.count : 0;
-  d.sizes = sizes;
   if (batch == 0) return true;
-  return for_all<T>(pool, call, sizes.hidden, batch, w, u, 4, {}, [&](const Shares<T>& shares, int64_t) {
-    return walk_parts<T>(pool, d, shares, 0, sizes.time + 1, walks<T>().forward);
+  const Walks<T>& walks = jlstm::walks<T>();
+  const int64_t time = sizes.time, columns = 4 * sizes.hidden;
+  const bool before = w && !stepwise && time > 0;
+  sizes.inputs = w && !before ? w.count : 0;
+  d.sizes = sizes;
+  const Array<const T> none;
+  return for_all<T>(pool, call, sizes.hidden, batch, before ? none : w, u, 4, before ? w : none,
+                    [&](const Shares<T>& shares, int64_t most) {
+    if (!before) return walk_parts<T>(pool, d, shares, 0, time + 1, walks.forward);
+    const Other<T> packed_w(shares, w);
+    if (!packed_w.pack(pool)) return false;
+    const auto members = members_of(shares);
+    const int64_t steps = block_size<T>(time, most * batch, columns), tasks = tasks_of(steps * batch);
+    Room<T> room(call, members, steps * batch * columns, batch, columns);
+    return for_blocks(time, steps, sizes.reverse, [&](const Block& block) {
+      Forward<T> own = d;
+      const Array<T> z = room.of(block);
+      own.z = {z.data, z.member, z.step, z.row, z.count};
+      return run(pool, members.size() * tasks, 1, [&](int64_t task, int64_t) {
+        const auto [e, group] = members[task / tasks];
+        multiply<T>(d.xs, d.b, z, packed_w.of(group), e, block, task % tasks, tasks);
+      }) && walk_parts<T>(pool, own, shares, block.begin, block.end + (block.end == time), walks.forward);
+    });
   });
 }
 
-// What is known of a block of steps takes 2 MiB; but at least as many are multiplied at a time as
-// make up for reading and writing all of dW and dU.
-constexpr int64_t kBlockBytes = 1 << 21, kLeastSum = 512;
-// Rows of [dW; dU], and of dx, in one task.
-constexpr int64_t kTask = 96;
-
 // The cotangents of the weights and of xs from dz of a block.
 template <typename T>
-bool gradients(ffi::ThreadPool& pool, const Backward<T>& d, const Shares<T>& shares, const T* packed_w,
-               int64_t packed_size, int64_t batch) {
+bool gradients(ffi::ThreadPool& pool, const Backward<T>& d, const std::vector<Member>& members,
+               const Other<T>& packed_w, int64_t batch) {
   const Walks<T>& walks = jlstm::walks<T>();
   const int64_t rows = d.sizes.inputs + d.sizes.hidden, panels = (4 * d.sizes.hidden + walks.panel - 1) / walks.panel;
-  const int64_t steps = d.dxs ? (d.end - d.begin) * batch : 0;
-  const int64_t row_tasks = panels < 4 * pool.num_threads() ? (rows + kTask - 1) / kTask : 1, step_tasks = (steps + kTask - 1) / kTask;
-  struct Member {
-    int64_t e, matrix;
-  };
-  std::vector<Member> members;
-  for (size_t k = 0; k < shares.matrices.size(); ++k) {
-    if (k > 0 && shares.matrices[k].members == shares.matrices[0].members) break;  // parts of one matrix
-    for (const int64_t e : *shares.matrices[k].members) members.push_back({e, int64_t(k)});
-  }
+  const int64_t row_tasks = panels < 4 * pool.num_threads() ? tasks_of(rows) : 1;
+  const int64_t step_tasks = d.dxs ? tasks_of((d.block.end - d.block.begin) * batch) : 0;
   const int64_t each = row_tasks * panels + step_tasks;
   return run(pool, members.size() * each, 1, [&](int64_t task, int64_t) {
-    const auto [e, matrix] = members[task / each];
+    const auto [e, group] = members[task / each];
     const int64_t k = task % each, p = k / row_tasks, r = k % row_tasks;
-    if (p < panels) {
-      const int64_t first = r * rows / row_tasks, last = (r + 1) * rows / row_tasks;
-      const Scratch<T> scratch(walks.weights_size(last - first));
-      walks.weights(d, e, batch, p, first, last, scratch.data);
-    } else {
-      const int64_t j = k - row_tasks * panels, first = j * steps / step_tasks, last = (j + 1) * steps / step_tasks;
-      const Scratch<T> scratch(walks.scratch_size(last - first, 0));
-      Backward<T> own = d;
-      own.packed_w = packed_w + matrix * packed_size;
-      walks.inputs(own, e, batch, first, last, scratch.data);
+    if (p >= panels) {
+      const Array<const T> dz{d.dz.data, d.dz.member, d.dz.step, d.dz.row, d.dz.count};
+      return multiply<T>(dz, {}, d.dxs, packed_w.of(group), e, d.block, k - row_tasks * panels, step_tasks);
     }
+    const int64_t first = r * rows / row_tasks, last = (r + 1) * rows / row_tasks;
+    const Scratch<T> scratch(walks.weights_size(last - first));
+    walks.weights(d, e, batch, p, first, last, scratch.data);
   });
 }
 
@@ -442,53 +540,30 @@ bool backward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
   d.dxs = call.ret<T>(3), d.dw = call.ret<T>(2), d.du = call.ret<T>(2), d.db = call.ret<T>(1);
   sizes.inputs = w_t ? w_t.row : 0;
   d.sizes = sizes;
-  const Walks<T>& walks = jlstm::walks<T>();
-  // A row of [x, h'] is an odd number of a cache's lines: as far apart as a power of two, rows would
-  // take the same few places in it.
-  const int64_t columns = 4 * sizes.hidden;
-  const int64_t wide = ((sizes.inputs + sizes.hidden + kLine<T> - 1) / kLine<T> | 1) * kLine<T>;
-  const int64_t packed_size = walks.packed_size(columns, {1, sizes.inputs, 0, sizes.inputs});
+  const auto lines = [](int64_t n) { return (n + kLine<T> - 1) / kLine<T>; };
+  const int64_t columns = 4 * sizes.hidden, known_lines = lines(sizes.inputs) + lines(sizes.hidden);
   return for_all<T>(pool, call, sizes.hidden, batch, {}, u_t, 1, w_t, [&](const Shares<T>& shares, int64_t most) {
-    // Wᵀ, of all groups.
-    std::vector<typename Shares<T>::Matrix> matrices;
-    std::vector<int64_t> starts(call.members(), -1);
-    int64_t members = 0;
-    for (const auto& matrix : shares.matrices) {
-      if (!matrices.empty() && matrix.members == matrices[0].members) break;
-      matrices.push_back({matrix.members, {1, sizes.inputs, 0, sizes.inputs}, nullptr});
-      for (const int64_t e : *matrix.members) starts[e] = members++;
-    }
-    const Scratch<T> packed_w(matrices.size() * packed_size);
-    for (size_t k = 0; k < matrices.size(); ++k) matrices[k].packed = packed_w.data + k * packed_size;
-    if (w_t && !pack_all<T>(pool, matrices, {}, w_t)) return false;
-
-    const int64_t many = std::max<int64_t>(kLeastSum, kBlockBytes / ((columns + wide) * sizeof(T)));
-    // The order of sums depends on it, and so it must not depend on the number of threads.
-    const int64_t block = std::max<int64_t>(1, std::min(sizes.time, many / std::max<int64_t>(1, most * batch)));
-    const Scratch<T> dz(members * block * batch * columns), known(members * block * batch * wide);
-    const auto of_block = [&](T* data, int64_t row, std::vector<int64_t>& places) {
-      for (const int64_t start : starts) places.push_back(start * block * batch * row);
-      return Array<T>{data, places.data(), batch * row, row, batch};
-    };
-    std::vector<int64_t> dz_places, known_places;
+    const Other<T> packed_w(shares, w_t);
+    if (!packed_w.pack(pool)) return false;
+    const auto members = members_of(shares);
+    const int64_t steps = block_size<T>(sizes.time, most * batch, columns + known_lines * kLine<T>);
     Backward<T> own = d;
-    own.dz = of_block(dz.data, columns, dz_places);
-    own.known = of_block(known.data, wide, known_places);
-    own.begin = 0;
-    do {
-      own.end = std::min(sizes.time, own.begin + block);
-      if (batch > 0 && !walk_parts<T>(pool, own, shares, own.begin, own.end + 1, walks.backward)) return false;
-      if (!gradients<T>(pool, own, shares, packed_w.data, packed_size, batch)) return false;
-      own.begin = own.end;
-    } while (own.begin < sizes.time);
-    return true;
+    // An odd number of lines: a power of two apart, they would share a few places in the cache.
+    own.apart = (steps * batch | 1) * kLine<T>;
+    Room<T> dz(call, members, steps * batch * columns, batch, columns);
+    Room<T> known(call, members, known_lines * own.apart, batch, kLine<T>);
+    return for_blocks(sizes.time, steps, !sizes.reverse, [&](const Block& block) {
+      own.block = block, own.dz = dz.of(block), own.known = known.of(block);
+      return (batch == 0 || walk_parts<T>(pool, own, shares, block.begin, block.end + 1, jlstm::walks<T>().backward)) &&
+             gradients<T>(pool, own, members, packed_w, batch);
+    });
   });
 }
 
 // Both ways: the first result is [ensemble, batch, hidden], of the dtype of all.
-template <auto in_float, auto in_double, size_t operands, size_t results>
+template <auto in_float, auto in_double, size_t operands, size_t results, typename... Choices>
 ffi::Error dispatch(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                    int64_t time, bool reverse) {
+                    int64_t time, bool reverse, Choices... choices) {
   if (args.size() != operands || rets.size() != results) {
     return ffi::Error::InvalidArgument("jlstm: this call was made by another version");
   }
@@ -499,7 +574,7 @@ ffi::Error dispatch(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
     Call call(args, rets, lead);
     const Sizes sizes{time, 0, dims[lead + 1], reverse};
     if (call.members() == 0) return ffi::Error::Success();
-    const bool done = (first.element_type() == ffi::F32 ? in_float : in_double)(pool, call, sizes, dims[lead]);
+    const bool done = (first.element_type() == ffi::F32 ? in_float : in_double)(pool, call, sizes, dims[lead], choices...);
     if (done) return ffi::Error::Success();
   } catch (const std::bad_alloc&) {
   }
@@ -514,7 +589,8 @@ ffi::Error dispatch(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
 
 #pragma GCC visibility push(default)
 // The number in a name changes with what a call hands over: an exported program holds the name.
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jlstm_forward_1, (dispatch<forward<float>, forward<double>, 11, 7>), JLSTM_BINDING);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jlstm_forward_1, (dispatch<forward<float>, forward<double>, 10, 7, bool>),
+                              JLSTM_BINDING.Attr<bool>("stepwise"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jlstm_backward_1, (dispatch<backward<float>, backward<double>, 19, 8>), JLSTM_BINDING);
 #pragma GCC visibility pop
 

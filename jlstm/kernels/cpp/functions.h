@@ -63,6 +63,12 @@ inline V<T> load(const T* p, int64_t n = Vector<T>::kSize) {
   return v;
 }
 
+// A vector of x alone. Less 0 it is x, and the compiler knows; x + 0 it would add, as −0 + 0 is 0.
+template <typename T>
+inline V<T> every(T x) {
+  return x - V<T>{};
+}
+
 template <typename T>
 inline void store(T* p, V<T> v, int64_t n = Vector<T>::kSize) {
   if (n >= Vector<T>::kSize) {
@@ -98,10 +104,10 @@ inline Exponential<T> exponential(V<T> x) {
   const V<T> rounded = x * kLog2E + kRound;
   const V<T> n = rounded - kRound;
   const V<T> r = (x - n * F::kLn2High) - n * F::kLn2Low;
-  V<T> series = V<T>{} + inverse_factorial<T>(F::kTerms);
+  V<T> series = every(inverse_factorial<T>(F::kTerms));
 #pragma GCC unroll 16
   for (int k = F::kTerms - 1; k >= 2; --k) series = series * r + inverse_factorial<T>(k);
-  const V<T> round = V<T>{} + kRound;
+  const V<T> round = every(kRound);
   return {r * r * series + r, (Ints)rounded - (Ints)round};
 }
 
@@ -116,18 +122,18 @@ inline V<T> power_of_two(typename Vector<T>::Ints n) {
 template <typename T>
 inline V<T> sigmoid(V<T> x) {
   V<T> less = x > 0 ? -x : x;
-  less = less < Format<T>::kLeast ? V<T>{} + Format<T>::kLeast : less;  // NaN stays
+  less = less < Format<T>::kLeast ? every(Format<T>::kLeast) : less;  // NaN stays
   const auto [p, n] = exponential<T>(less);
   const auto half = n >> 1;  // 2ⁿ in two factors, as it may be too small for a normal number
   const V<T> e = (1 + p) * power_of_two<T>(half) * power_of_two<T>(n - half);
-  return (x > 0 ? V<T>{} + 1 : e) / (1 + e);
+  return (x > 0 ? every(T(1)) : e) / (1 + e);
 }
 
 // tanh(x) = sign(x)·m/(m + 2) with m = exp(2·|x|) − 1.
 template <typename T>
 inline V<T> tanh(V<T> x) {
   V<T> twice = 2 * (x < 0 ? -x : x);
-  twice = twice > Format<T>::kMost ? V<T>{} + Format<T>::kMost : twice;  // NaN stays
+  twice = twice > Format<T>::kMost ? every(Format<T>::kMost) : twice;  // NaN stays
   const auto [p, n] = exponential<T>(twice);
   const V<T> power = power_of_two<T>(n);
   const V<T> m = power * p + (power - 1);

@@ -79,7 +79,7 @@ void tile(const Row<T>* row, int64_t inputs, int64_t hidden, int64_t step, const
       if constexpr (kRows == 3) {  // few registers: one vector of the panel at a time
         V<T> factor[rows];
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; ++r) factor[r] = V<T>{} + a[r][k];
+        for (int r = 0; r < rows; ++r) factor[r] = every<T>(a[r][k]);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v) {
           const V<T> b = load<T>(panel + v * n);
@@ -92,7 +92,7 @@ void tile(const Row<T>* row, int64_t inputs, int64_t hidden, int64_t step, const
         for (int v = 0; v < vectors; ++v) b[v] = load<T>(panel + v * n);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; ++r) {
-          const V<T> factor = V<T>{} + a[r][k];
+          const V<T> factor = every<T>(a[r][k]);
 #pragma GCC unroll 4
           for (int v = 0; v < vectors; ++v) sum[r][v] += factor * b[v];
         }
@@ -158,7 +158,7 @@ void product(const Row<T>* row, int64_t rows, int64_t inputs, int64_t hidden, co
 // what the machine can do at most. Gives their number.
 template <typename T>
 int64_t multiply_adds(int64_t count) {
-  V<T> sum[kRows * kVectors], factor = V<T>{} + T(0.999), term = V<T>{} + T(1e-3);
+  V<T> sum[kRows * kVectors], factor = every(T(0.999)), term = every(T(1e-3));
   for (V<T>& s : sum) s = term;
   for (int64_t k = 0; k < count; ++k) {
 #pragma GCC unroll 24

@@ -13,9 +13,11 @@
 
 namespace {
 
+using jlstm::Array;
 using jlstm::Backward;
 using jlstm::Columns;
 using jlstm::Forward;
+using jlstm::kLine;
 using jlstm::Part;
 using jlstm::Sizes;
 
@@ -31,6 +33,19 @@ void copy(const T* from, T* to, int64_t n) {
   std::memcpy(to, from, n * sizeof(T));
 }
 
+// Lines that n numbers take.
+template <typename T>
+constexpr int64_t lines(int64_t n) {
+  return (n + kLine<T> - 1) / kLine<T>;
+}
+
+// Copies line by line, the lines in `to` being so many numbers apart.
+template <typename T>
+void copy_lines(const T* from, T* to, int64_t n, int64_t apart) {
+  for (; n >= kLine<T>; n -= kLine<T>, from += kLine<T>, to += apart) copy(from, to, kLine<T>);
+  copy(from, to, n);
+}
+
 template <typename T>
 void zero(T* to, int64_t n) {
   std::memset(to, 0, n * sizeof(T));
@@ -44,7 +59,7 @@ struct Gates {
 
 // From unit u on.
 template <typename T>
-Gates<T> gates_at(const jlstm::Array<T>& i_f, const jlstm::Array<T>& g, const jlstm::Array<T>& o,
+Gates<T> gates_at(const Array<T>& i_f, const Array<T>& g, const Array<T>& o,
                   int64_t e, int64_t t, int64_t b, int64_t hidden, int64_t u) {
   if (!i_f) return {nullptr, nullptr, nullptr, nullptr};
   return {i_f.at(e, t, b) + u, i_f.at(e, t, b) + hidden + u, g.at(e, t, b) + u, o.at(e, t, b) + u};
@@ -159,7 +174,8 @@ void forward_step(const Forward<T>& d, const Part& part, int64_t s, T* scratch) 
 template <typename T>
 void backward_step(const Backward<T>& d, const Part& part, int64_t s, T* scratch) {
   const auto [time, inputs, hidden, reverse] = d.sizes;
-  const int64_t unit = part.unit, units = part.units, slot = s - d.begin;
+  const int64_t unit = part.unit, units = part.units;
+  const bool first_of_block = s == d.block.begin;
   const int64_t t = reverse ? s : time - 1 - s, last = reverse ? t - 1 : t + 1;
   auto* row = reinterpret_cast<Row<T>*>(scratch);
 
@@ -172,33 +188,33 @@ void backward_step(const Backward<T>& d, const Part& part, int64_t s, T* scratch
       copy(d.reset_dc.at(e, b) + unit, d.out_reset_dc.at(e, b) + unit, units);
     }
   }
-  if (slot > 0) {
+  if (!first_of_block) {
     int64_t active = 0;
     for (int64_t j = part.begin; j < part.end; ++j) {
       const auto [e, b] = place(part, j);
       if (d.valid && !*d.valid.at(e, last, b)) continue;
-      row[active++] = {nullptr, d.dz.at(e, slot - 1, b), nullptr, d.out_dh.at(e, b) + unit};
+      row[active++] = {nullptr, d.dz.at(e, last, b), nullptr, d.out_dh.at(e, b) + unit};
     }
     product(row, active, int64_t{0}, 4 * hidden, d.packed, units);
   }
   for (int64_t j = part.begin; j < part.end; ++j) {
     const auto [e, b] = place(part, j);
     T *dh = d.out_dh.at(e, b) + unit, *dc = d.out_dc.at(e, b) + unit;
-    if (slot > 0 && d.keep && !*d.keep.at(e, last, b)) {
+    if (!first_of_block && d.keep && !*d.keep.at(e, last, b)) {
       T *sum_h = d.out_reset_dh.at(e, b) + unit, *sum_c = d.out_reset_dc.at(e, b) + unit;
       for (int64_t u = 0; u < units; ++u) sum_h[u] += dh[u], sum_c[u] += dc[u];
       zero(dh, units);
       zero(dc, units);
     }
-    if (s == d.end) continue;
+    if (s == d.block.end) continue;
     const bool first = s == time - 1, reset = d.keep && !*d.keep.at(e, t, b);
     const int64_t from = reverse ? t + 1 : t - 1;
     const T* h_prev = reset ? d.reset_h.at(e, b) : first ? d.h.at(e, b) : d.hs.at(e, from, b);
     const T* c_prev = reset ? d.reset_c.at(e, b) : first ? d.c.at(e, b) : d.cs.at(e, from, b);
-    T* known = d.known.at(e, slot, b);
-    if (unit == 0 && inputs) copy(d.xs.at(e, t, b), known, inputs);
-    copy(h_prev + unit, known + inputs + unit, units);
-    T* own = d.dz.at(e, slot, b) + unit;
+    T* known = d.known.at(e, t, b);
+    if (unit == 0 && inputs) copy_lines(d.xs.at(e, t, b), known, inputs, d.apart);
+    copy_lines(h_prev + unit, known + (lines<T>(inputs) + unit / kLine<T>) * d.apart, units, d.apart);
+    T* own = d.dz.at(e, t, b) + unit;
     const Gates<T> dz = {own, own + hidden, own + 2 * hidden, own + 3 * hidden};
     const T* dh_own = d.dhs.at(e, t, b) + unit;
     if (d.valid && !*d.valid.at(e, t, b)) {
@@ -212,13 +228,12 @@ void backward_step(const Backward<T>& d, const Part& part, int64_t s, T* scratch
 }
 
 // [dW; dU] = Σ [x, h']ᵀ·dz, db = Σ dz, over the steps of all sequences, in order. So many at a time
-// that a panel of dz stays in the first cache while it is multiplied with all rows of [x, h']ᵀ; twice
-// as many where dW and dU do not fit into the second, and are read and written from further away.
-constexpr int64_t kSum = 128;
+// as make up for reading and writing all of dW and dU.
+constexpr int64_t kSum = 512;
 
 template <typename T>
 int64_t weights_size(int64_t rows) {
-  return 2 * kSum * kPanel<T> + rows * (sizeof(Row<T>) / sizeof(T));
+  return kSum * kPanel<T> + rows * (sizeof(Row<T>) / sizeof(T));
 }
 
 template <typename T>
@@ -227,23 +242,27 @@ void weights(const Backward<T>& d, int64_t e, int64_t batch, int64_t panel, int6
   const int64_t inputs = d.sizes.inputs, hidden = d.sizes.hidden, columns = 4 * hidden;
   const int64_t begin = panel * kPanel<T>, rest = columns - begin;
   const int64_t real = rest < kPanel<T> ? rest : kPanel<T>, wide = padded<T>(real);
-  const int64_t count = (d.end - d.begin) * batch, length = d.known.row;
-  auto* row = reinterpret_cast<Row<T>*>(scratch + 2 * kSum * kPanel<T>);
+  const auto [block_begin, block_end, t] = d.block;
+  const int64_t count = (block_end - block_begin) * batch;
+  const bool anew = block_begin == 0;
+  auto* row = reinterpret_cast<Row<T>*>(scratch + kSum * kPanel<T>);
   T* db = d.db && first == 0 ? d.db.at(e, 0) + begin : nullptr;
 
   for (int64_t f = first; f < last; ++f) {
     T* out = f < inputs ? d.dw.at(e, f) : d.du.at(e, f - inputs);
-    row[f - first] = {nullptr, nullptr, d.begin > 0 ? out : nullptr, out};
-    if (d.begin == 0 && count == 0) zero(out + begin, real);
+    row[f - first] = {nullptr, nullptr, anew ? nullptr : out, out};
+    if (anew && count == 0) zero(out + begin, real);
   }
-  if (db && d.begin == 0) zero(db, real);
-  const int64_t sum = columns * length * int64_t(sizeof(T)) > 1 << 21 ? 2 * kSum : kSum;
-  for (int64_t k = 0; k < count; k += sum) {
-    const int64_t many = count - k < sum ? count - k : sum;
-    pack(static_cast<const T*>(nullptr), 0, d.dz.at(e, 0, 0) + k * columns, many, {1, columns, 0, columns},
+  if (db && anew) zero(db, real);
+  for (int64_t k = 0; k < count; k += kSum) {
+    const int64_t many = count - k < kSum ? count - k : kSum;
+    pack(static_cast<const T*>(nullptr), 0, d.dz.at(e, t, 0) + k * columns, many, {1, columns, 0, columns},
          panel, scratch);
-    for (int64_t f = first; f < last; ++f) row[f - first].h = d.known.at(e, 0, 0) + k * length + f;
-    product_with(row, last - first, int64_t{0}, many, length, scratch, begin, columns);
+    for (int64_t f = first; f < last; ++f) {
+      const int64_t at = f < inputs ? f : lines<T>(inputs) * kLine<T> + f - inputs;
+      row[f - first].h = d.known.at(e, t, 0) + at / kLine<T> * d.apart + k * kLine<T> + at % kLine<T>;
+    }
+    product_with(row, last - first, int64_t{0}, many, kLine<T>, scratch, begin, columns);
     for (int64_t f = first; f < last; ++f) row[f - first].start = row[f - first].out;
     if (!db) continue;
     for (int64_t v = 0; v < wide; v += Vector<T>::kSize) {
@@ -254,16 +273,16 @@ void weights(const Backward<T>& d, int64_t e, int64_t batch, int64_t panel, int6
   }
 }
 
-// dx = dz·Wᵀ.
 template <typename T>
-void inputs(const Backward<T>& d, int64_t e, int64_t batch, int64_t first, int64_t last,
-            T* scratch) {
+void multiply(Array<const T> from, Array<const T> start, Array<T> to, const T* packed, int64_t e,
+              int64_t t, int64_t first, int64_t last, T* scratch) {
   auto* row = reinterpret_cast<Row<T>*>(scratch);
+  const int64_t batch = to.count;
   for (int64_t k = first; k < last; ++k) {
-    const int64_t slot = k / batch, s = d.begin + slot, t = d.sizes.reverse ? s : d.sizes.time - 1 - s;
-    row[k - first] = {nullptr, d.dz.at(e, slot, k % batch), nullptr, d.dxs.at(e, t, k % batch)};
+    row[k - first] = {nullptr, from.at(e, t + k / batch, k % batch), start ? start.at(e, 0) : nullptr,
+                      to.at(e, t + k / batch, k % batch)};
   }
-  product(row, last - first, int64_t{0}, 4 * d.sizes.hidden, d.packed_w, d.sizes.inputs);
+  product(row, last - first, int64_t{0}, from.row, packed, to.row);
 }
 
 template <typename T, typename Data, void (*step)(const Data&, const Part&, int64_t, T*)>
@@ -291,7 +310,7 @@ constexpr jlstm::Walks<T> walks() {
           walk<T, Backward<T>, backward_step<T>>,
           weights_size<T>,
           weights<T>,
-          inputs<T>,
+          multiply<T>,
           elementwise<T, sigmoid<T>>,
           elementwise<T, tanh<T>>,
           multiply_adds<T>};

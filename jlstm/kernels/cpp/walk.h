@@ -21,6 +21,10 @@ struct Array {
   JLSTM_INLINE explicit operator bool() const { return data != nullptr; }
 };
 
+// Numbers in a line of a cache.
+template <typename T>
+constexpr int64_t kLine = 64 / sizeof(T);
+
 // Columns of a matrix [·, gates · hidden]: those of some units, for every gate.
 struct Columns {
   int64_t gates, hidden, unit, units;  // the first unit, and how many
@@ -35,30 +39,38 @@ struct Part {
 };
 
 struct Sizes {
-  int64_t time, inputs, hidden;  // inputs is 0 where x·W is given
+  int64_t time, inputs, hidden;  // inputs is 0 where there is no x
   bool reverse;
+};
+
+// Steps from begin to end in the order of the walk; in time the earliest of them is t.
+struct Block {
+  int64_t begin, end, t;
 };
 
 template <typename T>
 struct Forward {
-  Sizes sizes;
+  Sizes sizes;      // inputs is 0 where z has x·W
+  Block block;
   const T* packed;  // [W; U], or U alone: the columns of the part's units
   Array<const T> xs, z, b, h, c, reset_h, reset_c;
   Array<const bool> valid, keep;
   Array<T> hs, cs, i_f, g, o, last_h, last_c;
 };
 
-// A block of steps, those from begin to end in the order of the walk, is walked through first; then
-// dz of all of them gives the cotangents of the weights and of xs.
+// A block of steps is walked through first; then dz of all of them gives the cotangents of the
+// weights and of xs. In known, x and h' of a row each begin a line; the first lines of all rows stand
+// one after another, `apart` numbers later the second ones: so [x, h']ᵀ is read from front to back.
 template <typename T>
 struct Backward {
   Sizes sizes;
-  const T *packed, *packed_w;  // Uᵀ, likewise; and Wᵀ
+  Block block;
+  const T* packed;  // Uᵀ, likewise
   Array<const T> xs, i_f, g, o, hs, cs, h, c, reset_h, reset_c, dhs, dh, dc, reset_dh, reset_dc;
   Array<const bool> valid, keep;
   Array<T> out_dh, out_dc, out_reset_dh, out_reset_dc, dxs, dw, du, db;
-  int64_t begin, end;
-  Array<T> dz, known;  // of the block: dz, and [x, h']
+  Array<T> dz, known;  // of the block
+  int64_t apart;
 };
 
 // The functions for one instruction set and dtype.
@@ -79,9 +91,10 @@ struct Walks {
   int64_t (*weights_size)(int64_t rows);
   void (*weights)(const Backward<T>&, int64_t member, int64_t batch, int64_t panel, int64_t first,
                   int64_t last, T* scratch);
-  // The cotangents of xs in steps first … last − 1, a step being one of one sequence of the block.
-  void (*inputs)(const Backward<T>&, int64_t member, int64_t batch, int64_t first, int64_t last,
-                 T* scratch);
+  // to = from·packed + start for steps first … last − 1 of a member, a step being one of one sequence,
+  // those at time t the first.
+  void (*multiply)(Array<const T> from, Array<const T> start, Array<T> to, const T* packed,
+                   int64_t member, int64_t t, int64_t first, int64_t last, T* scratch);
   void (*sigmoid)(const T* x, T* y, int64_t n);
   void (*tanh)(const T* x, T* y, int64_t n);
   int64_t (*multiply_adds)(int64_t count);
