@@ -11,6 +11,7 @@ from jlstm.extras import MissingExtraError, require
 
 if TYPE_CHECKING:
     from cyclopts import App, UnknownOptionError
+    from cyclopts.argument import ArgumentCollection
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,6 +76,7 @@ def build_app() -> "App":
         name="train",
         help="Train a model on a file of yours.",
         default_parameter=Parameter(converter=as_typed, negative_iterable=()),
+        config=_taken_over,
     )
     for kind, what in (
         ("text", "A language model, on texts."),
@@ -84,7 +86,11 @@ def build_app() -> "App":
         train.command(f"jlstm.cli.train:{kind}", name=kind, help=what)
     app.command(train)
     for home, name, what in (
-        ("train:resume", "resume", "Go on with a training that was stopped."),
+        (
+            "train:resume",
+            "resume",
+            "Go on with a training that was stopped, or make a finished one longer.",
+        ),
         ("use:evaluate", "evaluate", "Judge a trained model beside baselines."),
         ("use:predict", "predict", "Write forecasts, or labels."),
         ("use:sample", "sample", "Let a language model write."),
@@ -96,6 +102,13 @@ def build_app() -> "App":
     ):
         app.command(f"jlstm.cli.{home}", name=name, help=what)
     return app
+
+
+def _taken_over(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollection") -> None:
+    """What a run that is gone on from says of the options, once there are arguments to parse."""
+    from jlstm.cli.train import taken_over
+
+    taken_over(app, commands, arguments)
 
 
 def _version() -> str:
@@ -149,4 +162,4 @@ def _with_flags(message: str) -> str:
     options |= {"to", "prompt", "length", "temperature", "top_k", "top_p"}
     if not options.issuperset(names):
         return message
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names) + colon + rest
+    return ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in names) + colon + rest

@@ -42,11 +42,13 @@ def as_typed(kind: Any, tokens: Sequence[Token]) -> Any:
     return convert(kind, tokens)
 
 
-def finite(*, zero: bool) -> Callable[[type, float], None]:
-    """A validator: the number is above 0, or 0 where that is allowed, and finite."""
+def finite(*, zero: bool) -> Callable[[type, float | None], None]:
+    """A validator: the number, if there is one, is above 0, or 0 where allowed, and finite."""
     wanted = "of at least 0" if zero else "above 0"
 
-    def validate(_: type, value: float) -> None:
+    def validate(_: type, value: float | None) -> None:
+        if value is None:  # where an option may be left out, its default comes here, too
+            return
         if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
             raise ValueError(f"Expected a finite number {wanted}.")
 

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from jlstm.cli.options import Run, path_of
+from jlstm.cli.options import Count, Positive, Run, path_of
 from jlstm.cli.screen import new_console, show_evaluation, show_files, watching
 from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
 
 if TYPE_CHECKING:
+    from cyclopts import App
+    from cyclopts.argument import ArgumentCollection
     from rich.console import Console
 
     from jlstm.runs.run import Outcome
@@ -60,12 +62,43 @@ def sequences(file: File, *, config: Annotated[SequencesConfig, Parameter(name="
     go_on(config, file)
 
 
-def resume(run: Run) -> None:
-    """Go on with a training that was stopped, from its last checkpoint."""
+def resume(
+    run: Run,
+    *,
+    steps: Annotated[
+        Count | None,
+        Parameter(
+            help="The new length of a run that has finished, the steps made so far included; it "
+            "goes on in a new folder, and its learning rate rises and falls once more."
+        ),
+    ] = None,
+    epochs: Annotated[Positive | None, Parameter(help="The same in epochs.")] = None,
+    learning_rate: Annotated[
+        Positive | None,
+        Parameter(help="With a new length, the highest from now on; by default as before."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        Parameter(help="Of the longer run's folder, beside RUN; by default one with the time."),
+    ] = None,
+) -> None:
+    """Go on with a training that was stopped, from its last checkpoint; or make one longer."""
     from jlstm.runs import run as jobs
+    from jlstm.runs.origin import lengthen
     from jlstm.train import interrupt_flag
+    from jlstm.train.interrupt import terminable
 
     console = new_console()
+    if {steps, epochs, learning_rate, name} != {None}:
+        with terminable():
+            run = lengthen(
+                run,
+                steps=steps,
+                epochs=epochs,
+                learning_rate=learning_rate,
+                name=name,
+                say=console.print,
+            )
     with interrupt_flag() as interrupted, watching(console) as watch:
         outcome = jobs.resume(run, say=console.print, watch=watch, interrupted=interrupted)
     _tell(outcome, console)
@@ -80,6 +113,27 @@ def go_on(config: Training, *files: Path) -> Path:
         folder = start(config, *files, say=new_console().print)
     resume(folder)
     return folder
+
+
+def taken_over(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollection") -> None:
+    """The options of the run after ``--from``, for what was not typed.
+
+    Raises:
+        OSError, ValueError: there is no such run, or it is one of another kind.
+    """
+    (origin, *_) = [argument for argument in arguments if "--from" in argument.names]
+    if not origin.tokens:
+        return
+    from cyclopts.config import Dict
+
+    from jlstm.runs.folder import read_config
+    from jlstm.runs.origin import check_kind, inherited
+
+    run = Path(origin.tokens[0].value)
+    config = read_config(run)
+    check_kind(run, config, commands[-1])
+    options = {name: value for name, value in inherited(config).items() if value is not None}
+    Dict(options, use_commands_as_keys=False, source=str(run))(app, commands, arguments)
 
 
 def _tell(outcome: "Outcome", console: "Console") -> None:

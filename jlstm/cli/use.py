@@ -105,7 +105,7 @@ def runs(
     for one in found:
         best = "–" if one.best_loss is None else f"{one.best_loss:.4f} {one.score}".rstrip()
         options = (
-            f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+            f"{name.strip('_')}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
             for name, value in one.changed.items()
         )
         rows.append((one.folder.name, one.status, f"{one.step:,}", best, " ".join(options)))

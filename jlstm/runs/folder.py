@@ -3,6 +3,7 @@
     config.json          the kind of job, the files it was made from, every option
     environment.json     versions and machine
     data/                what ``prepare`` made of the user's files
+    start/               what a run begins with that goes on from another one: a checkpoint
     checkpoints/         see ``jlstm.train.checkpoints``
     metrics.jsonl        a line for each report: the same for the same configuration
     timing.jsonl         the same lines: how long it took
@@ -174,6 +175,12 @@ def read_config(folder: Path) -> Training:
         raise ValueError(f"{path}: expected the configuration of a run, got: {error}") from None
 
 
+def begins_at(folder: Path) -> int:
+    """The step that a run begins at: 0, or the last one of the run that it makes longer."""
+    stems = (path.stem for path in (folder / "start").glob("*.json"))
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Nobody else trains in this folder within the block; the lock of a process ends with it.
@@ -307,7 +314,7 @@ def _summary(folder: Path) -> Summary:
         if ended:
             step = int(read_json(folder / name)["step"])
         elif not training:
-            step = _resumed_from(folder / "checkpoints")
+            step = _resumed_from(folder / "checkpoints") or begins_at(folder)
     except (ValueError, OSError) as error:
         damage = str(error)
     except (KeyError, TypeError):

@@ -6,16 +6,15 @@ has none, and begins with step 0; what was resumed goes the way that any run goe
     outcome = train(TextConfig(epochs=5), "book.txt")     # = resume(start(config, files))
     outcome = resume(outcome.folder)                      # after whatever stopped it
     outcome.evaluation.verdict
+
+Runs that begin with what another one has learnt are in ``origin.py``.
 """
 
 import errno
-import os
-import platform
-import sys
+import shutil
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ from jlstm.records import (
     write_json_lines,
 )
 from jlstm.runs.folder import (
+    begins_at,
     check_sums,
     locked,
     logged,
@@ -42,9 +42,11 @@ from jlstm.runs.folder import (
     write_sums,
 )
 from jlstm.runs.kinds import task_of
+from jlstm.runs.origin import begin_with_best, check_origin
 from jlstm.runs.state import (
     best_of_checkpoint,
     check_memory,
+    environment_of,
     first_state,
     optimizer_of,
     read_best,
@@ -64,8 +66,6 @@ REPORTS = 200
 """In a run, about: each waits for the device."""
 CHECKPOINT_SECONDS = 300.0
 """Between checkpoints, where validations are further apart."""
-PACKAGES = ("jlstm", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "polars", "safetensors")
-"""What has a part in the results of a run, or in its files."""
 
 
 class Outcome(NamedTuple):
@@ -113,6 +113,7 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
         require(package, "train")
     require("matplotlib", "plots")
     task = task_of(config)
+    check_origin(config)
     paths = [Path(file) for file in files]
 
     def fill(folder: Path) -> None:
@@ -121,7 +122,9 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
         check_memory(config, job)
         write_config(folder, config, paths)
         write_sums(folder, task.FILES)
-        write_json(folder / "environment.json", environment(job))
+        write_json(folder / "environment.json", environment_of(job))
+        if config.from_ is not None:
+            begin_with_best(config, folder, job, say)
 
     folder = make_folder(config, fill)
     say(f"The run is in {folder}.")
@@ -172,6 +175,8 @@ def resume(
                 "training: expected a finite validation loss, got none in the whole run; a lower "
                 "learning rate may help"
             )
+        if config.from_ is not None and best.step <= begins_at(folder):
+            say(f"Nothing was better than what {config.from_} had learnt, and that is kept.")
         (folder / "plots").mkdir(exist_ok=True)
         plot_training(
             read_json_lines(folder / "metrics.jsonl"),
@@ -228,7 +233,8 @@ def _fit(
         return job.loss(*arguments)
 
     skip = config.not_finite == "skip"
-    step = make_train_step(loss, optimizer_of(config, job), skip_not_finite=skip)
+    optimizer = optimizer_of(config, job, begins_at(folder))
+    step = make_train_step(loss, optimizer, skip_not_finite=skip)
     loader = Loader(job, count)
     stopped = False
 
@@ -279,7 +285,7 @@ def _fit(
 
 def _elsewhere(folder: Path, job: Job) -> Iterator[str]:
     """What of the machine has changed since the run was started, where it matters."""
-    then, now = read_json(folder / "environment.json") or {}, environment(job)
+    then, now = read_json(folder / "environment.json") or {}, environment_of(job)
     for name, what in (("batch_devices", "devices"), ("versions", "packages")):
         if then.get(name) != now[name]:
             yield (
@@ -288,40 +294,22 @@ def _elsewhere(folder: Path, job: Job) -> Iterator[str]:
             )
 
 
-def environment(job: Job) -> dict[str, Any]:
-    """What else a result depends on: versions, devices, machine."""
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return {
-        "python": sys.version.split()[0],
-        "versions": versions,
-        "system": platform.platform(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "backend": jax.default_backend(),
-        "batch_devices": job.devices,
-    }
-
-
 def _where_it_stands(folder: Path, config: Training, job: Job, say: Say) -> tuple[TrainState, Book]:
     """The newest good checkpoint, or the first state; what was recorded later is taken back."""
     found = restore(folder, config, job, say)
     state, book = found or (first_state(config, job), Book())
-    if found is not None:
-        say(f"Going on from the checkpoint of step {int(state.step):,}.")
-    elif (folder / "metrics.jsonl").exists():
+    step, begin = int(state.step), begins_at(folder)
+    if step > begin:
+        say(f"Going on from the checkpoint of step {step:,}.")
+    elif any(record["step"] > begin for record in read_json_lines(folder / "metrics.jsonl")):
         say("There is no good checkpoint: starting from the beginning.")
         if (folder / "best.json").exists():
             say("What there was is kept in files whose names begin with before-.")
-            for name in ("metrics.jsonl", "best.safetensors", "best.json"):
-                if (folder / name).exists():
-                    (folder / name).replace(folder / f"before-{name}")
-    step = int(state.step)
+            shutil.copy2(folder / "metrics.jsonl", folder / "before-metrics.jsonl")
+            for name in ("best.safetensors", "best.json"):
+                (folder / name).replace(folder / f"before-{name}")
+    elif begin:
+        say(f"Going on where {config.from_} ended, after step {begin:,}.")
     for name in ("metrics.jsonl", "timing.jsonl"):
         if (folder / name).exists():  # a line that was cut off goes, too
             kept = [record for record in read_json_lines(folder / name) if record["step"] <= step]

@@ -1,7 +1,11 @@
 """What a run saves while it trains, and takes up again: checkpoints and the best parameters."""
 
 import math
+import os
+import platform
+import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +32,41 @@ from jlstm.train import (
     save_params,
 )
 
+PACKAGES = ("jlstm", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "polars", "safetensors")
+"""What has a part in the results of a run, or in its files."""
 
-def optimizer_of(config: Training, job: Job) -> optax.GradientTransformation:
-    """The optimiser that was asked for, for a run of this length."""
+
+def optimizer_of(config: Training, job: Job, begin: int = 0) -> optax.GradientTransformation:
+    """The optimiser that was asked for, for a run of this length that begins at this step."""
     return make_optimizer(
         config.learning_rate,
         job.steps,
+        begin=begin,
         warmup=config.warmup,
         clip=config.clip,
         weight_decay=config.weight_decay,
         kind=config.optimizer,
     )
+
+
+def environment_of(job: Job) -> dict[str, Any]:
+    """What else a result depends on: versions, devices, machine."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "versions": versions,
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "backend": jax.default_backend(),
+        "batch_devices": job.devices,
+    }
 
 
 def check_memory(config: Training, job: Job) -> None:
@@ -94,9 +122,10 @@ def _gigabytes(count: int) -> str:
     return f"{count / 2**30:,.1f} GiB"
 
 
-def first_state(config: Training, job: Job) -> TrainState:
-    """The state of step 0, lying where the job's devices want it."""
-    params = job.init(jax.random.key(config.seed))
+def first_state(config: Training, job: Job, params: Any = None) -> TrainState:
+    """The state of step 0, of fresh parameters or these, lying where the job's devices want it."""
+    if params is None:
+        params = job.init(jax.random.key(config.seed))
     return _placed(init_train_state(params, optimizer_of(config, job), job.carry(params)), job)
 
 
@@ -122,20 +151,10 @@ def save(folder: Path, progress: Progress) -> None:
         FloatingPointError: a number of the state is not finite.
         OSError: it cannot be written.
     """
-    book = progress.book
-    numbers = {
-        "best": book.best and [book.best.loss, book.best.step],
-        "stale": book.stale,
-        "losses": book.losses,  # NaN where a step was skipped
-        "grad_norms": book.grad_norms,
-    }
-    # Before the first validation any parameters will do: nobody will ask for them.
-    best = progress.state.params if book.best is None else book.best.params
-    arrays = {"state": progress.state, "best": best}
     if (folder / "metrics.jsonl").exists():  # not before the first report
         sync(folder / "metrics.jsonl")  # a checkpoint says that all up to it has been recorded
     try:
-        save_checkpoint(folder / "checkpoints", progress.step, arrays, {"book": plain(numbers)})
+        write_state(folder / "checkpoints", progress.state, progress.book)
     except FloatingPointError as error:
         raise FloatingPointError(
             f"training: expected finite parameters after step {progress.step}, got others; a lower "
@@ -143,19 +162,46 @@ def save(folder: Path, progress: Progress) -> None:
         ) from error
 
 
+def write_state(checkpoints: Path, state: TrainState, book: Book) -> None:
+    """Write what a training goes on from into a folder of checkpoints.
+
+    Raises:
+        FloatingPointError: a number of the state is not finite.
+        OSError: it cannot be written.
+    """
+    numbers = {
+        "best": book.best and [book.best.loss, book.best.step],
+        "stale": book.stale,
+        "losses": book.losses,  # NaN where a step was skipped
+        "grad_norms": book.grad_norms,
+    }
+    # Before the first validation any parameters will do: nobody will ask for them.
+    best = state.params if book.best is None else book.best.params
+    arrays = {"state": state, "best": best}
+    save_checkpoint(checkpoints, int(state.step), arrays, {"book": plain(numbers)})
+
+
 def restore(
     folder: Path, config: Training, job: Job, say: Callable[[str], None]
 ) -> tuple[TrainState, Book] | None:
     """State and book of the newest good checkpoint; None if there is none.
 
+    A run that goes on from another has in its folder ``start`` what it begins with.
+
     Raises:
-        ValueError: the checkpoint is one of another configuration.
+        ValueError: the checkpoint is one of another configuration; or what the run begins with is
+            not as it was written.
     """
-    if not (folder / "checkpoints").exists():
+    if config.from_ is None and not (folder / "checkpoints").exists():
         return None
     template = _form(config, job)
     arrays = {"state": template, "best": template.params}
     found = load_checkpoint(folder / "checkpoints", arrays, say)
+    begins = found is None and config.from_ is not None
+    if begins:
+        found = load_checkpoint(folder / "start", arrays, say)
+        if found is None:
+            raise ValueError(f"{folder / 'start'}: expected what the run begins with, got none")
     if found is None:
         return None
     book = found.record["book"]
@@ -166,7 +212,9 @@ def restore(
     losses, grad_norms = (
         tuple(math.nan if x is None else x for x in book[name]) for name in ("losses", "grad_norms")
     )
-    return found.arrays["state"], Book(best, book["stale"], losses, grad_norms)
+    # However long it had been without a better one before: somebody wanted to go on.
+    stale = 0 if begins else book["stale"]
+    return found.arrays["state"], Book(best, stale, losses, grad_norms)
 
 
 def save_best(folder: Path, best: Best, job: Job) -> None:

@@ -8,7 +8,7 @@ answers at once.
 import csv
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from jlstm.checks import check_choice, check_flag, check_number, check_size
 from jlstm.tasks.frame import check_time_format
@@ -30,6 +30,14 @@ class Training:
     Raises:
         TypeError, ValueError: an option of another type or out of range.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Options that a training shares with the one that it goes on from: what the model is, and what
+    it reads."""
+    of_one_run: ClassVar[tuple[str, ...]] = (
+        "from_", "epochs", "steps", "warmup", "validate_every", "out", "name", "until", "split",
+    )  # fmt: skip
+    """Options that a training never takes over from the one that it goes on from."""
 
     epochs: float | None = None
     """Times that the training data is gone through; by default 15 for texts, 5 for tables and 80
@@ -54,6 +62,9 @@ class Training:
     """What to do where a loss or gradient is NaN or infinite: end the run, or skip the step."""
     seed: int = 0
     """Of everything random."""
+    from_: Path | None = None
+    """A run whose best parameters are trained on, with its vocabulary, or columns and scales; what
+    is not asked for is as it was there, but for the length and the place of the training."""
     out: Path = Path("runs")
     """The folder in which the folder of this run is made."""
     name: str | None = None
@@ -87,6 +98,8 @@ class Training:
         if self.implementation is not None:
             check_choice("implementation", self.implementation, get_args(Implementation))
         object.__setattr__(self, "out", Path(self.out))
+        if self.from_ is not None:
+            object.__setattr__(self, "from_", Path(self.from_))
         if self.name is not None:
             hidden = self.name.startswith(".") or not self.name  # also . and ..
             if hidden or Path(self.name).name != self.name or not self.name.isprintable():
@@ -103,6 +116,10 @@ class TextConfig(Training):
     Raises:
         TypeError, ValueError: an option of another type or out of range.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "tokens", "vocabulary", "embedding", "hidden", "layers", "tied",
+    )  # fmt: skip
 
     learning_rate: float = 4e-3
     """The highest; it rises from 0 and falls to 0 along a cosine (for sgd, to a hundredth)."""
@@ -235,6 +252,11 @@ class TableConfig(TableFile):
         TypeError, ValueError: an option of another type or out of range.
     """
 
+    kept: ClassVar[tuple[str, ...]] = (
+        "time", "target", "horizon", "lookback", "past", "known_future", "static", "group",
+        "season", "missing", "calendar", "quantiles", "hidden", "layers", "patch", "linear",
+    )  # fmt: skip
+
     time: str
     """The column with the times."""
     target: Columns
@@ -344,6 +366,11 @@ class SequencesConfig(TableFile):
     Raises:
         TypeError, ValueError: an option of another type or out of range, or a column with two uses.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "id", "time", "label", "task", "features", "categories", "hidden", "layers",
+        "bidirectional",
+    )  # fmt: skip
 
     patience: int = 40
     """Validations without a better one after which training ends; 0: never."""

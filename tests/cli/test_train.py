@@ -122,7 +122,11 @@ def begun(monkeypatch, tmp_path):
     def run(*arguments):
         name = f"run-{next(count)}"
         ended = command(*arguments, "--out", tmp_path / "runs", "--name", name)
-        assert ended == (0, f"The run is in {tmp_path / 'runs' / name}.\n", "")
+        assert (ended.status, ended.err) == (0, "")
+        *before, last = ended.out.splitlines()
+        assert last == f"The run is in {tmp_path / 'runs' / name}."
+        # Of a run that is gone on from it says what that is worth.
+        assert [line[:13] for line in before] == ["The model of "] * ("--from" in arguments)
         return tmp_path / "runs" / name
 
     return run
@@ -315,6 +319,77 @@ def test_a_finished_run_is_judged_again_and_stays_as_it_was(trained, runs):
     assert "step 1/4" not in out
     assert json.loads(before["result.json"])["verdict"] in out
     assert before == {name: (folder / name).read_bytes() for name in before}
+
+
+def test_a_finished_run_is_made_longer_in_a_folder_beside_it(trained, runs):
+    folder = runs / "text"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    status, out, err = command("resume", folder, "--steps", 6, "--name", "longer")
+    assert (status, err) == (0, "")
+    assert f"The longer run is in {runs / 'longer'}.\n" in out
+    assert f"Going on where {folder} ended, after step 4.\n" in out
+    assert "step 4/6" not in out
+    assert "step 6/6" in out
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    options = json.loads((runs / "longer" / "config.json").read_text())["options"]
+    old = json.loads((folder / "config.json").read_text())["options"]
+    own = {name for name in options if options[name] != old[name]}
+    assert own == {"steps", "from_", "name"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--steps", "4"), "--steps: expected more than the 4 of "),
+        (("--epochs", "0"), 'Invalid value "0.0" for --epochs. Expected a finite number above 0.'),
+        (("--steps", "9", "--epochs", "3"), "--epochs, --steps: expected one of them, got 3.0 and"),
+        (("--learning-rate", "0.1"), "--steps, --epochs: expected the length of the longer run"),
+        (("--steps", "9", "--name", "table"), "--name: there is a run "),
+        (("--steps", "9", "--name", "a/b"), "--name: expected the name of a folder, without /"),
+    ],
+)
+def test_a_length_that_cannot_be_is_named(trained, runs, options, said):
+    before = sorted(runs.iterdir())
+    ended = command("resume", runs / "text", *options)
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert said.lower() in ended.err.lower()
+    assert sorted(runs.iterdir()) == before
+
+
+# On another file.
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed"), [("text", {}), ("table", {"dropout": 0.3}), ("sequences", {"batch": 7})]
+)
+def test_what_is_not_typed_is_as_in_the_run_that_is_gone_on_from(
+    begun, files, trained, runs, kind, typed
+):
+    flags = [word for name, value in typed.items() for word in (f"--{name}", value)]
+    folder = begun("train", kind, files / FILES[kind], "--from", runs / kind, "--steps", 2, *flags)
+    own, old = (
+        json.loads((run / "config.json").read_text())["options"] for run in (folder, runs / kind)
+    )
+    assert own == {
+        **old, **typed, "from_": str(runs / kind), "steps": 2,
+        "out": str(folder.parent), "name": folder.name,
+    }  # fmt: skip
+
+
+def test_what_another_file_cannot_go_on_from_is_named(mistake, files, trained, runs):
+    kinds = files / "kinds.csv"
+    for arguments, said in (
+        (("text", files / "beer.txt", "--from", runs / "table"),
+         f"--from: expected a run of jlstm train text, got {runs / 'table'}, one of "),
+        (("text", files / "beer.txt", "--from", files), "run: expected the folder of a run, but "),
+        (("text", files / "beer.txt", "--from", runs / "text", "--hidden", 5),
+         "--hidden: expected 4, with which the model of "),
+        (("table", files / "load.csv", "--from", runs / "table", "--horizon", 3),
+         "--horizon: expected 4, with which"),
+        (("table", kinds, "--from", runs / "table"),
+         "--time: expected a column of the table (id, step, x, kind), got 'when'"),
+    ):  # fmt: skip
+        assert said in mistake("train", *arguments)
 
 
 def test_what_is_no_run_is_not_resumed(mistake, files, trained, runs, tmp_path_factory):

@@ -15,19 +15,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from small_runs import SMALL, TEXT, labelled, nothing, result, table, text
 
 from jlstm.runs import run as jobs
 from jlstm.runs.folder import read_config, summaries
 from jlstm.runs.kinds import task_of
 from jlstm.runs.state import restore
 from jlstm.runs.use import evaluate, load
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
-
-TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(400))
-SMALL = {
-    "hidden": 8, "layers": 1, "embedding": 4, "streams": 4, "time": 8, "steps": 60,
-    "validate_every": 6, "warmup": 5, "weight_dropout": 0.2, "zoneout": 0.1,
-}  # fmt: skip
+from jlstm.tasks.config import TextConfig
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +36,6 @@ def config(out, **options):
     return TextConfig(**{**SMALL, "out": out, "name": "run", **options})
 
 
-def nothing(text):
-    pass
-
-
 def trained(out, file, **options):
     return jobs.train(config(out, **options), file, say=nothing)
 
@@ -53,20 +44,6 @@ def trained(out, file, **options):
 def whole(tmp_path_factory, file):
     """A run that nothing happened to."""
     return trained(tmp_path_factory.mktemp("runs"), file)
-
-
-def result(folder, steps=60):
-    """What has to be the same, bit for bit, however often a run was stopped."""
-    config = read_config(folder)
-    job = task_of(config).build(config, folder)
-    state, book = restore(folder, config, job, nothing)
-    assert int(state.step) == steps
-    names = ("metrics.jsonl", "best.safetensors", "best.json")
-    return {
-        "state": [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)],
-        "book": [book.stale, book.best.loss, book.best.step, book.losses, book.grad_norms],
-        **{name: (folder / name).read_bytes() for name in names},
-    }
 
 
 def test_a_checkpoint_is_read_without_fresh_parameters(whole):
@@ -129,39 +106,6 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, file, whole,
     assert outcome.finished
     assert f"Going on from the checkpoint of step {steps[-1]}." in said
     assert result(folder) == result(whole.folder)
-
-
-WORSE = {"steps": 24, "validate_every": 5, "learning_rate": 1.0, "patience": 0}
-"""With so high a learning rate validation gets worse again: the best parameters grow old."""
-
-
-def text(path):
-    path.write_text(TEXT)
-    return config(path.parent, **WORSE, warmup=0)
-
-
-def table(path):
-    hours = np.datetime64("2020-01-01T00:00") + 60 * np.arange(600)
-    load = np.sin(np.arange(600) * 2 * np.pi / 24) + np.random.default_rng(0).normal(0, 0.1, 600)
-    rows = (f"{hour},{value:.4f}\n" for hour, value in zip(hours, load, strict=True))
-    path.write_text("hour,load\n" + "".join(rows))
-    return TableConfig(
-        time="hour", target="load", horizon=4, lookback=16, hidden=6, batch=16, out=path.parent,
-        **WORSE,
-    )  # fmt: skip
-
-
-def labelled(path):
-    generator = np.random.default_rng(0)
-    rows = (
-        f"{n},{t},{generator.normal(n % 2):.4f},{'ab'[n % 2]}\n"
-        for n in range(60)
-        for t in range(int(generator.integers(2, 9)))
-    )
-    path.write_text("walk,t,x,label\n" + "".join(rows))
-    return SequencesConfig(
-        id="walk", time="t", label="label", hidden=6, batch=8, buckets=2, out=path.parent, **WORSE
-    )  # fmt: skip
 
 
 @pytest.mark.grid(3)

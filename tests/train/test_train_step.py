@@ -1,6 +1,7 @@
 """The training step: any loss, one compilation, donated memory, a carry that goes on."""
 
 from functools import partial
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -269,3 +270,23 @@ def test_the_state_is_a_pytree():
     _, state, _ = language()
     assert isinstance(jax.tree.map(lambda a: a, state), TrainState)
     assert state.step.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_the_rate_of_a_longer_run_is_that_of_a_run_of_the_steps_added(kind):
+    def rates(steps, begin=0):
+        """The lengths of the updates of one weight by a gradient that is always the same."""
+        optimizer = make_optimizer(0.1, steps, begin=begin, kind=kind, clip=1e9)
+        params = np.float32(1.0)
+        state = optimizer.init(params)
+        for _ in range(steps):
+            with jax.numpy_dtype_promotion("standard"):
+                update, state = optimizer.update(np.float32(0.5), state, params)
+            yield float(update)
+
+    added = list(rates(23))
+    # With the same gradient in all steps, Adam's update is the rate, whatever it remembers.
+    np.testing.assert_allclose(list(islice(rates(40, 17), 17, None)), added, rtol=2e-5, atol=1e-8)
+    assert added[0] == 0
+    with pytest.raises(ValueError, match="begin: expected a step before the last, 5, got 5"):
+        make_optimizer(0.1, 5, begin=5)

@@ -108,25 +108,32 @@ def prepare(config: SequencesConfig, files: Sequence[Path], folder: Path) -> Non
     parts = _split(config, frame, groups, raw)
     train = parts == PARTS.index("train")
 
-    schema, targets = learn_labels(config, raw, train)
-    names = config.features or [
-        name
-        for name in frame.columns
-        if name not in (config.id, config.time, config.label, config.split)
-    ]
-    in_train = np.zeros(frame.height, bool)
-    in_train[groups.rows] = np.repeat(train, groups.lengths)
-    features, notes = learn_features(
-        frame, names, in_train, categories=config.categories, missing=config.missing
-    )
+    if config.from_ is None:
+        about, targets = learn_labels(config, raw, train)
+        names = config.features or [
+            name
+            for name in frame.columns
+            if name not in (config.id, config.time, config.label, config.split)
+        ]
+        in_train = np.zeros(frame.height, bool)
+        in_train[groups.rows] = np.repeat(train, groups.lengths)
+        features, learned = learn_features(
+            frame, names, in_train, categories=config.categories, missing=config.missing
+        )
+        notes = [*about.pop("notes"), *learned]
+    else:
+        like = load(config, config.from_).schema
+        about = {"labels": like.labels, "mean": like.mean, "scale": like.scale}
+        targets, features = known_targets(config, like, raw), like.features
+        notes = [f"Features and labels, and their scales, are those of {config.from_}."]
     values, more = encode(frame, groups.rows, features, config.missing)
     known = Schema(
         file=files[0].name,
         sha256=sha256(files[0]),
         rows=frame.height,
         features=features,
-        notes=(*schema.pop("notes"), *notes, *more),
-        **schema,
+        notes=(*notes, *more),
+        **about,
     )
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for name, array in zip(ARRAYS, (values, groups.offsets, targets, parts), strict=True):
@@ -228,21 +235,29 @@ def read_labelled(
     frame = read(config, file)
     groups = group_rows(frame, config.id, config.time, config.time_format)
     raw = find_labels(config, frame, groups)
-    if raw.values is not None:
-        targets = scale_labels(config, raw, schema.mean, schema.scale)
-    else:
-        numbered = {label: n for n, label in enumerate(schema.labels)}
-        for text, row in zip(raw.texts, raw.rows, strict=True):
-            if text not in numbered:
-                shown = ", ".join(schema.labels[:20]) + (", …" if len(schema.labels) > 20 else "")
-                raise ValueError(
-                    f"{place(config.label, row)}: expected a label that the model knows ({shown}), "
-                    f"got {text!r}"
-                )
-        targets = np.asarray([numbered[text] for text in raw.texts], np.int32)
+    targets = known_targets(config, schema, raw)
     values, notes = encode(frame, groups.rows, schema.features, config.missing)
     weights = np.ones(len(targets), np.float32)
     return Sequences(values, groups.offsets, targets, weights, config.task == "tag"), notes
+
+
+def known_targets(config: SequencesConfig, schema: Schema, raw: RawLabels) -> np.ndarray:
+    """Labels as the model of a run tells them: places in its list of labels, or scaled numbers.
+
+    Raises:
+        ValueError: a label that the model does not know.
+    """
+    if raw.values is not None:
+        return scale_labels(config, raw, schema.mean, schema.scale)
+    numbered = {label: n for n, label in enumerate(schema.labels)}
+    for text, row in zip(raw.texts, raw.rows, strict=True):
+        if text not in numbered:
+            shown = ", ".join(schema.labels[:20]) + (", …" if len(schema.labels) > 20 else "")
+            raise ValueError(
+                f"{place(config.label, row)}: expected a label that the model knows ({shown}), "
+                f"got {text!r}"
+            )
+    return np.asarray([numbered[text] for text in raw.texts], np.int32)
 
 
 def places_of_targets(

@@ -42,25 +42,40 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
     file = Path(files[0])
     frame = read(config, file)
     roles = _roles(config)
-    series, step = regular(frame, roles, until=config.until, time_format=config.time_format)
-    notes = series.notes + check_missing(series, roles, step, config.missing)
-    schema, learned = learn(
-        series,
-        roles,
-        step,
-        horizon=config.horizon,
-        lookback=config.lookback,
-        season=config.season,
-        missing=config.missing,
-        calendar=config.calendar,
-        split=split_times(series, step, config.validation, config.test),
-        static=read_static(frame, roles, series),
-    )
-    if config.patch is not None and config.patch > schema.lookback:
-        raise ValueError(
-            f"patch: expected at most the {schema.lookback} steps to forecast from, see "
-            f"--lookback, got {config.patch}"
+    learned: Sequence[str] = ()
+    if config.from_ is None:
+        series, step = regular(frame, roles, until=config.until, time_format=config.time_format)
+        notes = series.notes + check_missing(series, roles, step, config.missing)
+        schema, learned = learn(
+            series,
+            roles,
+            step,
+            horizon=config.horizon,
+            lookback=config.lookback,
+            season=config.season,
+            missing=config.missing,
+            calendar=config.calendar,
+            split=split_times(series, step, config.validation, config.test),
+            static=read_static(frame, roles, series),
         )
+        if config.patch is not None and config.patch > schema.lookback:
+            raise ValueError(
+                f"patch: expected at most the {schema.lookback} steps to forecast from, see "
+                f"--lookback, got {config.patch}"
+            )
+    else:
+        like = load_schema(config.from_)
+        series, step = regular(
+            frame,
+            roles,
+            step=like.step,
+            until=config.until,
+            like=like.form,
+            time_format=config.time_format,
+        )
+        notes = series.notes + check_missing(series, roles, step, config.missing)
+        validation, test = split_times(series, step, config.validation, config.test)
+        schema = replace(like, validation=validation, test=test, form=series.form)
     written = schema.to_json()
     # What a run will read, so that it does not fail later for what is lost on the way.
     schema = Schema.from_json(json.loads(json.dumps(written)))
@@ -68,11 +83,13 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
     known = {
         "file": {"name": file.name, "sha256": sha256(file), "rows": frame.height},
         "schema": written,
+        "series": series.names,
         "groups": series.groups,
         "starts": [str(start) for start in series.starts],
         "offsets": series.offsets.tolist(),
         "shifts": _changes(series.shift),
         "notes": [*notes, *learned],
+        "scales": None if config.from_ is None else str(config.from_),
     }
     (folder / "data").mkdir(exist_ok=True)
     np.save(folder / "data/values.npy", series.values, allow_pickle=False)
@@ -157,7 +174,7 @@ def load(folder: Path) -> tuple[Mapping[str, Any], Schema, Series]:
     known, schema = _read(folder)
     try:
         series = Series(
-            names=schema.names,
+            names=tuple(known["series"]),
             groups=tuple(map(tuple, known["groups"])),
             starts=np.array(known["starts"], "datetime64[us]"),
             offsets=np.array(known["offsets"]),

@@ -118,7 +118,9 @@ def _seen_in_training(
     """
     when = series.times(schema.step)
     origins = np.unique(places.origins)
-    began = own.starts[panel.member[origins]]
+    starts = np.full(len(schema.names), "NaT", "datetime64[us]")  # which is before nothing
+    starts[[schema.names.index(name) for name in own.names]] = own.starts
+    began = starts[panel.member[origins]]
     seen = (when[origins] < schema.validation) & (when[origins + schema.horizon - 1] >= began)
     if not same and not seen.any():
         return []

@@ -171,7 +171,7 @@ def _about(
     s = schema
     size, epoch, steps, devices = sizes
     when = series.times(s.step)
-    last, count = when.max(), len(s.names)
+    last, count = when.max(), len(series.names)
     rows = count_rows(when, s)
     windows = {part: len(places) for part, places in parts.items()}
     cycles = ", ".join(s.cycles)
@@ -187,8 +187,8 @@ def _about(
         *known["notes"],
         f"Training up to {validation} ({counted(rows['training'], 'row')}), validation up to "
         f"{test} ({rows['validation']:,}), test up to the end ({rows['test']:,}). "
-        "Scales, mean and standard deviation of each target and series, are those of the training "
-        "part.",
+        "Scales, mean and standard deviation of each target and series, are those of "
+        f"{known['scales'] or 'the training part'}.",
         f"A window has {counted(s.lookback, 'step')} to forecast from and {s.horizon} to foretell; "
         "one for each step that it can begin at, and each target: "
         f"{windows['training']:,} for training, {windows['validation']:,} for "

@@ -100,14 +100,16 @@ def prepare(config: TextConfig, files: Sequence[str | Path], folder: Path) -> No
 
     Raises:
         OSError: a file cannot be read, or the folder not be written.
-        ValueError: there is no text in the files, or too little; they are not UTF-8.
+        ValueError: there is no text in the files, or too little; they are not UTF-8; they have
+            characters that the run to go on from does not know.
     """
     (folder / "data").mkdir(parents=True, exist_ok=True)
+    vocabulary = config.vocabulary if config.from_ is None else load(config.from_).vocabulary
     corpus = write_tokens(
         files,
         folder / "data/tokens.npy",
         kind=config.tokens,
-        vocabulary=config.vocabulary,
+        vocabulary=vocabulary,
         validation=config.validation,
         test=config.test,
     )
