@@ -56,13 +56,14 @@ test-torch: $(TORCH_VENV)/.made ## run the tests of what goes to and from PyTorc
 		tests/test_golden.py::test_torch_still_gives_the_golden_values \
 		"tests/test_docs.py::test_the_page_runs_as_pasted[from_pytorch]" \
 		tests/test_docs.py::test_torch_refuses_length_0_and_gives_0_at_padding
+	JLSTM_NATIVE=0 $(TORCH_VENV)/bin/python -m pytest -q tests/cli/test_export.py -k torch
 
 $(TORCH_VENV)/.made: pyproject.toml requirements/dev.lock
 	$(PYTHON) -m venv --clear $(TORCH_VENV)
 	@echo "Installing PyTorch into $(TORCH_VENV); the first time takes a minute or more."
 	@$(TORCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
 	@JLSTM_NATIVE=0 $(TORCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
-		--constraint requirements/dev.lock --editable . safetensors hypothesis packaging pytest
+		--constraint requirements/dev.lock --editable '.[all]' hypothesis packaging pytest
 	@touch $@
 
 sanitize: $(VENV)/.dev ## run the native kernel's own test, optimised and with sanitizers (needs a C++ compiler)

@@ -429,6 +429,11 @@ class Room {
   int64_t batch_, row_;
 };
 
+template <typename T>
+Array<const T> read_only(const Array<T>& a) {
+  return {a.data, a.member, a.step, a.row, a.count};
+}
+
 // Steps in a block: as many as take 2 MiB, with so many numbers for each row, but at least as many as
 // make up for reading and writing matrices of which only a part is in a cache. The order of sums
 // depends on it, and so it must not depend on the number of threads.
@@ -494,7 +499,7 @@ bool forward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch, bool
     return for_blocks(time, steps, sizes.reverse, [&](const Block& block) {
       Forward<T> own = d;
       const Array<T> z = room.of(block);
-      own.z = {z.data, z.member, z.step, z.row, z.count};
+      own.z = read_only(z);
       return run(pool, members.size() * tasks, 1, [&](int64_t task, int64_t) {
         const auto [e, group] = members[task / tasks];
         multiply<T>(d.xs, d.b, z, packed_w.of(group), e, block, task % tasks, tasks);
@@ -516,8 +521,7 @@ bool gradients(ffi::ThreadPool& pool, const Backward<T>& d, const std::vector<Me
     const auto [e, group] = members[task / each];
     const int64_t k = task % each, p = k / row_tasks, r = k % row_tasks;
     if (p >= panels) {
-      const Array<const T> dz{d.dz.data, d.dz.member, d.dz.step, d.dz.row, d.dz.count};
-      return multiply<T>(dz, {}, d.dxs, packed_w.of(group), e, d.block, k - row_tasks * panels, step_tasks);
+      return multiply<T>(read_only(d.dz), {}, d.dxs, packed_w.of(group), e, d.block, k - row_tasks * panels, step_tasks);
     }
     const int64_t first = r * rows / row_tasks, last = (r + 1) * rows / row_tasks;
     const Scratch<T> scratch(walks.weights_size(last - first));
