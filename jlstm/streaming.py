@@ -38,11 +38,10 @@ did not pay: all weights as one array, out of which the program cuts them (65 fo
 copies them); [W; U] as one matrix (a twentieth, for the plain cell alone); XLA's options (nothing).
 The native kernel lays out the weights anew at every call, which pays for many streams and not too
 many weights: for 128 units 46 instead of 12 at B = 1, about the same at 64, 240 instead of 440 at
-128; for 512 units 6030 instead of 4430 at 256. ``MANY`` and ``SMALL`` say where it is taken.
+128; for 512 units 6030 instead of 4430 at 256. ``pays`` of the kernel says where it is taken.
 Slots cost some 5 more: the masks, and to keep who is where.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -51,7 +50,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jax.export import is_symbolic_dim
 from jaxtyping import Array, Bool, Float, UInt8
 
 from jlstm.checks import check_flag, check_size
@@ -63,11 +61,6 @@ from jlstm.types import check_array
 
 State = Float[Array, "*batch size"]
 """All that a stack remembers of a stream, in one row."""
-
-MANY = 128
-"""Streams from which a step is quicker by the native kernel …"""
-SMALL = 2**19
-"""… if a layer has at most as many numbers in W and U: it lays them out anew at every call."""
 
 
 def dispatch_inline() -> bool:
@@ -239,16 +232,8 @@ def stack_step(
         masks["lengths"] = check_array("mask", mask, batch, jnp.bool_).astype(jnp.int32)
     if resets is not None:
         masks["resets"] = check_array("resets", resets, batch, jnp.bool_)[None]
-    if implementation is None and not _pays(params, math.prod(batch)):
-        implementation = "xla"
     carry, hs = stack(quiet, params, carry, x[None], **masks, implementation=implementation)
     return pack(carry), hs[0]
-
-
-def _pays(params: Sequence[LayerParams], streams: Any) -> bool:
-    """Whether the native kernel is quicker for a single step, where there is one."""
-    many = not is_symbolic_dim(streams) and streams >= MANY
-    return many and all(p.forward.w_ih.size + p.forward.w_hh.size <= SMALL for p in params)
 
 
 def compile_step(

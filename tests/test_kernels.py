@@ -551,6 +551,19 @@ def test_without_its_library_the_native_kernel_says_why_and_the_scan_runs(
     assert_agree(run_jlstm(problem), run_jlstm(problem, implementation="xla"), 0)
 
 
+@pytest.mark.skipif(isinstance(native.library(), str), reason="there is no library")
+def test_a_library_of_another_version_is_not_used(unread):
+    unread.setattr(native, "FORWARD", "jlstm_forward_0")
+    assert (
+        native.status() == "not in use: it was built from another version of jlstm; build it again"
+    )
+
+
+def test_what_jlstm_native_may_be(unread):
+    unread.setenv("JLSTM_NATIVE", "off")
+    assert native.status() == "not in use: JLSTM_NATIVE: expected 0 or 1, got 'off'"
+
+
 @pytest.mark.parametrize("without", [missing, broken])
 def test_an_error_where_the_native_kernel_is_demanded(without, unread, tmp_path):
     reason = without(unread, tmp_path)
@@ -559,6 +572,21 @@ def test_an_error_where_the_native_kernel_is_demanded(without, unread, tmp_path)
     assert native.status().startswith(f"not in use: {error}")
     with pytest.raises(RuntimeError, match=error):
         run_jlstm(random_problem(time=24))
+
+
+def test_few_steps_do_not_pay_for_laying_out_the_weights():
+    def pays(time, batch, hidden):
+        shape = (time, batch, 5, hidden)
+        walk, dtype = Walk(PLAIN, False, None), np.dtype("float32")
+        return native.pays(Plan(walk, POLICIES["gates"], shape, 4 * hidden, dtype))
+
+    assert [pays(time, 3, 64) for time in (1, 2)] == [False, True]
+    assert [pays(1, batch, 64) for batch in (native.MANY - 1, native.MANY)] == [False, True]
+    assert [pays(time, 200, 512) for time in (1, native.FEW - 1, native.FEW)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_the_native_kernel_is_taken_where_it_is():

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from witness import assert_trees_agree
 
-from jlstm import SLSTM, Stack, Variant, init_stack, init_stack_carry, stack, streaming
+from jlstm import SLSTM, Stack, Variant, init_stack, init_stack_carry, stack
+from jlstm.kernels import native
 from jlstm.kernels.native import library
 from jlstm.streaming import (
     FREE,
@@ -84,7 +85,7 @@ def test_steps_are_the_sequence(name):
     assert_trees_agree(found, whole(config, params, xs))
 
 
-@pytest.mark.parametrize("batch", [(), 1, (2, 3), streaming.MANY])
+@pytest.mark.parametrize("batch", [(), 1, (2, 3), native.MANY])
 def test_any_batch_axes(batch):
     config = STACKS["deep"]
     shape = (batch,) if isinstance(batch, int) else batch
@@ -385,7 +386,4 @@ def test_many_streams_of_small_layers_take_the_kernel():
         return "jlstm_forward" in compile_step(STACKS["plain"], params, count).as_text()
 
     there = not isinstance(library(), str)
-    assert [takes_it(streaming.MANY - 1), takes_it(streaming.MANY)] == [False, there]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "SMALL", 4 * 4 * (INPUT + 4) - 1)
-        assert not takes_it(streaming.MANY)
+    assert [takes_it(native.MANY - 1), takes_it(native.MANY)] == [False, there]

@@ -26,10 +26,17 @@ from jlstm.plan import Keep, Kernel, Plan, Tuning
 from jlstm.types import Carry
 from jlstm.walk import Constants, Steps, Walk, values, zeros_like
 
+SMALL = 2**18
+"""Numbers in W and U that are laid out anew, at every call, in less time than two steps take …"""
+MANY = 128
+"""… or one step of so many sequences …"""
+FEW = 16
+"""… while more of them need so many steps. Measured on two cores, for 64 to 512 units."""
+
 LIBRARY = Path(__file__).with_name("libnative.so")
 
 # The number is that of what a call hands over: a program that was exported holds the name.
-FORWARD, BACKWARD = "jlstm_forward_1", "jlstm_backward_1"
+FORWARD, BACKWARD = "jlstm_forward_2", "jlstm_backward_2"
 
 
 @cache
@@ -43,14 +50,17 @@ def library() -> ctypes.CDLL | str:
         RuntimeError: there is none, and JLSTM_NATIVE is 1; the machine lacks the instruction set.
     """
     wanted = os.environ.get("JLSTM_NATIVE", "")
+    if wanted not in ("", "0", "1"):
+        raise RuntimeError(f"JLSTM_NATIVE: expected 0 or 1, got {wanted!r}")
     if wanted == "0":
         return "JLSTM_NATIVE=0 switches it off"
     try:
         found = ctypes.CDLL(str(LIBRARY))
         functions = {name: getattr(found, name) for name in (FORWARD, BACKWARD)}
-    except (OSError, AttributeError) as error:  # it is not there, or of another version
-        built = LIBRARY.exists()
-        reason = f"it cannot be loaded: {error}" if built else "it was not built"
+    except (OSError, AttributeError) as error:
+        reason = f"it cannot be loaded: {error}" if LIBRARY.exists() else "it was not built"
+        if isinstance(error, AttributeError):
+            reason = "it was built from another version of jlstm; build it again"
         if wanted == "1":
             raise RuntimeError(f"JLSTM_NATIVE=1 asks for the native kernel, but {reason}") from None
         return reason
@@ -86,8 +96,15 @@ def multiply_adds(count: int) -> int:
     return int(function(count))
 
 
+def pays(plan: Plan) -> bool:
+    """Whether a call has work enough to make up for laying out W and U."""
+    time, batch, inputs, hidden = plan.shape
+    small = plan.columns * (inputs + hidden) <= SMALL
+    return bool(time >= FEW or (small and (time > 1 or batch >= MANY)))
+
+
 def refuses(plan: Plan) -> str | None:
-    """The reason why it cannot do this, or None."""
+    """The reason why it cannot do this, or, where no kernel was asked for, should not; or None."""
     if plan.platform != "cpu":
         return f"it runs on CPU, not on {plan.platform}"
     if plan.walk.gates != PLAIN:
@@ -96,6 +113,8 @@ def refuses(plan: Plan) -> str | None:
         return f"it computes in float32 and float64, not in {jnp.dtype(plan.dtype).name}"
     if plan.walk.dtype is not None:
         return f"it does not round factors to {jnp.dtype(plan.walk.dtype).name} (compute_dtype)"
+    if plan.kernel is None and not pays(plan):
+        return "it takes longer than the scan for so few steps"
     found = library()
     return found if isinstance(found, str) else None
 
@@ -108,8 +127,8 @@ def tune(plan: Plan) -> Tuning:
     # Backward the library has blocks of its own; only what it has to compute again is cut up here.
     ahead = whole if plan.policy.kept or not plan.gradient else chunk
     chunk = whole if "gates" in plan.policy.kept else chunk
-    # A step reads all of W and U. As long as they fit into the cache of a core, x·W at every step
-    # costs less than writing it down for a block of steps.
+    # A step reads all of W and U. As long as they fit into the cache of a core (2 MiB where it was
+    # measured), x·W at every step costs less than writing it down for a block of steps.
     inside = plan.columns * (inputs + hidden) * np.dtype(plan.dtype).itemsize <= 2**21
     return Tuning(chunk, stepwise=inside, ahead=ahead)
 

@@ -17,6 +17,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
@@ -358,11 +359,12 @@ def check_time_format(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected a str, got {type(value).__name__} {value!r}")
     if value in COUNTED:
         return
-    some = datetime(2016, 7, 1, 13, 45, 10, tzinfo=UTC)
-    try:
-        back = datetime.strptime(some.strftime(value), value)
-    except (ValueError, re.error):
-        back = None
+    some, back = datetime(2016, 7, 1, 13, 45, 10, tzinfo=UTC), None
+    if re.search(
+        "%[YyGcx]", value.replace("%%", "")
+    ):  # else it would be 1900, with a warning
+        with suppress(ValueError, re.error):
+            back = datetime.strptime(some.strftime(value), value)
     if back is None or back.year != some.year:
         raise ValueError(
             f"{name}: expected a pattern with a year, such as %d/%m/%Y %H:%M, or what numbers "

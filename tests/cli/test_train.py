@@ -345,7 +345,7 @@ def test_a_finished_run_is_made_longer_in_a_folder_beside_it(trained, runs):
         (("--steps", "9", "--epochs", "3"), "--epochs, --steps: expected one of them, got 3.0 and"),
         (("--learning-rate", "0.1"), "--steps, --epochs: expected the length of the longer run"),
         (("--steps", "9", "--name", "table"), "--name: there is a run "),
-        (("--steps", "9", "--name", "a/b"), "--name: expected the name of a folder, without /"),
+        (("--steps", "9", "--name", "a/b"), "--name: expected the name of a folder in one line"),
     ],
 )
 def test_a_length_that_cannot_be_is_named(trained, runs, options, said):
@@ -381,7 +381,7 @@ def test_what_another_file_cannot_go_on_from_is_named(mistake, files, trained, r
     for arguments, said in (
         (("text", files / "beer.txt", "--from", runs / "table"),
          f"--from: expected a run of jlstm train text, got {runs / 'table'}, one of "),
-        (("text", files / "beer.txt", "--from", files), "run: expected the folder of a run, but "),
+        (("text", files / "beer.txt", "--from", files), "RUN: expected the folder of a run, but "),
         (("text", files / "beer.txt", "--from", runs / "text", "--hidden", 5),
          "--hidden: expected 4, with which the model of "),
         (("table", files / "load.csv", "--from", runs / "table", "--horizon", 3),

@@ -15,10 +15,11 @@
 
 #include "../../jlstm/kernels/cpp/ffi.cc"
 
-// The kernel's memory is not 0 at the beginning: numbers that were not written are NaN.
-// Inlined, GCC 12 takes what is allocated for `data` itself, and warns.
 // After so many allocations more there is no memory, in whatever thread; never for a negative number.
 std::atomic<int64_t> allocations_left{-1};
+
+// The kernel's memory is not 0 at the beginning: numbers that were not written are NaN.
+// (Inlined, GCC 12 takes what is allocated for `data` itself, and warns.)
 __attribute__((noinline)) void* operator new(size_t bytes, std::align_val_t align) {
   void* data = nullptr;
   if (allocations_left.load() >= 0 && allocations_left.fetch_sub(1) <= 0) {
@@ -229,7 +230,7 @@ void test_forward(const Shape& s) {
   compare<T>("forward", s, {"last_h", "last_c", "hs", "cs", "i_f", "g", "o"},
              {one, one, all, s.cs ? all : Dims{}, two, gate, gate},
              {last_h, last_c, hs, cs, i_f, gs, os}, [&](ffi::ThreadPool pool, ffi::RemainingRets rets) {
-               jlstm::jlstm_forward_1(pool, {{args.data(), args.size()}}, rets, time, s.reverse, s.stepwise);
+               jlstm::jlstm_forward_2(pool, {{args.data(), args.size()}}, rets, time, s.reverse, s.stepwise);
              });
 }
 
@@ -319,7 +320,7 @@ void test_backward(const Shape& s) {
   compare<T>("backward", s, {"dh", "dc", "reset_dh", "reset_dc", "dxs", "dw", "du", "db"},
              {one, one, reset, reset, dx, w, {hidden, 4 * hidden}, b},
              {out_dh, out_dc, reset_dh, reset_dc, dxs, dw, du, db}, [&](ffi::ThreadPool pool, ffi::RemainingRets rets) {
-               jlstm::jlstm_backward_1(pool, {{args.data(), args.size()}}, rets, time, s.reverse);
+               jlstm::jlstm_backward_2(pool, {{args.data(), args.size()}}, rets, time, s.reverse);
              });
 }
 
@@ -351,8 +352,8 @@ void test_errors() {
     const auto& rets = way < 2 ? forward_rets : backward_rets;
     const ffi::RemainingArgs given{{args.data(), args.size() - !whole}};
     const ffi::RemainingRets asked{{rets.data(), rets.size()}};
-    if (way < 2) return jlstm::jlstm_forward_1(pool, given, asked, s.time, s.reverse, way == 1).code;
-    return jlstm::jlstm_backward_1(pool, given, asked, s.time, s.reverse).code;
+    if (way < 2) return jlstm::jlstm_forward_2(pool, given, asked, s.time, s.reverse, way == 1).code;
+    return jlstm::jlstm_backward_2(pool, given, asked, s.time, s.reverse).code;
   };
   for (const int way : {0, 1, 2}) {
     for (const Kind kind : {Kind::kThreads, Kind::kAtOnce, Kind::kLate}) {
@@ -420,17 +421,23 @@ int main(int argc, char** argv) {
     test_forward<float>(shape), test_forward<double>(shape);
     test_backward<float>(shape), test_backward<double>(shape);
   }
+  random_bits.seed(0);
   // More rows than one slice takes, and results large enough for huge pages.
   const Shape large{{}, 4, 480, 0, 70, false, false, true, true, false, true, true};
   test_forward<double>(large), test_backward<double>(large);
   // Units shared out: a single row, and a matrix beyond a core's cache.
   const Shape single{{}, 9, 1, 30, 90, true, true, true, true, true, true, true};
   test_forward<float>(single), test_backward<float>(single);
-  const Shape long_one{{}, 600, 1, 5, 92, true, true, true, true, false, true, true};  // two blocks of steps
-  const Shape long_two{{}, 600, 1, 5, 92, false, true, true, true, true, false, true};
-  test_backward<double>(long_one), test_forward<double>(long_two);
-  const Shape own{{3}, 1000, 4, 5, 12, false, true, false, true, true, true, true};  // and three members
-  test_backward<double>(own), test_forward<double>(own);
+  // Several blocks of steps, each with units shared out.
+  const Shape long_one{{}, 1500, 1, 5, 92, true, true, true, true, false, true, true};
+  const Shape long_two{{}, 1500, 1, 5, 92, false, true, true, true, true, false, true};
+  test_backward<double>(long_one), test_backward<float>(long_two);
+  test_forward<double>(long_two), test_forward<float>(long_two);
+  // The same of three members of an ensemble, whose weights may be the same.
+  for (const bool reverse : {false, true}) {
+    const Shape own{{3}, 1000, 7, 5, 22, false, true, false, true, reverse, true, true};
+    test_backward<double>(own), test_forward<double>(own);
+  }
   const Shape none{{2}, 5, 0, 3, 4, true, true, true, true, false, true, true};
   test_forward<float>(none), test_backward<float>(none);
   const Shape wide{{}, 3, 7, 0, 270, false, false, true, true, false, true, true};

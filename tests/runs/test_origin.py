@@ -108,7 +108,7 @@ def test_the_best_parameters_are_still_those_of_the_run_before(old):
 
 def test_a_run_that_ended_for_want_of_better_parameters_gets_its_patience_back(tmp_path):
     path = tmp_path / "file.csv"
-    config = replace(table(path), patience=2, steps=60, learning_rate=30.0, name="old")
+    config = replace(table(path), patience=1, steps=60, learning_rate=30.0, name="old")
     ended = jobs.train(config, path, say=nothing)
     assert ended.step < 60
     longer = lengthen(ended.folder, steps=60, learning_rate=1e-3, say=nothing)

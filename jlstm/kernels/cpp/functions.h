@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 namespace {
 
@@ -138,7 +139,8 @@ inline V<T> tanh(V<T> x) {
   const V<T> power = power_of_two<T>(n);
   const V<T> m = power * p + (power - 1);
   const V<T> size = m / (m + 2);
-  return x < 0 ? -size : size;
+  constexpr auto sign = std::numeric_limits<typename Format<T>::Int>::min();
+  return (V<T>)((typename Vector<T>::Ints)size | ((typename Vector<T>::Ints)x & sign));  // of −0 too
 }
 
 }  // namespace

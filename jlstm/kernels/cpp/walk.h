@@ -16,8 +16,8 @@ struct Array {
   int64_t step = 0, row = 0;        // how far apart steps and rows are
   int64_t count = 0;                // rows
   // Always inlined: of a function that is not, the linker keeps one copy for all instruction sets.
-  JLSTM_INLINE T* at(int64_t e, int64_t t, int64_t b) const { return data + member[e] + t * step + b * row; }
-  JLSTM_INLINE T* at(int64_t e, int64_t b) const { return data + member[e] + b * row; }
+  JLSTM_INLINE T* at(int64_t e, int64_t t, int64_t b) const { return data + (member[e] + t * step + b * row); }
+  JLSTM_INLINE T* at(int64_t e, int64_t b) const { return data + (member[e] + b * row); }
   JLSTM_INLINE explicit operator bool() const { return data != nullptr; }
 };
 

@@ -459,7 +459,8 @@ def test_forecasts_go_on_as_the_rows_do(tmp_path, start, step, options, ahead):
     if step == "weekdays":
         times = np.busday_offset(start, count).astype(str)
     if step == "months":
-        ends = (np.datetime64(start, "M") + 1 + count).astype("datetime64[D]") - 1
+        months = np.datetime64(start, "M") + (1 + count).astype("timedelta64[M]")
+        ends = months.astype("datetime64[D]") - np.timedelta64(1, "D")
         times = [end.strftime(options.get("time_format", "%Y-%m-%d")) for end in ends.tolist()]
     frame = pl.DataFrame({"time": times, "load": np.sin(count)})
     config = config_of(target="load", known_future=(), lookback=8, **options)
