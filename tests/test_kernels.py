@@ -551,14 +551,6 @@ def test_without_its_library_the_native_kernel_says_why_and_the_scan_runs(
     assert_agree(run_jlstm(problem), run_jlstm(problem, implementation="xla"), 0)
 
 
-@pytest.mark.skipif(isinstance(native.library(), str), reason="there is no library")
-def test_a_library_of_another_version_is_not_used(unread):
-    unread.setattr(native, "FORWARD", "jlstm_forward_0")
-    assert (
-        native.status() == "not in use: it was built from another version of jlstm; build it again"
-    )
-
-
 def test_what_jlstm_native_may_be(unread):
     unread.setenv("JLSTM_NATIVE", "off")
     assert native.status() == "not in use: JLSTM_NATIVE: expected 0 or 1, got 'off'"

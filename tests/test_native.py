@@ -117,11 +117,9 @@ def test_status_says_the_instruction_set():
 def test_a_library_of_another_version_is_not_used(monkeypatch):
     monkeypatch.setattr(native, "LIBRARY", Path("libm.so.6"))
     monkeypatch.delenv("JLSTM_NATIVE", raising=False)
-    assert "not built" in native.library.__wrapped__()  # there is no such file here
-    monkeypatch.setattr(Path, "exists", lambda self: True)
-    assert native.FORWARD in native.library.__wrapped__()
+    assert native.library.__wrapped__().startswith("it was built from another version of jlstm")
     monkeypatch.setenv("JLSTM_NATIVE", "1")
-    with pytest.raises(RuntimeError, match=native.FORWARD):
+    with pytest.raises(RuntimeError, match="another version"):
         native.library.__wrapped__()
 
 
