@@ -360,9 +360,7 @@ def check_time_format(name: str, value: Any) -> None:
     if value in COUNTED:
         return
     some, back = datetime(2016, 7, 1, 13, 45, 10, tzinfo=UTC), None
-    if re.search(
-        "%[YyGcx]", value.replace("%%", "")
-    ):  # else it would be 1900, with a warning
+    if re.search("%[YyGcx]", value.replace("%%", "")):  # else it would be 1900, with a warning
         with suppress(ValueError, re.error):
             back = datetime.strptime(some.strftime(value), value)
     if back is None or back.year != some.year:
