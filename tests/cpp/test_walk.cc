@@ -431,7 +431,7 @@ int main(int argc, char** argv) {
   // Several blocks of steps, each with units shared out.
   const Shape long_one{{}, 1500, 1, 5, 92, true, true, true, true, false, true, true};
   const Shape long_two{{}, 1500, 1, 5, 92, false, true, true, true, true, false, true};
-  test_backward<double>(long_one), test_backward<float>(long_two);
+  test_backward<double>(long_one), test_backward<double>(long_two);
   test_forward<double>(long_two), test_forward<float>(long_two);
   // The same of three members of an ensemble, whose weights may be the same.
   for (const bool reverse : {false, true}) {
