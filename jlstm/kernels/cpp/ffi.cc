@@ -103,8 +103,7 @@ bool backward(ffi::ThreadPool& pool, Call& call, Sizes sizes, int64_t batch) {
   d.dxs = call.ret<T>(3), d.dw = call.ret<T>(2), d.du = call.ret<T>(2), d.db = call.ret<T>(1);
   sizes.inputs = w_t ? w_t.row : 0;
   d.sizes = sizes;
-  const auto lines = [](int64_t n) { return (n + kLine<T> - 1) / kLine<T>; };
-  const int64_t columns = 4 * sizes.hidden, known_lines = lines(sizes.inputs) + lines(sizes.hidden);
+  const int64_t columns = 4 * sizes.hidden, known_lines = lines<T>(sizes.inputs) + lines<T>(sizes.hidden);
   return for_all<T>(pool, call, sizes.hidden, batch, {}, u_t, 1, w_t, [&](const Shares<T>& shares, int64_t most) {
     const Other<T> packed_w(shares, w_t);
     if (!packed_w.pack(pool)) return false;

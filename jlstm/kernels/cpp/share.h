@@ -88,7 +88,7 @@ bool walk_parts(ffi::ThreadPool& pool, const Data& data, const Shares<T>& shares
   }
   int64_t each = 0;
   for (int64_t p = 0; p < many; ++p) each = std::max(each, size(p));
-  each = (each + kLine<T> - 1) / kLine<T> * kLine<T>;  // no line of a cache belongs to two
+  each = lines<T>(each) * kLine<T>;  // no line of a cache belongs to two
   const Scratch<T> scratch(many * each);
   return run(pool, many, last - first, [&](int64_t p, int64_t stage) {
     one(p, first + stage, first + stage + 1, scratch.data + p * each);

@@ -18,6 +18,7 @@ using jlstm::Backward;
 using jlstm::Columns;
 using jlstm::Forward;
 using jlstm::kLine;
+using jlstm::lines;
 using jlstm::Part;
 using jlstm::Sizes;
 
@@ -31,12 +32,6 @@ Place place(const Part& part, int64_t j) { return {part.members[j / part.batch],
 template <typename T>
 void copy(const T* from, T* to, int64_t n) {
   std::memcpy(to, from, n * sizeof(T));
-}
-
-// Lines that n numbers take.
-template <typename T>
-constexpr int64_t lines(int64_t n) {
-  return (n + kLine<T> - 1) / kLine<T>;
 }
 
 // Copies line by line, the lines in `to` being so many numbers apart.

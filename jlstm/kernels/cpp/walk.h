@@ -25,6 +25,12 @@ struct Array {
 template <typename T>
 constexpr int64_t kLine = 64 / sizeof(T);
 
+// Lines that n numbers take.
+template <typename T>
+constexpr JLSTM_INLINE int64_t lines(int64_t n) {
+  return (n + kLine<T> - 1) / kLine<T>;
+}
+
 // Columns of a matrix [·, gates · hidden]: those of some units, for every gate.
 struct Columns {
   int64_t gates, hidden, unit, units;  // the first unit, and how many
