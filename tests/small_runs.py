@@ -6,7 +6,9 @@ import numpy as np
 from jlstm.runs.folder import read_config
 from jlstm.runs.kinds import task_of
 from jlstm.runs.state import restore
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
+from jlstm.tasks.sequences.config import SequencesConfig
+from jlstm.tasks.table.config import TableConfig
+from jlstm.tasks.text.config import TextConfig
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(400))
 SMALL = {

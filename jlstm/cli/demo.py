@@ -14,7 +14,10 @@ from jlstm.cli.screen import new_console
 from jlstm.cli.train import go_on
 from jlstm.cli.use import printable
 from jlstm.extras import require
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.tasks.config import Training
+from jlstm.tasks.sequences.config import SequencesConfig
+from jlstm.tasks.table.config import TableConfig
+from jlstm.tasks.text.config import TextConfig
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -154,7 +154,9 @@ def _with_flags(message: str) -> str:
         return f"{said.upper()}: {rest}"
     if not colon or not all(name.isidentifier() for name in names):
         return message
-    from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
+    from jlstm.tasks.sequences.config import SequencesConfig
+    from jlstm.tasks.table.config import TableConfig
+    from jlstm.tasks.text.config import TextConfig
 
     options = {
         field.name for c in (TextConfig, TableConfig, SequencesConfig) for field in fields(c)

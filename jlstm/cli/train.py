@@ -7,7 +7,10 @@ from cyclopts import Parameter
 
 from jlstm.cli.options import Count, Positive, Run, path_of
 from jlstm.cli.screen import new_console, show_evaluation, show_files, watching
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.tasks.config import Training
+from jlstm.tasks.sequences.config import SequencesConfig
+from jlstm.tasks.table.config import TableConfig
+from jlstm.tasks.text.config import TextConfig
 
 if TYPE_CHECKING:
     from cyclopts import App

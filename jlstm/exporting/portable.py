@@ -22,17 +22,19 @@ from jlstm.layers import LayerParams, Stack
 from jlstm.records import plain
 from jlstm.runs.use import Trained
 from jlstm.streaming import init_state, pack, unpack
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
 from jlstm.tasks.running import runner
 from jlstm.tasks.sequences import preparing as sequences
+from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.model import label_scores
 from jlstm.tasks.sequences.training import model_config as labeller_config
 from jlstm.tasks.table import preparing as table
 from jlstm.tasks.table.batch import WindowBatch
+from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.model import ForecasterConfig, forecast
 from jlstm.tasks.table.training import model_config
 from jlstm.tasks.table.windows import cut, find_windows, make_panel
 from jlstm.tasks.text import job as text
+from jlstm.tasks.text.config import TextConfig
 from jlstm.tasks.text.model import logits
 
 EXAMPLES = 3

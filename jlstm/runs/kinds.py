@@ -2,8 +2,11 @@
 
 from typing import Any
 
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.tasks.config import Training
 from jlstm.tasks.job import Task
+from jlstm.tasks.sequences.config import SequencesConfig
+from jlstm.tasks.table.config import TableConfig
+from jlstm.tasks.text.config import TextConfig
 
 KINDS: dict[str, type[Training]] = {
     "text": TextConfig,

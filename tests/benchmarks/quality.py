@@ -22,7 +22,10 @@ from typing import Any
 
 from jlstm.cli.demo import digits
 from jlstm.runs.run import train
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.tasks.config import Training
+from jlstm.tasks.sequences.config import SequencesConfig
+from jlstm.tasks.table.config import TableConfig
+from jlstm.tasks.text.config import TextConfig
 
 COLUMNS = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
 ETTH1 = {

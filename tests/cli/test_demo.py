@@ -14,7 +14,9 @@ import jlstm.cli.demo
 from jlstm.cli.demo import digits, python_text, seattle_weather, write_rows
 from jlstm.runs.folder import read_config
 from jlstm.runs.use import evaluate
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
+from jlstm.tasks.sequences.config import SequencesConfig
+from jlstm.tasks.table.config import TableConfig
+from jlstm.tasks.text.config import TextConfig
 from jlstm.tasks.text.windows import pydoc_text
 
 

@@ -21,14 +21,16 @@ from jlstm.runs.kinds import task_of
 from jlstm.runs.run import start
 from jlstm.runs.state import save_best
 from jlstm.runs.use import load
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig
+from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.predictions import find_scores
 from jlstm.tasks.sequences.preparing import load as load_sequences
+from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.model import forecast
 from jlstm.tasks.table.preparing import load as load_table
 from jlstm.tasks.table.training import model_config
 from jlstm.tasks.table.windows import cut, find_windows, make_panel
 from jlstm.tasks.text import job as text
+from jlstm.tasks.text.config import TextConfig
 from jlstm.tasks.text.model import logits
 from jlstm.train import Best
 

@@ -22,7 +22,10 @@ from jlstm.runs.folder import (
     write_sums,
 )
 from jlstm.runs.kinds import kind_of
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, Training
+from jlstm.tasks.config import Training
+from jlstm.tasks.sequences.config import SequencesConfig
+from jlstm.tasks.table.config import TableConfig
+from jlstm.tasks.text.config import TextConfig
 
 CONFIGS = {
     "text": TextConfig(

@@ -22,7 +22,7 @@ from jlstm.runs.folder import read_config, summaries
 from jlstm.runs.kinds import task_of
 from jlstm.runs.state import restore
 from jlstm.runs.use import evaluate, load
-from jlstm.tasks.config import TextConfig
+from jlstm.tasks.text.config import TextConfig
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jlstm.tasks.config import SequencesConfig, TableConfig, TextConfig, column_names
+from jlstm.tasks.config import column_names
+from jlstm.tasks.sequences.config import SequencesConfig
+from jlstm.tasks.table.config import TableConfig
+from jlstm.tasks.text.config import TextConfig
 
 NEEDED = {
     TextConfig: {},

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import (
     center_and_spread,
     check_columns,
@@ -14,6 +13,7 @@ from jlstm.tasks.frame import (
     place,
     texts,
 )
+from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.labelled import Groups, one_per_sequence, sort_labels
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from jlstm.extras import require
-from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import check_ending, rounded, write_table
 from jlstm.tasks.running import runner_over_devices
+from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.labelled import (
     Sequences,
     bucket_lengths,

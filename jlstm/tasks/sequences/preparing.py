@@ -11,13 +11,13 @@ from jaxtyping import Int
 
 from jlstm.files import sha256
 from jlstm.records import write_json
-from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import (
     check_columns,
     place,
     read_table,
     with_points,
 )
+from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.labelled import (
     PARTS,
     Feature,

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation, Table
+from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.measures import accuracy, macro_f1, per_class, regression_scores
 
 MODEL = "LSTM"

@@ -9,9 +9,9 @@ from jaxtyping import Int
 from jlstm.extras import MissingExtraError
 from jlstm.files import sha256
 from jlstm.plots import plot_confusion
-from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation
+from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.labelled import Sequences
 from jlstm.tasks.sequences.measures import (
     confusion_matrix,

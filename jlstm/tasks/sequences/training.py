@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Int
 
 from jlstm.layers import Stack
-from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Job, count_steps
 from jlstm.tasks.running import runner_over_devices
 from jlstm.tasks.sequences.batch import SequenceBatch
+from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.labelled import (
     PARTS,
     Chosen,

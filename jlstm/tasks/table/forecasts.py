@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Int
 
 from jlstm.extras import require
-from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import check_ending, counted, rounded, write_table
 from jlstm.tasks.running import runner
+from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.model import Forecaster, forecast
 from jlstm.tasks.table.preparing import load_schema, read
 from jlstm.tasks.table.schema import Schema

@@ -11,9 +11,9 @@ from jaxtyping import Int
 
 from jlstm.files import sha256
 from jlstm.records import write_json
-from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import Times, read_table, with_points
 from jlstm.tasks.table.clock import show_times
+from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.schema import Schema, learn, split_times
 from jlstm.tasks.table.series import Roles, Series, check_missing, read_static, regular
 from jlstm.tasks.table.windows import Panel, Part, find_windows, make_panel

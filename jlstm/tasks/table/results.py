@@ -13,11 +13,11 @@ from jlstm.extras import MissingExtraError
 from jlstm.files import sha256
 from jlstm.layers import stack
 from jlstm.plots import Forecasted, plot_forecast
-from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation
 from jlstm.tasks.running import Run, runner
 from jlstm.tasks.table.clock import default_season, show_time
+from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.measures import (
     Errors,
     add_errors,

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from jlstm.layers import Stack
-from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Job, count_steps, show_ratio
 from jlstm.tasks.running import runner, runner_over_devices
 from jlstm.tasks.table.batch import WindowBatch
 from jlstm.tasks.table.clock import show_times
+from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.measures import Moments, fit_linear, moments
 from jlstm.tasks.table.model import (
     Forecaster,

@@ -28,11 +28,11 @@ from jlstm.devices import place
 from jlstm.equations import PLAIN
 from jlstm.layers import Stack, init_stack_carry
 from jlstm.records import write_json
-from jlstm.tasks.config import TextConfig
 from jlstm.tasks.job import Evaluation, Job, Say, Table, count_steps, show_ratio
 from jlstm.tasks.job import no_forecast as predict
 from jlstm.tasks.running import runner, runner_over_devices
 from jlstm.tasks.text.batch import TokenBatch
+from jlstm.tasks.text.config import TextConfig
 from jlstm.tasks.text.model import (
     LanguageModel,
     LanguageModelConfig,

@@ -13,8 +13,8 @@ import pytest
 
 from jlstm.devices import place
 from jlstm.plots import plot_confusion
-from jlstm.tasks.config import SequencesConfig
 from jlstm.tasks.sequences import training
+from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.job import FILES, build, evaluate, predict, prepare
 from jlstm.tasks.sequences.labels import class_weights
 from jlstm.tasks.sequences.preparing import load, places_of_targets

@@ -12,11 +12,11 @@ import optax
 import polars as pl
 import pytest
 
-from jlstm.tasks.config import TableConfig
 from jlstm.tasks.frame import read_table
 from jlstm.tasks.job import FEWEST_STEPS
 from jlstm.tasks.table import job as table
 from jlstm.tasks.table import preparing, training
+from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.model import forecast, forecaster_loss
 from jlstm.tasks.table.report import verdict
 from jlstm.tasks.table.results import judge

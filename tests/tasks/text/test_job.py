@@ -13,8 +13,8 @@ import optax
 import pytest
 
 from jlstm.devices import place
-from jlstm.tasks.config import TextConfig
 from jlstm.tasks.text import job as job_text
+from jlstm.tasks.text.config import TextConfig
 from jlstm.tasks.text.job import (
     FILES,
     build,
