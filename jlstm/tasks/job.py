@@ -1,8 +1,8 @@
 """What a run knows of the task that it trains for.
 
 A kind of task (a text, a table, labelled sequences) is a folder of this folder: ``config.py`` has
-the dataclass of its options, and ``job.py`` is a ``Task``. From ``prepare`` on nothing is needed but what is in
-the folder of the run.
+the dataclass of its options, and ``job.py`` is a ``Task``. From ``prepare`` on nothing is needed
+but what is in the folder of the run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
