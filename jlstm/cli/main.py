@@ -3,10 +3,10 @@
 import difflib
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from jlstm.checks import options_of
 from jlstm.extras import MissingExtraError, require
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def build_app() -> "App":
         name="train",
         help="Train a model on a file of yours.",
         default_parameter=Parameter(converter=as_typed, negative_iterable=()),
-        config=_taken_over,
+        config=(_from_file, _taken_over),  # what comes first has more to say
     )
     for kind, what in (
         ("text", "A language model, on texts."),
@@ -102,6 +102,13 @@ def build_app() -> "App":
     ):
         app.command(f"jlstm.cli.{home}", name=name, help=what)
     return app
+
+
+def _from_file(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollection") -> None:
+    """What a file says of the options, once there are arguments to parse."""
+    from jlstm.cli.train import from_file
+
+    from_file(app, commands, arguments)
 
 
 def _taken_over(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollection") -> None:
@@ -142,26 +149,15 @@ def _unknown(error: "UnknownOptionError") -> str:
 
 def _complain(error: Exception | str, name: str = "jlstm") -> int:
     """Say in one line what was wrong; the exit status for it."""
-    print(f"{name}:", _with_flags(" ".join(str(error).split())), file=sys.stderr)
+    said = str(error)
+    if isinstance(error, Exception) and (names := options_of(error)):
+        said = ", ".join(map(typed_as, names)) + said.removeprefix(", ".join(names))
+    print(f"{name}:", " ".join(said.split()), file=sys.stderr)
     return 2
 
 
-def _with_flags(message: str) -> str:
-    """The message, with the options that it begins with as they were typed."""
-    said, colon, rest = message.partition(": ")
-    names = said.split(", ")
-    if said in {"run", "file", "files", "folder"}:  # these go by their place
-        return f"{said.upper()}: {rest}"
-    if not colon or not all(name.isidentifier() for name in names):
-        return message
-    from jlstm.tasks.sequences.config import SequencesConfig
-    from jlstm.tasks.table.config import TableConfig
-    from jlstm.tasks.text.config import TextConfig
-
-    options = {
-        field.name for c in (TextConfig, TableConfig, SequencesConfig) for field in fields(c)
-    }
-    options |= {"to", "prompt", "length", "temperature", "top_k", "top_p"}
-    if not options.issuperset(names):
-        return message
-    return ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in names) + colon + rest
+def typed_as(name: str) -> str:
+    """An option as it is typed: ``--learning-rate``, or ``FILE`` for what goes by its place."""
+    if name in ("run", "file", "files", "folder"):
+        return name.upper()
+    return f"--{name.strip('_').replace('_', '-')}"

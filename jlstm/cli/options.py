@@ -1,12 +1,15 @@
 """What the commands' options take: the folder of a run, and kinds of numbers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from cyclopts import Parameter, Token, convert
+from cyclopts import UNSET, Parameter, Token, convert
 from cyclopts.validators import Number
+
+if TYPE_CHECKING:
+    from cyclopts.argument import ArgumentCollection
 
 
 def path_of(name: str) -> Callable[[Any, Sequence[Token]], Any]:
@@ -33,13 +36,26 @@ def whole_number(_: type, tokens: Sequence[Token]) -> int:
 
 
 def as_typed(kind: Any, tokens: Sequence[Token]) -> Any:
-    """What was typed, for options that have only a type, such as the fields of a dataclass."""
+    """What was typed, for options that have only a type, such as the fields of a dataclass.
+
+    What comes from a file or from another run is a value of Python already: see ``fill``.
+    """
+    if tokens[0].implicit_value is not UNSET:
+        return tokens[0].implicit_value
     if kind is int or int in get_args(kind):
         return whole_number(kind, tokens)
     if get_args(kind) == (float, ...):
         parts = [token.evolve(value=v.strip()) for token in tokens for v in token.value.split(",")]
         return convert(kind, parts)
     return convert(kind, tokens)
+
+
+def fill(arguments: "ArgumentCollection", values: Mapping[str, Any], source: str) -> None:
+    """Give options these values, by the names of their fields, where nothing else did."""
+    for argument in arguments:
+        if len(argument.keys) == 1 and not argument.tokens and argument.keys[0] in values:
+            value = values[argument.keys[0]]
+            argument.append(Token(source=source, implicit_value=value))
 
 
 def finite(*, zero: bool) -> Callable[[type, float | None], None]:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import UNSET, Parameter, Token
 
-from jlstm.cli.options import Count, Positive, Run, path_of
+from jlstm.cli.options import Count, Positive, Run, fill, path_of
 from jlstm.cli.screen import new_console, show_evaluation, show_files, watching
 from jlstm.tasks.config import Training
 from jlstm.tasks.sequences.config import SequencesConfig
@@ -26,16 +26,30 @@ File = Annotated[
     Path, Parameter(help="A .csv (or .csv.gz) or .parquet file.", converter=path_of("FILE"))
 ]
 
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(
+        name="--config",
+        help="Options, and the files, from a .toml file; what is typed comes first. Each run's "
+        "folder has one.",
+        converter=path_of("--config"),
+    ),
+]
+
 LEFT = (
     ("best.safetensors", "the parameters with the lowest validation loss"),
     ("evaluation", "the model and the baselines, on data that was kept back"),
     ("plots", "pictures"),
     ("metrics.jsonl", "the course of the training"),
-    ("config.json", "what was asked for"),
+    ("config.toml", "what was asked for"),
 )
 
 
-def text(*files: Texts, config: Annotated[TextConfig, Parameter(name="*")] = TextConfig()) -> None:
+def text(
+    *files: Texts,
+    config: Annotated[TextConfig, Parameter(name="*")] = TextConfig(),
+    config_file: ConfigFile = None,
+) -> None:
     """Train a language model on texts.
 
     The end of the text is kept for the evaluation, its beginning chooses the best parameters, and
@@ -46,7 +60,12 @@ def text(*files: Texts, config: Annotated[TextConfig, Parameter(name="*")] = Tex
     go_on(config, *files)
 
 
-def table(file: File, *, config: Annotated[TableConfig, Parameter(name="*")]) -> None:
+def table(
+    file: File,
+    *,
+    config: Annotated[TableConfig, Parameter(name="*")],
+    config_file: ConfigFile = None,
+) -> None:
     """Train a model that forecasts columns of a table.
 
     The table has a row for each time, or for each time of each series. Its beginning is trained on,
@@ -56,7 +75,12 @@ def table(file: File, *, config: Annotated[TableConfig, Parameter(name="*")]) ->
     go_on(config, file)
 
 
-def sequences(file: File, *, config: Annotated[SequencesConfig, Parameter(name="*")]) -> None:
+def sequences(
+    file: File,
+    *,
+    config: Annotated[SequencesConfig, Parameter(name="*")],
+    config_file: ConfigFile = None,
+) -> None:
     """Train a model that labels sequences.
 
     The table has a row for each step of each sequence. A part of the sequences is kept for the
@@ -118,25 +142,57 @@ def go_on(config: Training, *files: Path) -> Path:
     return folder
 
 
+def from_file(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollection") -> None:
+    """The options and files of the file after ``--config``, for what was not typed.
+
+    Raises:
+        OSError, ValueError: there is no such file, or it is not what it should be.
+    """
+    path = _given(arguments, "--config")
+    if path is None:
+        return
+    from jlstm.runs.toml import read_toml
+
+    files, options = read_toml(path, commands[-1])
+    typed = {argument.keys[-1] for argument in arguments if argument.keys and argument.tokens}
+    for one, other in (("epochs", "steps"), ("steps", "epochs")):
+        if one in typed:  # in place of the other
+            options.pop(other, None)
+    fill(arguments, options, str(path))
+    (place,) = [a for a in arguments if a.field_info.name in ("file", "files")]
+    if place.tokens:
+        return
+    if place.field_info.name == "file" and len(files) > 1:
+        raise ValueError(f"{path}: files: expected one file, got {len(files)}")
+    for n, file in enumerate(files):
+        place.append(Token(value=str(file), source=str(path), index=n))
+
+
 def taken_over(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollection") -> None:
-    """The options of the run after ``--from``, for what was not typed.
+    """The options of the run after ``--from``, for what was not typed, and is not in a file.
 
     Raises:
         OSError, ValueError: there is no such run, or it is one of another kind.
     """
-    (origin, *_) = [argument for argument in arguments if "--from" in argument.names]
-    if not origin.tokens:
+    run = _given(arguments, "--from")
+    if run is None:
         return
-    from cyclopts.config import Dict
-
     from jlstm.runs.folder import read_config
     from jlstm.runs.origin import check_kind, inherited
 
-    run = Path(origin.tokens[0].value)
-    config = read_config(run)
+    config = read_config(run, "from_")
     check_kind(run, config, commands[-1])
     options = {name: value for name, value in inherited(config).items() if value is not None}
-    Dict(options, use_commands_as_keys=False, source=str(run))(app, commands, arguments)
+    fill(arguments, options, str(run))
+
+
+def _given(arguments: "ArgumentCollection", flag: str) -> Path | None:
+    """The path that an option has, typed or filled in; None where it has none."""
+    (tokens, *_) = [argument.tokens for argument in arguments if flag in argument.names]
+    if not tokens:
+        return None
+    value = tokens[0].implicit_value
+    return Path(tokens[0].value if value is UNSET else value)
 
 
 def _tell(outcome: "Outcome", console: "Console") -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from jax import export as jax_export
 
 from jlstm import __version__
-from jlstm.checks import check_choice
+from jlstm.checks import check_choice, wrong
 from jlstm.exporting.graphs import to_graph
 from jlstm.exporting.portable import Input, Portable, portable
 from jlstm.exporting.script import name_in_model, script
@@ -66,11 +66,13 @@ def export(run: Path_, to: Target, out: Path_, *, say: Say = print) -> Path:
     out = Path(out)
     target = Path(os.path.abspath(out))
     if target.exists() or target.is_symlink():
-        raise FileExistsError(f"out: expected the name of a new folder, but there is {out} already")
+        raise wrong(
+            "out", f"expected the name of a new folder, but there is {out} already", FileExistsError
+        )
     if not target.parent.is_dir():
-        raise ValueError(f"out: expected a folder to make {target.name} in, got {target.parent}")
+        raise wrong("out", f"expected a folder to make {target.name} in, got {target.parent}")
     if not os.access(target.parent, os.W_OK):
-        raise ValueError(f"out: expected a folder to write in, got {target.parent}")
+        raise wrong("out", f"expected a folder to write in, got {target.parent}")
     model = portable(load(run, say=say))
     fill = {"onnx": _onnx, "stablehlo": _stablehlo, "safetensors": _numpy, "torch": _torch}[to]
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")

@@ -1,6 +1,7 @@
 """The folder of a run: what was asked for, the data, what happened, and what was learnt.
 
-    config.json          the kind of job, the files it was made from, every option
+    config.json          the kind of job, the files it was made from, every option: what jlstm reads
+    config.toml          the same for people, what was asked for first: ``jlstm train … --config``
     environment.json     versions and machine
     data/                what ``prepare`` made of the user's files
     start/               what a run begins with that goes on from another one: a checkpoint
@@ -27,6 +28,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jlstm.checks import wrong
 from jlstm.extras import require
 from jlstm.files import sha256
 from jlstm.records import read_json_lines, write_json
@@ -48,7 +50,9 @@ def make_folder(config: Training, fill: Callable[[Path], None]) -> Path:
     """
     parent, name = config.out, config.name
     if name is not None and (parent / name).exists():
-        raise FileExistsError(f"name: there is a run {parent / name} already; see jlstm resume")
+        raise wrong(
+            "name", f"there is a run {parent / name} already; see jlstm resume", FileExistsError
+        )
     name = name or clock.strftime(f"{kind_of(config)}-%Y%m%d-%H%M%S")
     part = parent / f".{name}.{os.getpid()}.part"
     _clear_parts(parent)
@@ -57,8 +61,8 @@ def make_folder(config: Training, fill: Callable[[Path], None]) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
         part.mkdir()
     except OSError as error:
-        raise OSError(
-            f"out: expected a folder to write in, got {parent} ({error.strerror})"
+        raise wrong(
+            "out", f"expected a folder to write in, got {parent} ({error.strerror})", OSError
         ) from error
     try:
         fill(part)
@@ -146,8 +150,8 @@ def write_config(folder: Path, config: Training, files: Sequence[Path]) -> None:
     write_json(folder / "config.json", known)
 
 
-def read_config(folder: Path) -> Training:
-    """What was asked for in this run.
+def read_config(folder: Path, name: str = "run") -> Training:
+    """What was asked for in this run; ``name`` is that of the option which the folder comes from.
 
     Raises:
         OSError: the folder is none of a run, or cannot be read.
@@ -157,7 +161,7 @@ def read_config(folder: Path) -> Training:
     if not path.is_file():
         what = "is a file" if folder.is_file() else "is not there"
         what = "holds no config.json" if folder.is_dir() else what
-        raise FileNotFoundError(f"run: expected the folder of a run, but {folder} {what}")
+        raise wrong(name, f"expected the folder of a run, but {folder} {what}", FileNotFoundError)
     try:
         said = json.loads(path.read_text("utf-8"))
         cls, options = KINDS[said["kind"]], dict(said["options"])
@@ -190,7 +194,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     with _lock(folder, seconds=2) as taken:
         if not taken:
-            raise ValueError(f"run: {folder} is being trained by another process")
+            raise wrong("run", f"{folder} is being trained by another process")
         yield
 
 
@@ -273,7 +277,7 @@ def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
     parent = Path(parent)
     if not parent.is_dir():
         what = f"{parent} is a file" if parent.exists() else f"there is no {parent}"
-        raise FileNotFoundError(f"folder: expected a folder with runs, but {what}")
+        raise wrong("folder", f"expected a folder with runs, but {what}", FileNotFoundError)
     if (parent / "config.json").is_file():  # the folder of a run
         return [_summary(parent)]
     folders = [path.parent for path in parent.glob("[!.]*/config.json")]  # not the unfinished

@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from jlstm.checks import wrong
 from jlstm.records import write_json
 from jlstm.runs.folder import (
     check_sums,
@@ -66,14 +67,15 @@ def check_origin(config: Training) -> None:
     if config.from_ is None:
         return
     run = config.from_
-    theirs = read_config(run)
+    theirs = read_config(run, "from_")
     check_kind(run, theirs, kind_of(config))
     for name in config.kept:
         wanted, got = getattr(theirs, name), getattr(config, name)
         if wanted != got:
-            raise ValueError(
-                f"{name}: expected {_shown(wanted)}, with which the model of {run} was made, got "
-                f"{_shown(got)}"
+            raise wrong(
+                name,
+                f"expected {_shown(wanted)}, with which the model of {run} was made, got "
+                f"{_shown(got)}",
             )
     check_sums(run)
 
@@ -82,8 +84,8 @@ def check_kind(run: Path, config: Training, wanted: str) -> None:
     """Raise ValueError unless a run's model is of this kind."""
     got = kind_of(config)
     if got != wanted:
-        raise ValueError(
-            f"from_: expected a run of jlstm train {wanted}, got {run}, one of jlstm train {got}"
+        raise wrong(
+            "from_", f"expected a run of jlstm train {wanted}, got {run}, one of jlstm train {got}"
         )
 
 
@@ -145,7 +147,7 @@ def lengthen(
     check_sums(run)
     ended = read_json(run / "result.json")
     if ended is None:
-        raise ValueError(f"run: expected one that has finished, got {run}; see jlstm resume {run}")
+        raise wrong("run", f"expected one that has finished, got {run}; see jlstm resume {run}")
     last = int(ended["step"])
     rate = old.learning_rate if learning_rate is None else learning_rate
     parent = run.parent if run.name not in ("", "..") else run.resolve().parent
@@ -153,13 +155,13 @@ def lengthen(
         old, steps=steps, epochs=epochs, learning_rate=rate, from_=run, out=parent, name=name
     )
     if steps is None and epochs is None:
-        raise ValueError("steps, epochs: expected the length of the longer run, got none")
+        raise wrong("steps, epochs", "expected the length of the longer run, got none")
     job = task_of(config).build(config, run)
     if job.steps <= last:
         asked = ("steps", str(steps), f"{last:,}")
         if epochs is not None:
             asked = ("epochs", f"{epochs:g}", f"{last / job.epoch:.4g}")
-        raise ValueError(f"{asked[0]}: expected more than the {asked[2]} of {run}, got {asked[1]}")
+        raise wrong(asked[0], f"expected more than the {asked[2]} of {run}, got {asked[1]}")
     if config.warmup is not None:
         config = replace(config, warmup=min(config.warmup, job.steps - last))
     checkpoints = run / "checkpoints"

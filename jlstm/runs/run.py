@@ -54,6 +54,7 @@ from jlstm.runs.state import (
     save,
     save_best,
 )
+from jlstm.runs.toml import write_toml
 from jlstm.runs.use import Path_, Trained, judge
 from jlstm.tasks.config import Training
 from jlstm.tasks.job import Evaluation, Job, Say
@@ -109,7 +110,7 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
             nothing is left behind.
     """
     # Before the work, not after it.
-    for package in ("orbax.checkpoint", "filelock", "safetensors", "polars"):
+    for package in ("orbax.checkpoint", "filelock", "safetensors", "polars", "tomlkit"):
         require(package, "train")
     require("matplotlib", "plots")
     task = task_of(config)
@@ -121,6 +122,7 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
         job = task.build(config, folder)  # refuses what cannot be
         check_memory(config, job)
         write_config(folder, config, paths)
+        write_toml(folder / "config.toml", config, paths)
         write_sums(folder, task.FILES)
         write_json(folder / "environment.json", environment_of(job))
         if config.from_ is not None:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jlstm.checks import wrong
 from jlstm.devices import memory_bytes, place
 from jlstm.files import sha256, sync
 from jlstm.records import plain, write_json
@@ -101,11 +102,12 @@ def check_memory(config: Training, job: Job) -> None:
         names = [n for n in ("hidden", "layers", "streams", "batch") if hasattr(config, n)]
         on = f" on each of {copies} devices" if copies > 1 else ""
         back = f", and {_gigabytes(kept)} for the backward pass" if kept else ""
-        raise ValueError(
-            f"{', '.join(names)}: expected a training that fits into {_gigabytes(limit)} of "
+        raise wrong(
+            ", ".join(names),
+            f"expected a training that fits into {_gigabytes(limit)} of "
             f"memory, got {numbers:,} parameters: {_gigabytes(parameters)} for them, as much for "
             f"their gradient and for the best so far, {_gigabytes(moments)} for the "
-            f"optimiser{on}{back}: {_gigabytes(state + kept)}"
+            f"optimiser{on}{back}: {_gigabytes(state + kept)}",
         )
 
 
@@ -252,9 +254,10 @@ def best_of_checkpoint(
     found = restore(folder, config, job, say)
     best = found and found[1].best
     if not best:
-        raise ValueError(
-            f"run: expected a trained model in {folder}, but nothing has been validated yet; see "
-            "jlstm resume"
+        raise wrong(
+            "run",
+            f"expected a trained model in {folder}, but nothing has been validated yet; see "
+            "jlstm resume",
         )
     say("best.safetensors is not as it was written; taking the best of the newest checkpoint.")
     return best._replace(params=jax.tree.map(jnp.asarray, jax.device_get(best.params)))

@@ -6,11 +6,12 @@ there imports JAX, so that ``--help`` answers at once.
 """
 
 import csv
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from jlstm.checks import check_choice, check_flag, check_number, check_size
+from jlstm.checks import check_choice, check_flag, check_number, check_size, check_text, wrong
 from jlstm.tasks.frame import check_time_format
 
 NotFinite = Literal["stop", "skip"]
@@ -81,8 +82,8 @@ class Training:
                 continue
             check_number(name, value, above=0)
         if self.epochs is not None and self.steps is not None:
-            raise ValueError(
-                f"epochs, steps: expected one of them, got {self.epochs} and {self.steps}"
+            raise wrong(
+                "epochs, steps", f"expected one of them, got {self.epochs} and {self.steps}"
             )
         for name in ("steps", "validate_every"):
             if getattr(self, name) is not None:
@@ -97,15 +98,21 @@ class Training:
         check_flag("tensorboard", self.tensorboard)
         if self.implementation is not None:
             check_choice("implementation", self.implementation, get_args(Implementation))
-        object.__setattr__(self, "out", Path(self.out))
-        if self.from_ is not None:
-            object.__setattr__(self, "from_", Path(self.from_))
+        for name in ("out", "from_"):
+            path = getattr(self, name)
+            if path is None and name == "from_":
+                continue
+            if not isinstance(path, str | os.PathLike):
+                raise wrong(name, f"expected a path, got {type(path).__name__} {path!r}", TypeError)
+            object.__setattr__(self, name, Path(path))
         if self.name is not None:
+            check_text("name", self.name)
             hidden = self.name.startswith(".") or not self.name  # also . and ..
             if hidden or Path(self.name).name != self.name or not self.name.isprintable():
-                raise ValueError(
-                    "name: expected the name of a folder in one line, without / and with no dot "
-                    f"first, got {self.name!r}"
+                raise wrong(
+                    "name",
+                    "expected the name of a folder in one line, without / and with no dot "
+                    f"first, got {self.name!r}",
                 )
 
 
@@ -132,21 +139,22 @@ class TableFile(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.separator is not None:
-            named: Any = {"tab": "\t", "\\t": "\t"}.get(self.separator, self.separator)
-            single = isinstance(named, str) and len(named) == 1
-            if not single or named.isalnum() or named in '"\r\n':
-                raise ValueError(
-                    "separator: expected one character that is no letter, digit or quote, or tab, "
-                    f"got {named!r}"
+            check_text("separator", self.separator)
+            named = {"tab": "\t", "\\t": "\t"}.get(self.separator, self.separator)
+            if len(named) != 1 or named.isalnum() or named in '"\r\n':
+                raise wrong(
+                    "separator",
+                    "expected one character that is no letter, digit or quote, or tab, "
+                    f"got {named!r}",
                 )
             object.__setattr__(self, "separator", named)
         check_choice("decimal", self.decimal, (".", ","))
         try:
             "a".encode(self.encoding)
         except (LookupError, TypeError, ValueError):
-            raise ValueError(
-                "encoding: expected the name of one, such as utf-8, cp1252 or utf-16, got "
-                f"{self.encoding!r}"
+            raise wrong(
+                "encoding",
+                f"expected the name of one, such as utf-8, cp1252 or utf-16, got {self.encoding!r}",
             ) from None
         if self.time_format is not None:
             check_time_format("time_format", self.time_format)
@@ -167,9 +175,9 @@ def column_names(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(names, str):
         names = next(csv.reader([names], skipinitialspace=True))
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
-        raise TypeError(f"{name}: expected names of columns, got {value!r}")
+        raise wrong(name, f"expected names of columns, got {value!r}", TypeError)
     names = tuple(n.strip() for n in names)
     for n in names:
         if not n or names.count(n) > 1:
-            raise ValueError(f"{name}: expected names of different columns, got {value!r}")
+            raise wrong(name, f"expected names of different columns, got {value!r}")
     return names

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from jlstm.checks import check_text, wrong
 from jlstm.extras import require
 from jlstm.files import replacing
 
@@ -263,10 +264,11 @@ def check_columns(frame: "polars.DataFrame", names: Sequence[str], role: str) ->
             single = frame.width == 1
             near = [] if single else difflib.get_close_matches(name, frame.columns, 1, 0.5)
             shown = ", ".join(frame.columns[:20]) + (", …" if frame.width > 20 else "")
-            raise ValueError(
-                f"{role}: expected a column of the table ({shown}), got {name!r}"
+            raise wrong(
+                role,
+                f"expected a column of the table ({shown}), got {name!r}"
                 + (f"; is it {near[0]!r}?" if near else "")
-                + ("; what stands between its cells is said by --separator" * single)
+                + ("; what stands between its cells is said by --separator" * single),
             )
 
 
@@ -355,8 +357,7 @@ def check_time_format(name: str, value: Any) -> None:
         TypeError: no string.
         ValueError: neither.
     """
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: expected a str, got {type(value).__name__} {value!r}")
+    check_text(name, value)
     if value in COUNTED:
         return
     some, back = datetime(2016, 7, 1, 13, 45, 10, tzinfo=UTC), None
@@ -364,9 +365,10 @@ def check_time_format(name: str, value: Any) -> None:
         with suppress(ValueError, re.error):
             back = datetime.strptime(some.strftime(value), value)
     if back is None or back.year != some.year:
-        raise ValueError(
-            f"{name}: expected a pattern with a year, such as %d/%m/%Y %H:%M, or what numbers "
-            f"count: {NUMBERS}; got {value!r}"
+        raise wrong(
+            name,
+            f"expected a pattern with a year, such as %d/%m/%Y %H:%M, or what numbers "
+            f"count: {NUMBERS}; got {value!r}",
         )
 
 
@@ -631,7 +633,7 @@ def counted(n: int, what: str, many: str | None = None) -> str:
 def check_ending(path: Path) -> None:
     """Raise ValueError unless ``write_table`` knows files that end like this one."""
     if path.suffix not in {".csv", ".parquet"}:
-        raise ValueError(f"out: expected a .csv or .parquet file, got {path}")
+        raise wrong("out", f"expected a .csv or .parquet file, got {path}")
 
 
 def write_table(frame: "polars.DataFrame", path: Path) -> None:

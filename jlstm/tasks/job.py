@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 from jaxtyping import PRNGKeyArray
 
+from jlstm.checks import wrong
 from jlstm.tasks.config import Training
 
 C = TypeVar("C", bound=Training, contravariant=True)
@@ -58,12 +59,12 @@ class Task(Protocol[C]):
 
 def no_forecast(*_: Any, **__: Any) -> NoReturn:
     """``predict`` of a kind whose models foretell no files."""
-    raise ValueError("run: expected a model of a table or of sequences; see jlstm sample")
+    raise wrong("run", "expected a model of a table or of sequences; see jlstm sample")
 
 
 def no_text(*_: Any, **__: Any) -> NoReturn:
     """``sample`` of a kind whose models do not write."""
-    raise ValueError("run: expected a language model; see jlstm predict")
+    raise wrong("run", "expected a language model; see jlstm predict")
 
 
 @dataclass(frozen=True)

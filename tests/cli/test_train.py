@@ -381,7 +381,8 @@ def test_what_another_file_cannot_go_on_from_is_named(mistake, files, trained, r
     for arguments, said in (
         (("text", files / "beer.txt", "--from", runs / "table"),
          f"--from: expected a run of jlstm train text, got {runs / 'table'}, one of "),
-        (("text", files / "beer.txt", "--from", files), "RUN: expected the folder of a run, but "),
+        (("text", files / "beer.txt", "--from", files),
+         "--from: expected the folder of a run, but "),
         (("text", files / "beer.txt", "--from", runs / "text", "--hidden", 5),
          "--hidden: expected 4, with which the model of "),
         (("table", files / "load.csv", "--from", runs / "table", "--horizon", 3),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jlstm.checks import check_choice, check_flag, check_number, check_size
+from jlstm.checks import check_choice, check_flag, check_number, check_size, wrong
 from jlstm.tasks.config import MOST_LAYERS, Columns, TableFile, column_names
 
 
@@ -74,34 +74,37 @@ class SequencesConfig(TableFile):
             if value is None and name == "split":
                 continue
             if not isinstance(value, str):
-                raise TypeError(
-                    f"{name}: expected the name of a column, got {type(value).__name__} {value!r}"
+                raise wrong(
+                    name,
+                    f"expected the name of a column, got {type(value).__name__} {value!r}",
+                    TypeError,
                 )
             if not value or value in used:
                 got = "nothing" if not value else f"{value!r}, which has another use"
-                raise ValueError(f"{name}: expected the name of a column of its own, got {got}")
+                raise wrong(name, f"expected the name of a column of its own, got {got}")
             used.append(value)
         for name in ("features", "categories"):
             columns = column_names(name, getattr(self, name))
             object.__setattr__(self, name, columns)
             # Who it is, what is to be found out, and chance; the time may tell something.
             for column in ({*used} - {self.time}) & {*columns}:
-                raise ValueError(
-                    f"{name}: expected columns to learn from, got {column!r}, which has another use"
+                raise wrong(
+                    name, f"expected columns to learn from, got {column!r}, which has another use"
                 )
         check_choice("task", self.task, ("classify", "regress", "tag"))
         check_choice("missing", self.missing, ("error", "mask"))
         check_choice("class_weights", self.class_weights, ("none", "balanced"))
         if self.task == "regress" and self.class_weights != "none":
-            raise ValueError(
-                f"class_weights: expected 'none' for the task 'regress', got {self.class_weights!r}"
+            raise wrong(
+                "class_weights",
+                f"expected 'none' for the task 'regress', got {self.class_weights!r}",
             )
         check_number("validation", self.validation, above=0, below=1)
         check_number("test", self.test, least=0, below=1)
         if self.validation + self.test >= 1:
-            raise ValueError(
-                "validation, test: expected to leave something to train on, got "
-                f"{self.validation} + {self.test}"
+            raise wrong(
+                "validation, test",
+                f"expected to leave something to train on, got {self.validation} + {self.test}",
             )
         for name in ("buckets", "batch"):
             check_size(name, getattr(self, name))

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jlstm.checks import check_choice, check_number, check_size
+from jlstm.checks import check_choice, check_number, check_size, wrong
 from jlstm.extras import require
 from jlstm.tasks.frame import (
     MISSING,
@@ -199,9 +199,10 @@ def learn_features(
             different = {str(text) for text in column[train]}
             found = tuple(sorted(text for text in different if not is_missing(text)))
             if len(found) > MOST_CATEGORIES:
-                raise ValueError(
-                    f"features: expected at most {MOST_CATEGORIES} categories in column {name!r}, "
-                    f"got {len(found)}; name the columns to learn from"
+                raise wrong(
+                    "features",
+                    f"expected at most {MOST_CATEGORIES} categories in column {name!r}, "
+                    f"got {len(found)}; name the columns to learn from",
                 )
             feature = Feature(name, categories=found)
             constant = len(found) < (1 if any(map(is_missing, different)) else 2)
@@ -215,9 +216,10 @@ def learn_features(
             constant = level and not masked
         (left_out if constant else features).append(feature)
     if not features:
-        raise ValueError(
-            "features: expected a column with more than one value in the training part, got "
-            + (", ".join(f.name for f in left_out) or "no column")
+        raise wrong(
+            "features",
+            "expected a column with more than one value in the training part, got "
+            + (", ".join(f.name for f in left_out) or "no column"),
         )
     said = []
     if left_out:
@@ -481,9 +483,10 @@ def _is_numeric(frame: "polars.DataFrame", name: str) -> bool:
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         return True
     if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
-        raise ValueError(
-            f"features: expected numbers or text in column {name!r}, got {column.dtype}; name the "
-            "columns to learn from"
+        raise wrong(
+            "features",
+            f"expected numbers or text in column {name!r}, got {column.dtype}; name the "
+            "columns to learn from",
         )
     text = column.cast(pl.String).fill_null("").str.strip_chars()
     filled = text.filter(~text.str.to_lowercase().is_in(MISSING))

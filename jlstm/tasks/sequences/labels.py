@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jlstm.checks import wrong
 from jlstm.tasks.frame import (
     center_and_spread,
     check_columns,
@@ -74,18 +75,19 @@ def learn_labels(
         known = raw.values[in_train]
         mean, scale = center_and_spread(known, config.label)
         if scale <= 1e-9 * abs(mean):
-            raise ValueError(
-                f"label: expected different numbers in the training part, got {known[0]:g} only"
+            raise wrong(
+                "label", f"expected different numbers in the training part, got {known[0]:g} only"
             )
         known_of = {"labels": (), "mean": mean, "scale": scale, "notes": ()}
         return known_of, scale_labels(config, raw, mean, scale)
     labels = sort_labels(raw.texts)
     if len(labels) < 2:
-        raise ValueError(f"label: expected at least two classes, got only {labels[0]!r}")
+        raise wrong("label", f"expected at least two classes, got only {labels[0]!r}")
     if config.task == "classify" and len(labels) == len(raw.texts):
-        raise ValueError(
-            f"label: expected classes with several sequences each, got {len(labels)} different "
-            "labels; are they numbers, for the task regress?"
+        raise wrong(
+            "label",
+            f"expected classes with several sequences each, got {len(labels)} different "
+            "labels; are they numbers, for the task regress?",
         )
     numbered = {label: n for n, label in enumerate(labels)}
     targets = np.asarray([numbered[text] for text in raw.texts], np.int32)

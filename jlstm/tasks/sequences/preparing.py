@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from jlstm.checks import wrong
 from jlstm.files import sha256
 from jlstm.records import write_json
 from jlstm.tasks.frame import (
@@ -101,7 +102,7 @@ def prepare(config: SequencesConfig, files: Sequence[Path], folder: Path) -> Non
         OSError: the file cannot be read, or the folder not written.
     """
     if len(files) != 1:
-        raise ValueError(f"files: expected one table, got {len(files)}")
+        raise wrong("files", f"expected one table, got {len(files)}")
     frame = read(config, files[0])
     groups = group_rows(frame, config.id, config.time, config.time_format)
     raw = find_labels(config, frame, groups)
@@ -174,8 +175,8 @@ def _split(
     parts = np.asarray([PARTS.index(SAID[text.lower()]) for text in said])
     train = np.flatnonzero(parts == 0)
     if not len(train):
-        raise ValueError(
-            f"split: expected sequences for training, got none in column {config.split!r}"
+        raise wrong(
+            "split", f"expected sequences for training, got none in column {config.split!r}"
         )
     if not (parts == 1).any():
         few = None if strata is None else [strata[n] for n in train]

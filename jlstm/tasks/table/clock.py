@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int
 
+from jlstm.checks import wrong
 from jlstm.extras import require
 from jlstm.tasks.frame import COUNTED, DAY_FIRST, TIME, Ahead, Times, times_and_offsets
 
@@ -134,7 +135,7 @@ def find_step(runs: Sequence[Times], *, numbered: bool = False) -> Step:
     """
     apart = np.concatenate([np.diff(run) for run in runs]).astype(np.int64)
     if not apart.size:
-        raise ValueError("time: expected at least two rows of a series, got one")
+        raise wrong("time", "expected at least two rows of a series, got one")
     most = _most_frequent(apart)
     if numbered:
         return Step(microseconds=most, numbered=True)
@@ -449,11 +450,11 @@ def parse_time(name: str, text: str, clock: Clock | None = None) -> Time:
             continue
     else:
         wanted = "a number of steps" if pattern == "steps" else "a date such as 2016-07-01"
-        raise ValueError(f"{name}: expected {wanted}, got {text!r}")
+        raise wrong(name, f"expected {wanted}, got {text!r}")
     if ahead is not None:
         if clock is None or clock.form.zone is None:
-            raise ValueError(
-                f"{name}: expected a date without an offset, as those of the table, got {text!r}"
+            raise wrong(
+                name, f"expected a date without an offset, as those of the table, got {text!r}"
             )
         return found + np.timedelta64(clock.form.base, "us")
     if clock is None or (clock.counted == clock.local).all():

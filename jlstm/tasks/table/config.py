@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from jlstm.checks import check_choice, check_flag, check_number, check_size
+from jlstm.checks import check_choice, check_flag, check_number, check_size, check_text, wrong
 from jlstm.tasks.config import MOST_LAYERS, Columns, TableFile, column_names
 
 
@@ -74,17 +74,17 @@ class TableConfig(TableFile):
         for name in ("target", "past", "known_future", "static", "group"):
             object.__setattr__(self, name, column_names(name, getattr(self, name)))
         if not self.target:
-            raise ValueError("target: expected at least one column, got none")
+            raise wrong("target", "expected at least one column, got none")
         roles = {"time": column_names("time", self.time)}
         if len(roles["time"]) != 1:
-            raise ValueError(f"time: expected the name of one column, got {self.time!r}")
+            raise wrong("time", f"expected the name of one column, got {self.time!r}")
         object.__setattr__(self, "time", *roles["time"])
         for name in ("target", "past", "known_future", "static", "group"):
             for column in getattr(self, name):
                 for other, columns in roles.items():
                     if column in columns:
-                        raise ValueError(
-                            f"{name}: expected other columns than those of {other}, got {column!r}"
+                        raise wrong(
+                            name, f"expected other columns than those of {other}, got {column!r}"
                         )
             roles[name] = getattr(self, name)
         for name in ("horizon", "hidden", "batch"):
@@ -94,11 +94,13 @@ class TableConfig(TableFile):
             if getattr(self, name) is not None:
                 check_size(name, getattr(self, name))
         if self.patch is not None and self.lookback is not None and self.patch > self.lookback:
-            raise ValueError(
-                f"patch: expected at most the {self.lookback} steps of lookback, got {self.patch}"
+            raise wrong(
+                "patch", f"expected at most the {self.lookback} steps of lookback, got {self.patch}"
             )
         for name in ("validation", "test"):  # a number is as good as its name
             object.__setattr__(self, name, str(getattr(self, name)))
+        if self.until is not None:
+            check_text("until", self.until)
         check_choice("missing", self.missing, ("error", "fill", "interpolate"))
         check_flag("calendar", self.calendar)
         check_flag("linear", self.linear)
@@ -107,16 +109,17 @@ class TableConfig(TableFile):
         written = ("target", *(f"q{q:g}" for q in self.quantiles))
         for column in roles["time"] + roles["group"]:
             if column in written:
-                raise ValueError(
-                    "time, group: expected other names than those of what is written of forecasts, "
-                    f"{', '.join(written)}, got {column}"
+                raise wrong(
+                    "time, group",
+                    "expected other names than those of what is written of forecasts, "
+                    f"{', '.join(written)}, got {column}",
                 )
 
 
 def _quantiles(value: Any) -> tuple[float, ...]:
     """Rising, with the median."""
     if not isinstance(value, list | tuple):
-        raise TypeError(f"quantiles: expected numbers, got {value!r}")
+        raise wrong("quantiles", f"expected numbers, got {value!r}", TypeError)
     for q in value:
         check_number("quantiles", q, above=0, below=1)
     return tuple(sorted({float(q) for q in value} | {0.5}))

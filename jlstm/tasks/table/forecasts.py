@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from jlstm.checks import wrong
 from jlstm.extras import require
 from jlstm.tasks.frame import check_ending, counted, rounded, write_table
 from jlstm.tasks.running import runner
@@ -162,10 +163,11 @@ def _check_future(whole: Series, schema: Schema, out: Path) -> None:
     write_table(pl.DataFrame(needed, schema_overrides=empty), template)
     at, column = (int(a[0]) for a in np.nonzero(lacking))
     of = f" of {whole.names[member[at]]}" if roles.group else ""
-    raise ValueError(
-        f"known_future: expected values for {counted(schema.horizon, 'step')} after the last "
+    raise wrong(
+        "known_future",
+        f"expected values for {counted(schema.horizon, 'step')} after the last "
         f"target, got {lacking.sum():,} missing, the first of column "
         f"{roles.known[column]!r}{of} at "
         f"{times[at]}; the rows that are needed are in {template}, to be filled in and "
-        "added to the file"
+        "added to the file",
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
+from jlstm.checks import wrong
 from jlstm.files import sha256
 from jlstm.records import write_json
 from jlstm.tasks.frame import Times, read_table, with_points
@@ -38,7 +39,7 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
             values too large to be scaled.
     """
     if len(files) != 1:
-        raise ValueError(f"files: expected one table, got {len(files)}")
+        raise wrong("files", f"expected one table, got {len(files)}")
     file = Path(files[0])
     frame = read(config, file)
     roles = _roles(config)
@@ -59,9 +60,10 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
             static=read_static(frame, roles, series),
         )
         if config.patch is not None and config.patch > schema.lookback:
-            raise ValueError(
-                f"patch: expected at most the {schema.lookback} steps to forecast from, see "
-                f"--lookback, got {config.patch}"
+            raise wrong(
+                "patch",
+                f"expected at most the {schema.lookback} steps to forecast from, see "
+                f"--lookback, got {config.patch}",
             )
     else:
         like = load_schema(config.from_)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jlstm.checks import wrong
 from jlstm.records import plain
 from jlstm.tasks.frame import COUNTED, center_and_spread
 from jlstm.tasks.table.clock import (
@@ -124,21 +125,23 @@ def split_times(series: Series, step: Step, validation: str, test: str) -> tuple
         if series.form.pattern in COUNTED and part >= 1:
             return parse_time(name, text, clock)
         if not 0 < part < 1:
-            raise ValueError(f"{name}: expected a number between 0 and 1, or a date, got {text}")
+            raise wrong(name, f"expected a number between 0 and 1, or a date, got {text}")
         return step.times(start, np.asarray(end - round(part * total)))
 
     told = partial(show_time, form=series.form)
     begins_test = begin("test", test, total)
     if not start < begins_test <= last:
-        raise ValueError(
-            f"test: expected it to begin after the first row, of {told(start)}, and not after "
-            f"the last, of {told(last)}, got {told(begins_test)}"
+        raise wrong(
+            "test",
+            f"expected it to begin after the first row, of {told(start)}, and not after "
+            f"the last, of {told(last)}, got {told(begins_test)}",
         )
     begins = begin("validation", validation, int(step.counts(start, begins_test)))
     if not start < begins < begins_test:
-        raise ValueError(
-            f"validation: expected it to begin after the first row, of {told(start)}, and "
-            f"before the test, {told(begins_test)}, got {told(begins)}"
+        raise wrong(
+            "validation",
+            f"expected it to begin after the first row, of {told(start)}, and "
+            f"before the test, {told(begins_test)}, got {told(begins)}",
         )
     return begins, begins_test
 
@@ -177,8 +180,8 @@ def learn(
         )
         season = 1
     if season > 1 and season >= longest:
-        raise ValueError(
-            f"season: expected fewer steps than the training part has, {longest}, got {season}"
+        raise wrong(
+            "season", f"expected fewer steps than the training part has, {longest}, got {season}"
         )
     if lookback is None:
         seasons = 2 if 2 * season + horizon <= longest else 1
@@ -213,9 +216,10 @@ def learn(
             what = f"is {mean[0, column]:g} throughout" if name in constant else "has no value"
             if roles.group:
                 what = f"does not vary in any of {some(series.names)}"
-            raise ValueError(
-                "target: expected values that vary in the training part, before "
-                f"{show_time(split[0], series.form)}, got column {name!r}, which {what}"
+            raise wrong(
+                "target",
+                "expected values that vary in the training part, before "
+                f"{show_time(split[0], series.form)}, got column {name!r}, which {what}",
             )
     for named, what in ((constant, "is constant"), (unseen, "has no value")):
         for name, where in named.items():

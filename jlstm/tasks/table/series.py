@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jlstm.checks import wrong
 from jlstm.extras import require
 from jlstm.tasks.frame import (
     Times,
@@ -181,7 +182,7 @@ def regular(
             f"{len(when) - len(kept):,} of {len(when):,} rows are left out, from {until} on."
         )
         if not kept.size:
-            raise ValueError(f"until: expected rows before {until}, got none")
+            raise wrong("until", f"expected rows before {until}, got none")
     members: dict[tuple[str, ...], list[int]] = {}
     for row in kept.tolist():
         members.setdefault(keys[row], []).append(row)
@@ -347,9 +348,10 @@ def check_missing(
     if not found:
         return ()
     if missing == "error":
-        raise ValueError(
-            f"missing: expected a value at every step of {step}, got {'; '.join(found)}; say fill "
-            "or interpolate for what to do with them"
+        raise wrong(
+            "missing",
+            f"expected a value at every step of {step}, got {'; '.join(found)}; say fill "
+            "or interpolate for what to do with them",
         )
     how = "the last value before" if missing == "fill" else "a line between the neighbours"
     return (
@@ -373,7 +375,7 @@ def read_static(
     pl = require("polars", "train")
     check_columns(frame, roles.static, "static")
     if roles.static and len(series.names) < 2:
-        raise ValueError("static: expected several series to tell apart, see group; got one")
+        raise wrong("static", "expected several series to tell apart, see group; got one")
     assert series.rows is not None
     features: list[Float[np.ndarray, " series"]] = []
     names: list[str] = []
@@ -401,9 +403,10 @@ def read_static(
         if found.null_count():
             categories = sorted(set(own))
             if len(categories) > MOST_CATEGORIES:
-                raise ValueError(
-                    f"static: expected at most {MOST_CATEGORIES} categories in column {name!r}, "
-                    f"got {len(categories)}"
+                raise wrong(
+                    "static",
+                    f"expected at most {MOST_CATEGORIES} categories in column {name!r}, "
+                    f"got {len(categories)}",
                 )
             for category in categories:
                 features.append(np.array([float(value == category) for value in own]))

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from jlstm.checks import wrong
 from jlstm.tasks.table.batch import WindowBatch
 from jlstm.tasks.table.clock import calendar_features
 from jlstm.tasks.table.schema import Schema
@@ -78,9 +79,9 @@ def make_panel(series: Series, schema: Schema) -> Panel:
     place = {name: n for n, name in enumerate(schema.names)}
     for name in series.names:
         if name not in place:
-            raise ValueError(
-                f"group: expected series that the model was trained on ({some(schema.names)}), "
-                f"got {name}"
+            raise wrong(
+                "group",
+                f"expected series that the model was trained on ({some(schema.names)}), got {name}",
             )
     member = np.array([place[name] for name in series.names], np.int64)[series.member]
     with np.errstate(over="ignore"):

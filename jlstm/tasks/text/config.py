@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-from jlstm.checks import check_choice, check_flag, check_number, check_size
+from jlstm.checks import check_choice, check_flag, check_number, check_size, wrong
 from jlstm.tasks.config import MOST_LAYERS, Training
 
 
@@ -66,9 +66,9 @@ class TextConfig(Training):
         for name in ("validation", "test"):
             check_number(name, getattr(self, name), above=0, below=1)
         if self.validation + self.test >= 1:
-            raise ValueError(
-                "validation, test: expected to leave something to train on, got "
-                f"{self.validation} + {self.test}"
+            raise wrong(
+                "validation, test",
+                f"expected to leave something to train on, got {self.validation} + {self.test}",
             )
         check_flag("tied", self.tied)
         for field in fields(self):

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jlstm.checks import wrong
 from jlstm.devices import place
 from jlstm.equations import PLAIN
 from jlstm.layers import Stack, init_stack_carry
@@ -117,14 +118,14 @@ def prepare(config: TextConfig, files: Sequence[str | Path], folder: Path) -> No
     unit = NAMES[config.tokens]
     for name, part in parts.items():
         if part.tokens < 2:
-            raise ValueError(
-                f"files: expected at least two {unit}s in each part, got {part.tokens} in that for "
-                f"{name}"
+            raise wrong(
+                "files",
+                f"expected at least two {unit}s in each part, got {part.tokens} in that for {name}",
             )
     known = set(corpus.vocabulary.tokens) - {UNKNOWN}
     if config.tokens != "byte" and len(known) < 2:
-        raise ValueError(
-            f"files: expected at least two different {unit}s to train on, got {len(known)}"
+        raise wrong(
+            "files", f"expected at least two different {unit}s to train on, got {len(known)}"
         )
     trained_on = parts["training"].tokens
     windows_per_pass(trained_on, streams=config.streams, time=config.time, unit=f"{unit}s")
@@ -455,13 +456,13 @@ def sample(
     vocabulary = load_vocabulary(folder)
     unknown = unknown_tokens(vocabulary, prompt)
     if unknown and vocabulary.kind == "char":
-        raise ValueError(f"prompt: expected characters of the training text, got {shown(unknown)}")
+        raise wrong("prompt", f"expected characters of the training text, got {shown(unknown)}")
     if unknown:
         say(f"The model does not know {shown(unknown)}, and reads {UNKNOWN} instead.")
     tokens = encode(vocabulary, prompt)
     if not tokens.size:  # nothing, or for words nothing but white space
         if unknown_tokens(vocabulary, NEWLINE):
-            raise ValueError("prompt: expected some text, got none, and the model knows no newline")
+            raise wrong("prompt", "expected some text, got none, and the model knows no newline")
         tokens = encode(vocabulary, NEWLINE)
     if vocabulary.unknown is not None:
         bias = jnp.asarray(params.readout_bias).at[vocabulary.unknown].set(-jnp.inf)

@@ -23,7 +23,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.checks import check_flag, check_function, check_number, check_size
+from jlstm.checks import check_flag, check_function, check_number, check_size, wrong
 from jlstm.dropout import dropout_mask
 from jlstm.layers import LayerParams, Stack, drop_weights, init_stack, stack
 from jlstm.tasks.running import Run, check_stack
@@ -268,7 +268,7 @@ def sample(
     vocab = _check_model(_check_config(config), params)
     prompt = _check_tokens("prompt", prompt, vocab, ("prompt",))
     if not prompt.size:
-        raise ValueError("prompt: expected at least one token, got none")
+        raise wrong("prompt", "expected at least one token, got none")
     check_size("length", length, 0)
     check_number("temperature", temperature, least=0)
     if top_k is not None:
@@ -276,7 +276,7 @@ def sample(
     if top_p is not None:
         check_number("top_p", top_p, least=0)
         if not 0 < top_p <= 1:
-            raise ValueError(f"top_p: expected a number above 0 and up to 1, got {top_p}")
+            raise wrong("top_p", f"expected a number above 0 and up to 1, got {top_p}")
     check_function("run", run)
     check_key("key", key)
     heat = jnp.asarray(temperature, params.embedding.dtype)

@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Int, Integer
 
-from jlstm.checks import check_choice, check_number, check_size
+from jlstm.checks import check_choice, check_number, check_size, wrong
 from jlstm.files import replacing
 
 Kind = Literal["byte", "char", "word"]
@@ -250,20 +250,24 @@ def find_files(paths: Iterable[str | Path]) -> tuple[Path, ...]:
     found: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():
-            raise FileNotFoundError(f"files: expected a file or a folder, got {path}: not there")
+            raise wrong(
+                "files", f"expected a file or a folder, got {path}: not there", FileNotFoundError
+            )
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         if path.is_dir():
             inside = [
                 p for p in inside if not any(n.startswith(".") for n in p.relative_to(path).parts)
             ]
         if not inside:
-            raise FileNotFoundError(f"files: expected files in the folder {path}, got none")
+            raise wrong(
+                "files", f"expected files in the folder {path}, got none", FileNotFoundError
+            )
         found += inside
     if not found:
-        raise ValueError("files: expected at least one, got none")
+        raise wrong("files", "expected at least one, got none")
     for path, count in Counter(path.resolve() for path in found).items():
         if count > 1:
-            raise ValueError(f"files: expected each once, got {path} {count} times")
+            raise wrong("files", f"expected each once, got {path} {count} times")
     return tuple(found)
 
 
@@ -315,15 +319,15 @@ def write_tokens(
     )
     if not sum(tally.tokens):
         names = ", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")
-        raise ValueError(f"files: expected a text, got nothing to read in {names}")
+        raise wrong("files", f"expected a text, got nothing to read in {names}")
     if not isinstance(vocabulary, Vocabulary):
         byte = Vocabulary("byte")
         vocabulary = byte if kind == "byte" else _most_frequent(kind, tally, vocabulary)
     if vocabulary.tokens and vocabulary.unknown is None:
         strange = {*tally.counts, *tally.others}.difference(vocabulary.tokens)
         if strange:
-            raise ValueError(
-                f"files: expected {kind}s of the vocabulary, got {shown(sorted(strange))}"
+            raise wrong(
+                "files", f"expected {kind}s of the vocabulary, got {shown(sorted(strange))}"
             )
 
     parts = [Part(0, 0, 0, 0) for _ in PARTS]
@@ -350,7 +354,9 @@ def write_tokens(
                     before.bytes + len(text.encode(_encoding(kind))),
                 )
         if [part.tokens for part in parts] != list(tally.tokens):
-            raise OSError(f"files: expected them to stay as they are, but one changed: {paths}")
+            raise wrong(
+                "files", f"expected them to stay as they are, but one changed: {paths}", OSError
+            )
     hashes = ((d.bytes, d.hash.hexdigest()) for d in digests)
     read = tuple((str(name), *found) for name, found in zip(paths, hashes, strict=True))
     return Corpus(vocabulary, tuple(parts), read)
@@ -507,7 +513,7 @@ def _most_frequent(kind: Kind, tally: _Tally, size: int) -> Vocabulary:
     """
     check_size("vocabulary", size)
     if not tally.counts:
-        raise ValueError("files: expected a text to train on, got none between the parts kept back")
+        raise wrong("files", "expected a text to train on, got none between the parts kept back")
     # Python's sort keeps the order of what is equal.
     kept = sorted(tally.counts, key=lambda token: -tally.counts[token])[:size]
     if kind == "word":
