@@ -111,6 +111,8 @@ class Evaluation:
     """A sentence that says whether the model beats the baselines."""
     notes: Sequence[str] = ()
     """Other sentences worth reading."""
+    sums: Any = None
+    """What the results were made of, for the ``pooled`` of the task; it is not written."""
 
 
 @dataclass(frozen=True)

@@ -136,10 +136,19 @@ def prepare(config: SequencesConfig, files: Sequence[Path], folder: Path) -> Non
         notes=(*notes, *more),
         **about,
     )
+    write(folder, known, (values, groups.offsets, targets, parts))
+
+
+def write(folder: Path, schema: Schema, arrays: Sequence[np.ndarray]) -> None:
+    """Write what is known of the table, and ``ARRAYS``, into the folder of a run.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    for name, array in zip(ARRAYS, (values, groups.offsets, targets, parts), strict=True):
+    for name, array in zip(ARRAYS, arrays, strict=True):
         np.save(folder / "data" / f"{name}.npy", array, allow_pickle=False)
-    write_json(folder / "data" / "sequences.json", asdict(known))
+    write_json(folder / "data" / "sequences.json", asdict(schema))
 
 
 def read(config: SequencesConfig, file: Path) -> "polars.DataFrame":

@@ -69,7 +69,7 @@ def judge_classes(
             )
         )
     said = "macro F1" if decides == "macro_f1" else f"{items} labelled rightly"
-    return Evaluation(results, tables, _verdict(ranks, said, "{:.2%}", 1), notes)
+    return Evaluation(results, tables, _verdict(ranks, said, "{:.2%}", 1), notes, confusions)
 
 
 def judge_numbers(
@@ -99,7 +99,9 @@ def judge_numbers(
         ],
         best=[n for n, rank in enumerate(ranks.values()) if rank == least],
     )
-    return Evaluation(results, [table], _verdict(ranks, "RMSE", "{:.4g}", -1), notes)
+    return Evaluation(
+        results, [table], _verdict(ranks, "RMSE", "{:.4g}", -1), notes, (true, guesses)
+    )
 
 
 def _verdict(ranks: Mapping[str, float], measure: str, form: str, sign: int) -> str:
