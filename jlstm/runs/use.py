@@ -29,7 +29,28 @@ class Trained(NamedTuple):
 
 
 def load(folder: Path_, *, whole: bool = True, say: Say = print) -> Trained:
-    """The model of a run: the parameters with the lowest validation loss so far.
+    """The model of a run as it is used: its best parameters, and what is learnt of them afterwards.
+
+    Args:
+        folder: of the run.
+        whole: as for ``load_best``; a run that has not finished is always looked at as a whole.
+        say: is told what there is to know.
+
+    Raises:
+        OSError, ValueError: as ``load_best`` does.
+    """
+    finished = (Path(folder) / "result.json").is_file()
+    return ready(load_best(folder, whole=whole or not finished, say=say))
+
+
+def ready(model: Trained) -> Trained:
+    """The best parameters with what is learnt of them after the training."""
+    found = task_of(model.config).ready(model.config, model.folder, model.params)
+    return model._replace(params=found)
+
+
+def load_best(folder: Path_, *, whole: bool = True, say: Say = print) -> Trained:
+    """The parameters of a run with the lowest validation loss so far, as they were trained.
 
     Where their file is not as it was written, those of the newest good checkpoint are taken.
 

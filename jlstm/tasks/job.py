@@ -43,6 +43,9 @@ class Task(Protocol[C]):
     def template(self, config: C, folder: Path) -> Any:
         """The shapes and dtypes of the parameters, as ``jax.eval_shape`` gives them."""
 
+    def ready(self, config: C, folder: Path, params: Any) -> Any:
+        """The best parameters as they are used, with what is learnt of them after the training."""
+
     def evaluate(
         self, config: C, folder: Path, params: Any, file: Path | None, name: str | None
     ) -> "Evaluation":
@@ -64,6 +67,11 @@ def no_forecast(*_: Any, **__: Any) -> NoReturn:
 def no_text(*_: Any, **__: Any) -> NoReturn:
     """``sample`` of a kind whose models do not write."""
     raise ValueError("run: expected a language model; see jlstm predict")
+
+
+def as_trained(config: Training, folder: Path, params: Any) -> Any:
+    """``ready`` of a kind that learns nothing after the training."""
+    return params
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ class Evaluation:
     """A sentence that says whether the model beats the baselines."""
     notes: Sequence[str] = ()
     """Other sentences worth reading."""
+    sums: Any = None
+    """What the results were made of, for the ``pooled`` of the task; it is not written."""
 
 
 @dataclass(frozen=True)

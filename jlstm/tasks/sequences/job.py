@@ -1,9 +1,12 @@
 """The job of labelled sequences: from a table in long format to a model of classes or numbers."""
 
+from jlstm.tasks.job import as_trained as ready
 from jlstm.tasks.job import no_text as sample
 from jlstm.tasks.sequences.predictions import predict
 from jlstm.tasks.sequences.preparing import ABOUT, FILES, prepare
 from jlstm.tasks.sequences.results import evaluate
 from jlstm.tasks.sequences.training import build, template
 
-__all__ = ["ABOUT", "FILES", "build", "evaluate", "predict", "prepare", "sample", "template"]
+__all__ = [
+    "ABOUT", "FILES", "build", "evaluate", "predict", "prepare", "ready", "sample", "template",
+]  # fmt: skip

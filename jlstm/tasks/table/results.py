@@ -1,39 +1,28 @@
 """What a trained forecaster is worth, by rolling origin: beside baselines, and in pictures."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from jlstm.extras import MissingExtraError
 from jlstm.files import sha256
-from jlstm.layers import stack
 from jlstm.plots import Forecasted, plot_forecast
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation
 from jlstm.tasks.running import Run, runner
+from jlstm.tasks.table.calibrating import FEWEST
 from jlstm.tasks.table.clock import default_season, show_time
 from jlstm.tasks.table.config import TableConfig
-from jlstm.tasks.table.measures import (
-    Errors,
-    add_errors,
-    drift,
-    last_value,
-    linear,
-    no_errors,
-    seasonal_naive,
-)
+from jlstm.tasks.table.judging import judge
 from jlstm.tasks.table.model import Forecaster, ForecasterConfig, forecast
 from jlstm.tasks.table.preparing import load, read
 from jlstm.tasks.table.report import report
 from jlstm.tasks.table.schema import Schema
 from jlstm.tasks.table.series import Series, check_missing, regular
-from jlstm.tasks.table.training import AT_ONCE, fit_baseline, model_config
-from jlstm.tasks.table.windows import Panel, Places, batches, cut, find_windows, make_panel
+from jlstm.tasks.table.training import fit_baseline, model_config
+from jlstm.tasks.table.windows import Panel, Places, cut, find_windows, make_panel
 
 
 def evaluate(
@@ -83,9 +72,10 @@ def evaluate(
         notes = [*_seen_in_training(same, schema, own, series, panel, places), *notes]
     model = model_config(config, schema)
     run = runner(config.implementation)
-    errors = judge(model, params, panel, places, weights, run=run)
+    at = schema.step.counts(series.starts.min(), series.times(schema.step))
+    judged = judge(model, params, panel, places, weights, at=at, run=run)
     season = default_season(schema.step) if config.season is None else schema.season
-    if "seasonal naive" not in errors and season > 1:
+    if "seasonal naive" not in judged.errors and season > 1:
         reason = (
             f"a window has {counted(schema.lookback, 'step')}, fewer than the season's {season}"
         )
@@ -100,7 +90,12 @@ def evaluate(
         notes.append(f"Forecasts beside the truth: plots/{picture}.png.")
     except MissingExtraError as error:
         notes.append(f"No picture: {error}")
-    return report(model, schema, errors, len(np.unique(places.origins)), part, notes)
+    if config.calibrate and params.calibration is None and len(model.quantiles) > 1:
+        notes.append(
+            "The intervals are as they were trained: the validation part has fewer than "
+            f"{FEWEST} windows that do not overlap, too few to calibrate them."
+        )
+    return report(model, schema, judged, len(np.unique(places.origins)), part, notes)
 
 
 def _seen_in_training(
@@ -131,57 +126,6 @@ def _seen_in_training(
         f"model was trained on, up to {until}. It knows what came then, and "
         "looks better than it is; what it is worth is told by the test part, or by later rows."
     ]
-
-
-def judge(
-    model: ForecasterConfig,
-    params: Forecaster,
-    panel: Panel,
-    places: Places,
-    weights: Float[np.ndarray, "lookback horizon"],
-    *,
-    size: int = AT_ONCE,
-    run: Run = stack,
-) -> dict[str, Errors]:
-    """The errors of the model and of each baseline over the same windows, in units of the table.
-
-    The series of the errors are the targets of the first series, then those of the second…
-
-    Args:
-        model: what the model is made of.
-        params: its parameters.
-        panel: the data.
-        places: the windows.
-        weights: of the linear baseline.
-        size: windows that are gone through at once; without influence on the result.
-        run: what runs the stack of the model.
-    """
-    s = panel.schema
-    compiled = jax.jit(partial(forecast, model, run=run))
-    baselines: dict[str, Callable[[Any], Any]] = {
-        "last value": lambda windows: last_value(windows, s.horizon),
-        "drift": lambda windows: drift(windows, s.horizon),
-        "linear": lambda windows: linear(windows, weights),
-    }
-    if 1 < s.season <= s.lookback:
-        baselines["seasonal naive"] = lambda windows: seasonal_naive(windows, s.horizon, s.season)
-    nothing = no_errors(model.series, s.horizon, len(model.quantiles))
-    errors = dict.fromkeys(("model", *baselines), nothing)
-    for batch, here in batches(panel, places, size):
-        rows = np.arange(s.horizon) + here.origins[:, None]
-        pairs = np.asarray(batch.series)[: len(here)]
-        mean, std = (a[panel.member[here.origins], here.targets][:, None] for a in (s.mean, s.std))
-        truth = panel.truth[rows, here.targets[:, None]] * std + mean
-        windows = np.asarray(batch.values).T[: len(here)].astype(np.float64)
-        found = np.asarray(compiled(params, batch)).swapaxes(0, 1)[: len(here)]
-        forecasts = {"model": found.astype(np.float64)}
-        for name, baseline in baselines.items():
-            point = baseline(windows)[..., None]
-            forecasts[name] = np.broadcast_to(point, (*point.shape[:2], len(model.quantiles)))
-        for name, values in forecasts.items():
-            raw = values * std[..., None] + mean[..., None]
-            errors[name] = add_errors(errors[name], truth, raw, pairs, model.quantiles)
-    return errors
 
 
 def _pictures(

@@ -29,6 +29,7 @@ from jlstm.equations import PLAIN
 from jlstm.layers import Stack, init_stack_carry
 from jlstm.records import write_json
 from jlstm.tasks.job import Evaluation, Job, Say, Table, count_steps, show_ratio
+from jlstm.tasks.job import as_trained as ready
 from jlstm.tasks.job import no_forecast as predict
 from jlstm.tasks.running import runner, runner_over_devices
 from jlstm.tasks.text.batch import TokenBatch
@@ -64,7 +65,9 @@ ABOUT = ("data/text.json", "data/vocabulary.json")
 FILES = (*ABOUT, "data/tokens.npy")
 """What ``prepare`` writes: that, and the text as numbers."""
 
-__all__ = ["ABOUT", "FILES", "build", "evaluate", "predict", "prepare", "sample", "template"]
+__all__ = [
+    "ABOUT", "FILES", "build", "evaluate", "predict", "prepare", "ready", "sample", "template",
+]  # fmt: skip
 
 NAMES = {"byte": "byte", "char": "character", "word": "word"}
 
