@@ -54,6 +54,28 @@ class Task(Protocol[C]):
     def predict(self, config: C, folder: Path, params: Any, file: Path, out: Path) -> Sequence[str]:
         """Write what the model foretells from a file into ``out``; what there is to say of it."""
 
+    def save_forecasts(
+        self, config: C, folder: Path, params: Any, file: Path | None, out: Path
+    ) -> Sequence[str]:
+        """Write the forecasts of all that ``evaluate`` judges into ``out``; what to say of it."""
+
+    @property
+    def RESPLIT(self) -> str:
+        """The option of ``jlstm evaluate`` that asks for ``resplits``; empty where none does."""
+
+    def resplits(
+        self, config: C, folder: Path, count: int
+    ) -> Sequence[tuple[str, Callable[[Path], Any]]]:
+        """The data of the run split otherwise, so often: names, and what fills a run's folder.
+
+        Each function writes what ``prepare`` does and returns the configuration of that run.
+        """
+
+    def pooled(
+        self, config: C, folder: Path, results: Sequence["Evaluation"], once: "Evaluation"
+    ) -> "Evaluation":
+        """The judgements of those runs as one; ``once`` is that of the run itself."""
+
     @property
     def sample(self) -> Callable[..., str]:
         """``(config, folder, params, prompt, *, say, **options)`` to the text that follows."""
@@ -62,6 +84,18 @@ class Task(Protocol[C]):
 def no_forecast(*_: Any, **__: Any) -> NoReturn:
     """``predict`` of a kind whose models foretell no files."""
     raise ValueError("run: expected a model of a table or of sequences; see jlstm sample")
+
+
+def no_saved_forecasts(*_: Any, **__: Any) -> NoReturn:
+    """``save_forecasts`` of a kind whose models do not forecast."""
+    raise ValueError("run: expected a model of a table to save the forecasts of")
+
+
+def no_resplits(*_: Any, **__: Any) -> NoReturn:
+    """``resplits`` and ``pooled`` of a kind that is trained on one split of its data."""
+    raise ValueError(
+        "run: expected a model of a table or of sequences, to be trained several times"
+    )
 
 
 def no_text(*_: Any, **__: Any) -> NoReturn:

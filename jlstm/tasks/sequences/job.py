@@ -1,6 +1,9 @@
 """The job of labelled sequences: from a table in long format to a model of classes or numbers."""
 
 from jlstm.tasks.job import as_trained as ready
+from jlstm.tasks.job import no_resplits as pooled
+from jlstm.tasks.job import no_resplits as resplits
+from jlstm.tasks.job import no_saved_forecasts as save_forecasts
 from jlstm.tasks.job import no_text as sample
 from jlstm.tasks.sequences.predictions import predict
 from jlstm.tasks.sequences.preparing import ABOUT, FILES, prepare
@@ -8,5 +11,8 @@ from jlstm.tasks.sequences.results import evaluate
 from jlstm.tasks.sequences.training import build, template
 
 __all__ = [
-    "ABOUT", "FILES", "build", "evaluate", "predict", "prepare", "ready", "sample", "template",
+    "ABOUT", "FILES", "RESPLIT", "build", "evaluate", "pooled", "predict", "prepare", "ready",
+    "resplits", "sample", "save_forecasts", "template",
 ]  # fmt: skip
+
+RESPLIT = ""

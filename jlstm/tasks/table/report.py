@@ -35,6 +35,8 @@ def report(
     origins: int,
     part: str,
     notes: Sequence[str],
+    *,
+    refits: int = 0,
 ) -> Evaluation:
     """Means, tables and a verdict from the sums.
 
@@ -45,6 +47,7 @@ def report(
         origins: from how many rows was forecast.
         part: which part was judged, or ``"all"`` of a file.
         notes: to be told after those on the errors.
+        refits: how often the model was trained anew on the way.
     """
     errors = judged.errors
     # Targets that have no scale have no window, either; 1 keeps NaN out of the sums.
@@ -74,7 +77,7 @@ def report(
             "part": part,
             "origins": origins,
             "truths": windows,
-            "refitted": False,
+            "refitted": refits,
             "quantiles": model.quantiles,
             "nominal_coverage": high - low,
             "raw": raw,
@@ -94,7 +97,7 @@ def report(
         found = [scaled[name]["mse"], scaled[name]["mae"]]
         found += [raw[name][m] for m in ("mae", "rmse", "mase", "smape", "wql")]
         covered = f"{100 * scaled['model']['coverage']:.1f} %" if name == "model" else "–"
-        return [name, *map(_show, found), covered]
+        return [name, *map(show, found), covered]
 
     names = list(errors)
     best = int(np.argmin([scaled[name]["mae"] for name in names]))
@@ -113,7 +116,7 @@ def report(
             [
                 [
                     str(step + 1),
-                    *(_show(by_step[name]["mae"][step]) for name in names),
+                    *(show(by_step[name]["mae"][step]) for name in names),
                     f"{100 * skill[step]:.1f} %",
                     f"{100 * by_step['model']['coverage'][step]:.1f} %",
                 ]
@@ -152,7 +155,7 @@ def report(
                 [
                     [
                         targets[n],
-                        *(_show(by_series["model"][m][n]) for m in columns),
+                        *(show(by_series["model"][m][n]) for m in columns),
                         f"{100 * by_series['model']['coverage'][n]:.1f} %",
                         _best_of({b: by_series[b]["mae"][n] for b in baselines}),
                     ]
@@ -182,7 +185,8 @@ def report(
         + _told(chance),
         notes=[
             *said,
-            "Rolling origin: one forecast from each step of the part, the model as it was trained.",
+            "Rolling origin: one forecast from each step of the part, the model "
+            + (f"trained anew for each of {refits} stretches." if refits else "as it was trained."),
             *notes,
         ],
         sums=judged,
@@ -267,10 +271,10 @@ def verdict(scores: Mapping[str, tuple[float, float]], enough: bool = True) -> s
 
     def said(name: str) -> str:
         mae, mse = others[name]
-        return f"{name} (MAE {_show(mae)}, MSE {_show(mse)})"
+        return f"{name} (MAE {show(mae)}, MSE {show(mse)})"
 
     best = min(others, key=lambda name: others[name][0])
-    mine = f"MAE {_show(own[0])}, MSE {_show(own[1])}, in standard deviations"
+    mine = f"MAE {show(own[0])}, MSE {show(own[1])}, in standard deviations"
     if not enough:
         return (
             f"Too few windows for a verdict: expected at least {FEWEST} that do not overlap, or as "
@@ -297,7 +301,7 @@ def _pairs(table: Float[np.ndarray, "series columns"], targets: int) -> Float[np
     return table[:, :targets].ravel()
 
 
-def _show(number: Any) -> str:
+def show(number: Any) -> str:
     """Four digits, or a dash for what could not be measured."""
     return f"{number:#.4g}".rstrip(".") if np.isfinite(number) else "–"
 
@@ -308,7 +312,7 @@ def _interval(low: float, high: float) -> str:
 
 def _best_of(found: Mapping[str, float]) -> str:
     name = min(found, key=lambda name: found[name])
-    return f"{_show(found[name])} {name}"
+    return f"{show(found[name])} {name}"
 
 
 def _handful(horizon: int) -> list[int]:

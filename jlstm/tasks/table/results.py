@@ -7,22 +7,18 @@ import jax
 import numpy as np
 
 from jlstm.extras import MissingExtraError
-from jlstm.files import sha256
 from jlstm.plots import Forecasted, plot_forecast
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation
 from jlstm.tasks.running import Run, runner
 from jlstm.tasks.table.calibrating import FEWEST
-from jlstm.tasks.table.clock import default_season, show_time
+from jlstm.tasks.table.clock import default_season
 from jlstm.tasks.table.config import TableConfig
-from jlstm.tasks.table.judging import judge
 from jlstm.tasks.table.model import Forecaster, ForecasterConfig, forecast
-from jlstm.tasks.table.preparing import load, read
 from jlstm.tasks.table.report import report
-from jlstm.tasks.table.schema import Schema
-from jlstm.tasks.table.series import Series, check_missing, regular
-from jlstm.tasks.table.training import fit_baseline, model_config
-from jlstm.tasks.table.windows import Panel, Places, cut, find_windows, make_panel
+from jlstm.tasks.table.series import Series
+from jlstm.tasks.table.subject import subject
+from jlstm.tasks.table.windows import Panel, Places, cut
 
 
 def evaluate(
@@ -47,33 +43,9 @@ def evaluate(
     Raises:
         OSError, ValueError: the file is no table of this form, or has no whole window.
     """
-    known, schema, own = load(folder)
-    panel = make_panel(own, schema)
-    weights = fit_baseline(panel, own)
-    series, part, notes = own, "test", []
-    if file is not None:
-        series, _ = regular(
-            read(config, file),
-            schema.roles,
-            step=schema.step,
-            like=schema.form,
-            time_format=config.time_format,
-        )
-        notes += [*series.notes, *check_missing(series, schema.roles, schema.step, schema.missing)]
-        panel, part = make_panel(series, schema), "all"
-    places = find_windows(series, panel, "test" if file is None else "all")
-    if not len(places):
-        raise ValueError(
-            f"{file or 'test'}: expected at least {schema.lookback} + {schema.horizon} rows of a "
-            "series, a window, with a target that varied in the training part, got fewer"
-        )
-    if file is not None:
-        same = sha256(file) == known["file"]["sha256"]
-        notes = [*_seen_in_training(same, schema, own, series, panel, places), *notes]
-    model = model_config(config, schema)
-    run = runner(config.implementation)
-    at = schema.step.counts(series.starts.min(), series.times(schema.step))
-    judged = judge(model, params, panel, places, weights, at=at, run=run)
+    of = subject(config, folder, params, file)
+    model, params, schema, places = of.model, of.params, of.schema, of.places
+    part, notes, judged = "test" if file is None else "all", [*of.notes], of.judged()
     season = default_season(schema.step) if config.season is None else schema.season
     if "seasonal naive" not in judged.errors and season > 1:
         reason = (
@@ -85,7 +57,9 @@ def evaluate(
     picture = "forecast" if file is None else f"forecast-{name or file.stem}"
     try:
         (folder / "plots").mkdir(exist_ok=True)
-        pictures = _pictures(model, params, series, panel, places, run)
+        pictures = _pictures(
+            model, params, of.series, of.panel, places, runner(config.implementation)
+        )
         plot_forecast(pictures, folder / f"plots/{picture}.png", model.quantiles)
         notes.append(f"Forecasts beside the truth: plots/{picture}.png.")
     except MissingExtraError as error:
@@ -96,36 +70,6 @@ def evaluate(
             f"{FEWEST} windows that do not overlap, too few to calibrate them."
         )
     return report(model, schema, judged, len(np.unique(places.origins)), part, notes)
-
-
-def _seen_in_training(
-    same: bool, schema: Schema, own: Series, series: Series, panel: Panel, places: Places
-) -> list[str]:
-    """What is to be said of a file that the model has learned from.
-
-    Args:
-        same: whether it is the very file of the run.
-        schema: of the run.
-        own: the series of the run.
-        series: those of the file.
-        panel: the same, scaled.
-        places: the windows that are judged.
-    """
-    when = series.times(schema.step)
-    origins = np.unique(places.origins)
-    starts = np.full(len(schema.names), "NaT", "datetime64[us]")  # which is before nothing
-    starts[[schema.names.index(name) for name in own.names]] = own.starts
-    began = starts[panel.member[origins]]
-    seen = (when[origins] < schema.validation) & (when[origins + schema.horizon - 1] >= began)
-    if not same and not seen.any():
-        return []
-    until = show_time(schema.validation, schema.form)
-    what = "This is the very file that the run was trained on" if same else "The model has seen it"
-    return [
-        f"{what}: {seen.sum():,} of {counted(len(origins), 'origin')} lie in the time that the "
-        f"model was trained on, up to {until}. It knows what came then, and "
-        "looks better than it is; what it is worth is told by the test part, or by later rows."
-    ]
 
 
 def _pictures(
