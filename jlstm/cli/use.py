@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from jlstm.cli.compare import check_output
 from jlstm.cli.options import Count, CountOrZero, PositiveOrZero, Run, Seed, path_of
-from jlstm.cli.screen import new_console, show_evaluation, show_table
+from jlstm.cli.screen import new_console, show_evaluation, show_table, watching
 
 
 def evaluate(
@@ -19,12 +19,61 @@ def evaluate(
             converter=path_of("FILE"),
         ),
     ] = None,
+    *,
+    save_forecasts: Annotated[
+        Path | None,
+        Parameter(
+            help="A .parquet file to write every window's forecast into, of a table.",
+            converter=path_of("--save-forecasts"),
+        ),
+    ] = None,
+    refit: Annotated[
+        Count | None,
+        Parameter(
+            help="Of a table: cut the test part into so many stretches, and train the model anew "
+            "for each, on all before it."
+        ),
+    ] = None,
+    folds: Annotated[
+        Count | None,
+        Parameter(
+            help="Of sequences: cut them into so many parts, and train the model anew for each, on "
+            "the others."
+        ),
+    ] = None,
 ) -> None:
-    """Judge a trained model beside baselines that need no training."""
+    """Judge a trained model beside baselines that need no training.
+
+    With --refit or --folds, so is one that is trained again on other parts of the run's data. Those
+    runs are kept in the folder evaluation of the run; Ctrl-C saves, and the same command goes on.
+    """
     from jlstm.runs import use
 
+    if save_forecasts is not None:
+        check_output("--save-forecasts", save_forecasts, ".parquet")
     console = new_console()
-    show_evaluation(use.evaluate(run, file, say=console.print), console)
+    asked = {"refit": refit, "folds": folds}
+    chosen = [(option, count) for option, count in asked.items() if count is not None]
+    if not chosen:
+        judged = use.evaluate(run, file, forecasts=save_forecasts, say=console.print)
+        show_evaluation(judged, console)
+        return
+    if len(chosen) > 1 or file is not None or save_forecasts is not None:
+        raise ValueError("--refit, --folds: expected one of them, without FILE or --save-forecasts")
+    from jlstm.runs.backtest import backtest
+    from jlstm.train import interrupt_flag
+
+    ((option, count),) = chosen
+    with interrupt_flag() as interrupted, watching(console) as watch:
+        found = backtest(
+            run, count, option, say=console.print, watch=watch, interrupted=interrupted
+        )
+    if found is None:
+        console.print(
+            f"Stopped; all of it is saved. To go on:\n  jlstm evaluate {run} --{option} {count}"
+        )
+        raise KeyboardInterrupt
+    show_evaluation(found, console)
 
 
 def predict(

@@ -192,6 +192,8 @@ def _torch(model: Portable) -> Any:
             state |= {"window.weight": p.linear.window.T, "window.bias": p.linear.bias}
             if p.linear.effect.size:
                 state["effect.weight"] = p.linear.effect[None]
+        if p.calibration is not None:
+            state |= p.calibration._asdict()
 
     def write(folder: Path) -> None:
         write_tensors(folder / "model.safetensors", state)

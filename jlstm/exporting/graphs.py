@@ -13,6 +13,7 @@ from jlstm import __version__
 from jlstm.exporting.portable import Portable
 from jlstm.extras import require
 from jlstm.interop.onnx.exporting import IR, OPSET, Writer, add_lengths, add_stack
+from jlstm.tasks.table.model import ROUGHEST
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -133,6 +134,25 @@ def _table(write: Writer, model: Portable) -> None:
             middle = write.node("Add", [middle, write.node("MatMul", [change, effect])])
     middle = write.node("Unsqueeze", [middle, ints("quantile_axis", 2)])
     widths, axis = write.node("Softplus", [y]), write.constant("sum_axis", np.array(2))
+    if p.calibration is not None:
+        spread, usual, power = (
+            write.constant(f"calibration_{name}", array)
+            for name, array in p.calibration._asdict().items()
+        )
+        later, earlier = part("values", "later", 1, lookback), part("values", "earlier", 0, -1)
+        steps_of = write.node("Abs", [write.node("Sub", [later, earlier])])
+        rough = write.node("ReduceSum", [steps_of, ints("calibration_axis", 0)], keepdims=0)
+        counts = write.constant("calibration_steps", np.array(max(1, lookback - 1), p.hidden.dtype))
+        ratio = write.node("Div", [rough, counts])
+        ratio = write.node("Div", [ratio, write.node("Gather", [usual, "series"])])
+        limits = [
+            write.constant(f"calibration_{n}", np.array(x, p.hidden.dtype))
+            for n, x in (("least", 1 / ROUGHEST), ("most", ROUGHEST))
+        ]
+        ratio = write.node("Pow", [write.node("Clip", [ratio, *limits]), power])
+        ratio = write.node("Unsqueeze", [ratio, ints("calibration_last", 1)])
+        own = write.node("Transpose", [write.node("Gather", [spread, "series"])], perm=[1, 0, 2])
+        widths = write.node("Mul", [write.node("Mul", [widths, own]), ratio])
     found = [middle]
     if median:
         below = part(widths, "below", 0, median, axis=2)

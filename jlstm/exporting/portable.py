@@ -208,6 +208,7 @@ def _table(trained: Trained, config: TableConfig) -> Portable:
             "layers": config.layers,
             "width": model.width,
             "linear": model.linear,
+            "calibrated": trained.params.calibration is not None,
         },
         about={
             "quantiles": model.quantiles,

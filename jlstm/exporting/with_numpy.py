@@ -80,6 +80,11 @@ def table(
         if known is not None:
             middle = middle + (known[lookback:] - known[lookback - 1]) @ weights["linear.effect"]
     widths = np.logaddexp(0, y).astype(y.dtype)
+    if sizes["calibrated"]:
+        spread, usual, power = (weights[f"calibration.{n}"] for n in ("spread", "usual", "power"))
+        rough = np.abs(np.diff(values, axis=0)).sum(0) / max(1, lookback - 1)
+        widths = widths * spread[series].swapaxes(0, 1)
+        widths = widths * (np.clip(rough / usual[series], 1 / 4, 4) ** power)[:, None]
     below = np.cumsum(widths[..., :median][..., ::-1], axis=-1)[..., ::-1]
     above = np.cumsum(widths[..., median + 1 :], axis=-1)
     middle = middle[..., None]

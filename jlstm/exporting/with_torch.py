@@ -37,7 +37,7 @@ class Table(nn.Module):
     def __init__(
         self, lookback: int, horizon: int, quantiles: int, median: int, patch: int, series: int,
         embedding: int, past: int, known: int, about: int, hidden: int, layers: int, width: int,
-        linear: bool,
+        linear: bool, calibrated: bool,
     ):  # fmt: skip
         super().__init__()
         self.lookback, self.horizon, self.median, self.patch = lookback, horizon, median, patch
@@ -48,6 +48,11 @@ class Table(nn.Module):
         self.readout = nn.Linear(width, horizon * quantiles)
         self.window = nn.Linear(lookback, horizon) if linear else None
         self.effect = nn.Linear(known, 1, bias=False) if linear and known else None
+        self.calibrated = calibrated
+        if calibrated:
+            self.register_buffer("spread", torch.ones(series, horizon, quantiles))
+            self.register_buffer("usual", torch.ones(series))
+            self.register_buffer("power", torch.zeros(()))
 
     def forward(
         self, values: Any, series: Any, past: Any = None, known: Any = None, about: Any = None
@@ -73,6 +78,11 @@ class Table(nn.Module):
         if self.effect is not None:
             middle = middle + self.effect(coming[0] - known[self.lookback - 1])[..., 0]
         middle, widths = middle[..., None], nn.functional.softplus(y)
+        if self.calibrated:
+            series = series.long()
+            rough = values.diff(dim=0).abs().sum(0) / max(1, self.lookback - 1)
+            ratio = (rough / self.usual[series]).clamp(1 / 4, 4)
+            widths = widths * self.spread[series].transpose(0, 1) * (ratio**self.power)[:, None]
         below = widths[..., : self.median].flip(-1).cumsum(-1).flip(-1)
         above = widths[..., self.median + 1 :].cumsum(-1)
         return {"quantiles": torch.cat([middle - below, middle, middle + above], -1)}

@@ -25,7 +25,7 @@ from jlstm.runs.folder import (
 )
 from jlstm.runs.kinds import kind_of, task_of
 from jlstm.runs.state import check_memory, environment_of, first_state, write_state
-from jlstm.runs.use import load
+from jlstm.runs.use import load_best
 from jlstm.tasks.config import Training
 from jlstm.tasks.job import Job, Say
 from jlstm.train import Best, Book
@@ -106,7 +106,7 @@ def begin_with_best(config: Training, folder: Path, job: Job, say: Say) -> None:
         ValueError: the other run has learnt nothing yet.
     """
     assert config.from_ is not None
-    best = load(config.from_, say=say)
+    best = load_best(config.from_, say=say)
     loss = job.validate(best.params)
     say(f"The model of {config.from_}: {loss:.4g} {job.score}, on the new data for validation.")
     state = first_state(config, job, best.params)

@@ -55,7 +55,7 @@ from jlstm.runs.state import (
     save_best,
 )
 from jlstm.runs.toml import write_toml
-from jlstm.runs.use import Path_, Trained, judge
+from jlstm.runs.use import Path_, Trained, judge, ready
 from jlstm.tasks.config import Training
 from jlstm.tasks.job import Evaluation, Job, Say
 from jlstm.train import Best, Book, Progress, TrainState, fit, make_train_step
@@ -196,7 +196,7 @@ def _judged(config: Training, job: Job, folder: Path, say: Say) -> tuple[Best, E
     """The best parameters, as they were written, and what they are worth."""
     best = read_best(folder, lambda: job.template)
     best = best or best_of_checkpoint(folder, config, job, say)
-    return best, judge(Trained(folder, config, best.params, best.step, best.loss))
+    return best, judge(ready(Trained(folder, config, best.params, best.step, best.loss)))
 
 
 @contextmanager

@@ -29,7 +29,28 @@ class Trained(NamedTuple):
 
 
 def load(folder: Path_, *, whole: bool = True, say: Say = print) -> Trained:
-    """The model of a run: the parameters with the lowest validation loss so far.
+    """The model of a run as it is used: its best parameters, and what is learnt of them afterwards.
+
+    Args:
+        folder: of the run.
+        whole: as for ``load_best``; a run that has not finished is always looked at as a whole.
+        say: is told what there is to know.
+
+    Raises:
+        OSError, ValueError: as ``load_best`` does.
+    """
+    finished = (Path(folder) / "result.json").is_file()
+    return ready(load_best(folder, whole=whole or not finished, say=say))
+
+
+def ready(model: Trained) -> Trained:
+    """The best parameters with what is learnt of them after the training."""
+    found = task_of(model.config).ready(model.config, model.folder, model.params)
+    return model._replace(params=found)
+
+
+def load_best(folder: Path_, *, whole: bool = True, say: Say = print) -> Trained:
+    """The parameters of a run with the lowest validation loss so far, as they were trained.
 
     Where their file is not as it was written, those of the newest good checkpoint are taken.
 
@@ -53,7 +74,13 @@ def load(folder: Path_, *, whole: bool = True, say: Say = print) -> Trained:
     return Trained(folder, config, best.params, best.step, best.loss)
 
 
-def evaluate(folder: Path_, file: Path_ | None = None, *, say: Say = print) -> Evaluation:
+def evaluate(
+    folder: Path_,
+    file: Path_ | None = None,
+    *,
+    forecasts: Path_ | None = None,
+    say: Say = print,
+) -> Evaluation:
     """Judge the model of a run, and write the results into its folder ``evaluation``.
 
     Those of a file take the place of those that there are of the same file, see ``name_for``.
@@ -62,12 +89,36 @@ def evaluate(folder: Path_, file: Path_ | None = None, *, say: Say = print) -> E
         folder: of the run.
         file: what to judge it on, in the form of what it was trained on; None for the part of that
             which was kept back for the purpose.
+        forecasts: a .parquet file to write those of a table into, see ``save_forecasts``.
         say: is told what there is to know.
 
     Raises:
         OSError, ValueError: as ``load`` does; or the file is not what it should be.
     """
-    return judge(load(folder, say=say), file)
+    model = load(folder, say=say)
+    saved = [] if forecasts is None else save_forecasts(model, file, forecasts)
+    judged = judge(model, file)
+    return replace(judged, notes=[*judged.notes, *saved])
+
+
+def save_forecasts(model: Trained, file: Path_ | None, out: Path_) -> list[str]:
+    """Write the forecasts of every window that ``judge`` looks at into a .parquet file.
+
+    Args:
+        model: of a table.
+        file: as for ``evaluate``.
+        out: there as a whole or not at all.
+
+    Returns:
+        What there is to say of it.
+
+    Raises:
+        OSError, ValueError: the file is not what it should be, or ``out`` cannot be written; the
+            model is none of a table.
+    """
+    path = None if file is None else Path(file)
+    task = task_of(model.config)
+    return [*task.save_forecasts(model.config, model.folder, model.params, path, Path(out))]
 
 
 def judge(model: Trained, file: Path_ | None = None) -> Evaluation:

@@ -44,6 +44,9 @@ class Task(Protocol[C]):
     def template(self, config: C, folder: Path) -> Any:
         """The shapes and dtypes of the parameters, as ``jax.eval_shape`` gives them."""
 
+    def ready(self, config: C, folder: Path, params: Any) -> Any:
+        """The best parameters as they are used, with what is learnt of them after the training."""
+
     def evaluate(
         self, config: C, folder: Path, params: Any, file: Path | None, name: str | None
     ) -> "Evaluation":
@@ -51,6 +54,28 @@ class Task(Protocol[C]):
 
     def predict(self, config: C, folder: Path, params: Any, file: Path, out: Path) -> Sequence[str]:
         """Write what the model foretells from a file into ``out``; what there is to say of it."""
+
+    def save_forecasts(
+        self, config: C, folder: Path, params: Any, file: Path | None, out: Path
+    ) -> Sequence[str]:
+        """Write the forecasts of all that ``evaluate`` judges into ``out``; what to say of it."""
+
+    @property
+    def RESPLIT(self) -> str:
+        """The option of ``jlstm evaluate`` that asks for ``resplits``; empty where none does."""
+
+    def resplits(
+        self, config: C, folder: Path, count: int
+    ) -> Sequence[tuple[str, Callable[[Path], Any]]]:
+        """The data of the run split otherwise, so often: names, and what fills a run's folder.
+
+        Each function writes what ``prepare`` does and returns the configuration of that run.
+        """
+
+    def pooled(
+        self, config: C, folder: Path, results: Sequence["Evaluation"], once: "Evaluation"
+    ) -> "Evaluation":
+        """The judgements of those runs as one; ``once`` is that of the run itself."""
 
     @property
     def sample(self) -> Callable[..., str]:
@@ -62,9 +87,24 @@ def no_forecast(*_: Any, **__: Any) -> NoReturn:
     raise wrong("run", "expected a model of a table or of sequences; see jlstm sample")
 
 
+def no_saved_forecasts(*_: Any, **__: Any) -> NoReturn:
+    """``save_forecasts`` of a kind whose models do not forecast."""
+    raise wrong("run", "expected a model of a table to save the forecasts of")
+
+
+def no_resplits(*_: Any, **__: Any) -> NoReturn:
+    """``resplits`` and ``pooled`` of a kind that is trained on one split of its data."""
+    raise wrong("run", "expected a model of a table or of sequences, to be trained several times")
+
+
 def no_text(*_: Any, **__: Any) -> NoReturn:
     """``sample`` of a kind whose models do not write."""
     raise wrong("run", "expected a language model; see jlstm predict")
+
+
+def as_trained(config: Training, folder: Path, params: Any) -> Any:
+    """``ready`` of a kind that learns nothing after the training."""
+    return params
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Cross-validation: the sequences of a run cut into folds, and what their models are worth together.
+"""Cross-validation: the sequences of a run cut into folds, and their models judged together.
 
 For each fold there is a training on the others, with the same options; a part of these, as large as
 ``validation`` says, chooses its best parameters, and the fold is its test part. Each sequence is
@@ -85,13 +85,13 @@ def resplits(
         write(target, *relearn(config, prepared, parts))
         return config
 
-    return [(f"fold-{n + 1}", partial(resplit, n)) for n in range(count)]
+    return [(str(n + 1), partial(resplit, n)) for n in range(count)]
 
 
 def deal(
     strata: Int[np.ndarray, " sequences"] | None, sequences: int, count: int, seed: int
 ) -> Int[np.ndarray, " sequences"]:
-    """The fold of each sequence, dealt out like cards, class by class, each class in an order of chance.
+    """The fold of each sequence: dealt out in turn, class by class, each in an order of chance.
 
     So no two folds differ by more than one sequence in size, nor in what they have of a class.
     """
@@ -188,13 +188,16 @@ def _categories(
     return replace(old, categories=found), block[:, seen]
 
 
-def pooled(config: SequencesConfig, folder: Path, evaluations: Sequence[Evaluation]) -> Evaluation:
+def pooled(
+    config: SequencesConfig, folder: Path, evaluations: Sequence[Evaluation], once: Evaluation
+) -> Evaluation:
     """What the models of all folds are worth together.
 
     Args:
         config: of the run.
         folder: of the run.
         evaluations: of each fold, by its own model.
+        once: of the run itself, on its test part; of no use here.
 
     Raises:
         OSError: the picture cannot be written.

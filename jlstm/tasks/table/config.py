@@ -55,6 +55,9 @@ class TableConfig(TableFile):
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     """Which quantiles to forecast, separated by commas; the median is the point forecast and always
     among them."""
+    calibrate: bool = True
+    """Whether the quantiles are fitted to the errors on the validation part once the model is
+    trained, so that they hold as often as they say; the median stays."""
     hidden: int = 64
     """Units of each layer."""
     layers: int = 1
@@ -104,6 +107,7 @@ class TableConfig(TableFile):
         check_choice("missing", self.missing, ("error", "fill", "interpolate"))
         check_flag("calendar", self.calendar)
         check_flag("linear", self.linear)
+        check_flag("calibrate", self.calibrate)
         check_number("dropout", self.dropout, least=0, below=1)
         object.__setattr__(self, "quantiles", _quantiles(self.quantiles))
         written = ("target", *(f"q{q:g}" for q in self.quantiles))

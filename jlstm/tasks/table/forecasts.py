@@ -18,6 +18,7 @@ from jlstm.tasks.table.model import Forecaster, forecast
 from jlstm.tasks.table.preparing import load_schema, read
 from jlstm.tasks.table.schema import Schema
 from jlstm.tasks.table.series import Series, check_missing, extend, regular, some
+from jlstm.tasks.table.subject import admit
 from jlstm.tasks.table.training import AT_ONCE, model_config
 from jlstm.tasks.table.windows import Places, batches, make_panel
 
@@ -29,7 +30,8 @@ def predict(
 
     A row for each series, target and step: the columns of the group, the time, ``target``, and the
     quantiles as ``q0.1``, ``q0.5``…, of which ``q0.5`` is the point forecast. Targets that did not
-    vary in the training part of their series are left out.
+    vary in the training part of their series are left out. A series that the model was not trained
+    on takes the scales of its own past, see ``admit``.
 
     Times are written as the file has them, see ``TimeForm``, and numbers with the decimals that
     their standard deviation in the training part has in four digits, see ``rounded``.
@@ -72,6 +74,10 @@ def predict(
     origins = whole.offsets[1:] - schema.horizon
     _check_future(whole, schema, out)
 
+    schema, model, params, said = admit(
+        schema, model_config(config, schema), params, whole, origins
+    )
+    notes += (said,) if said else ()
     panel = make_panel(whole, schema)
     places = Places(np.repeat(origins, targets), np.tile(np.arange(targets), len(origins)))
     varies = schema.has_scale(panel.member[places.origins], places.targets)
@@ -88,7 +94,6 @@ def predict(
             )
         notes += (f"Left out is what {said}.",)
         places = places.at(varies)
-    model = model_config(config, schema)
     compiled = jax.jit(partial(forecast, model, run=runner(config.implementation)))
     columns: dict[str, list[Any]] = {
         name: [] for name in (*roles.group, roles.time, "target", *map(_quantile, model.quantiles))

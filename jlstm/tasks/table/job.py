@@ -8,9 +8,17 @@ in the training part.
 """
 
 from jlstm.tasks.job import no_text as sample
+from jlstm.tasks.table.calibrating import ready
 from jlstm.tasks.table.forecasts import predict
+from jlstm.tasks.table.origins import pooled, resplits
 from jlstm.tasks.table.preparing import ABOUT, FILES, prepare
 from jlstm.tasks.table.results import evaluate
+from jlstm.tasks.table.saving import save_forecasts
 from jlstm.tasks.table.training import build, template
 
-__all__ = ["ABOUT", "FILES", "build", "evaluate", "predict", "prepare", "sample", "template"]
+__all__ = [
+    "ABOUT", "FILES", "RESPLIT", "build", "evaluate", "pooled", "predict", "prepare", "ready",
+    "resplits", "sample", "save_forecasts", "template",
+]  # fmt: skip
+
+RESPLIT = "refit"

@@ -152,12 +152,23 @@ def measures(
     }
 
 
+ROUNDING = 1e-9
+"""Relative to the largest value: a seasonal error that is no larger is none. Files have as many
+digits, and float64 seven more."""
+
+
 def seasonal_error(values: Float[np.ndarray, " time"], season: int) -> float:
-    """Mean |y_t − y_{t−season}|, what MASE divides by; NaN where it is 0 or nothing is known."""
+    """Mean |y_t − y_{t−season}|, what MASE divides by.
+
+    NaN where nothing is known, or where the values are the same season by season but for rounding:
+    what would be divided by says nothing of them.
+    """
     steps = np.abs(values[season:] - values[:-season]) if len(values) > season else np.empty(0)
     steps = steps[np.isfinite(steps)]
-    error = float(steps.mean()) if steps.size else 0.0
-    return error if error > 0 else float("nan")
+    if not steps.size:
+        return float("nan")
+    error, size = float(steps.mean()), float(np.nanmax(np.abs(values)))
+    return error if error > ROUNDING * size else float("nan")
 
 
 def last_value(windows: Windows, horizon: int) -> Forecasts:

@@ -14,7 +14,13 @@ is of, the hour at which it ends), [,] side by side::
     median of step j:   q_j = x_L + y_j + (u·A + b)_j + (k_{L+j} − k_L)·w
     the quantile above another, and below:   q' = q + softplus(y'_j)      q' = q − softplus(y'_j)
 
-so that quantiles cannot cross. A, b and w, the linear map beside the LSTM, may be left out. R, b
+so that quantiles cannot cross. Once it is trained, each softplus may be stretched, by what
+``calibrating.py`` finds on the validation part: the median stays, and still nothing crosses. With r
+the mean of |x_l − x_{l−1}| over the window and r̄ that of its series as a rule,
+
+    softplus(y'_j) · s_j · (r/r̄)^p                            r/r̄ at least 1/4 and at most 4
+
+A, b and w, the linear map beside the LSTM, may be left out. R, b
 and w start at 0, and A at what is given: at 0 the point forecast is the last value; at a linear fit
 it is that fit, and the LSTM has only to learn where that goes wrong. Everything is a pure function
 of ``Forecaster``, a pytree of parameters.
@@ -118,6 +124,21 @@ class LinearMap(NamedTuple):
     """w: what a known feature adds as it changes from the last step of the window."""
 
 
+ROUGHEST = 4.0
+"""How far the roughness of a window may be above or below that of its series, to be minded."""
+
+
+class Calibration(NamedTuple):
+    """How the distances between quantiles are stretched once a forecaster is trained."""
+
+    spread: Float[Array, "series horizon quantile"]
+    """s: of each quantile, that to its neighbour on the side of the median; of the median 1."""
+    usual: Float[Array, " series"]
+    """r̄: mean |x_l − x_{l−1}| of a window."""
+    power: Float[Array, ""]
+    """p: how much a window rougher than that counts."""
+
+
 class Forecaster(NamedTuple):
     """The parameters of a forecaster; see the module for the equations."""
 
@@ -132,6 +153,8 @@ class Forecaster(NamedTuple):
     readout_bias: Float[Array, "horizon quantile"]
     linear: LinearMap | None
     """None where there is none."""
+    calibration: Calibration | None = None
+    """None in training, and where there is none."""
 
 
 def init_forecaster(
@@ -232,10 +255,29 @@ def forecast(
         middle = middle + p.linear.window.T @ window + p.linear.bias[:, None]
         middle = middle + changes @ p.linear.effect
     widths = jax.nn.softplus(y)
+    if p.calibration is not None:
+        widths = widths * _stretch(p.calibration, b)
     middle = middle[..., None]
     below = middle - jnp.cumsum(widths[..., : c.median][..., ::-1], axis=-1)[..., ::-1]
     above = middle + jnp.cumsum(widths[..., c.median + 1 :], axis=-1)
     return jnp.concatenate([below, middle, above], axis=-1)
+
+
+def _stretch(
+    calibration: Calibration, batch: WindowBatch
+) -> Float[Array, "horizon batch quantile"]:
+    """By what the distances of these windows are multiplied."""
+    spread, usual, power = (a.astype(batch.values.dtype) for a in calibration)
+    spread = jnp.take(spread, batch.series, axis=0, mode="clip").swapaxes(0, 1)
+    usual = jnp.take(usual, batch.series, mode="clip")
+    ratio = jnp.clip(roughness(batch.values) / usual, 1 / ROUGHEST, ROUGHEST)
+    return spread * (ratio**power)[:, None]
+
+
+def roughness(values: Float[Array | np.ndarray, "lookback batch"]) -> Float[Array, " batch"]:
+    """Mean |x_l − x_{l−1}| of each window; of one step, 0."""
+    total = jnp.sum(jnp.abs(jnp.diff(values, axis=0)), axis=0)
+    return total / max(1, len(values) - 1)
 
 
 def forecaster_loss(

@@ -78,20 +78,38 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
         notes = series.notes + check_missing(series, roles, step, config.missing)
         validation, test = split_times(series, step, config.validation, config.test)
         schema = replace(like, validation=validation, test=test, form=series.form)
+    about = {
+        "file": {"name": file.name, "sha256": sha256(file), "rows": frame.height},
+        "notes": [*notes, *learned],
+        "scales": None if config.from_ is None else str(config.from_),
+    }
+    write(folder, series, schema, about)
+
+
+def write(folder: Path, series: Series, schema: Schema, about: Mapping[str, Any]) -> None:
+    """Write what a training needs into the folder of a run.
+
+    Args:
+        folder: of the run.
+        series: the data.
+        schema: what was learned of it.
+        about: ``file``, ``notes`` and ``scales``, which it tells when it begins.
+
+    Raises:
+        ValueError: a part has no window.
+    """
     written = schema.to_json()
     # What a run will read, so that it does not fail later for what is lost on the way.
     schema = Schema.from_json(json.loads(json.dumps(written)))
     _check_windows(series, make_panel(series, schema))
     known = {
-        "file": {"name": file.name, "sha256": sha256(file), "rows": frame.height},
         "schema": written,
         "series": series.names,
         "groups": series.groups,
         "starts": [str(start) for start in series.starts],
         "offsets": series.offsets.tolist(),
         "shifts": _changes(series.shift),
-        "notes": [*notes, *learned],
-        "scales": None if config.from_ is None else str(config.from_),
+        **about,
     }
     (folder / "data").mkdir(exist_ok=True)
     np.save(folder / "data/values.npy", series.values, allow_pickle=False)

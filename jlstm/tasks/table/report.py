@@ -9,6 +9,8 @@ from jaxtyping import Float
 from jlstm.records import plain
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation, Table
+from jlstm.tasks.table.chance import FEWEST, Difference, Scores, difference, spans
+from jlstm.tasks.table.judging import Judged
 from jlstm.tasks.table.measures import Errors, measures
 from jlstm.tasks.table.model import ForecasterConfig
 from jlstm.tasks.table.schema import Schema
@@ -29,21 +31,25 @@ NAMES = {
 def report(
     model: ForecasterConfig,
     schema: Schema,
-    errors: Mapping[str, Errors],
+    judged: Judged,
     origins: int,
     part: str,
     notes: Sequence[str],
+    *,
+    refits: int = 0,
 ) -> Evaluation:
     """Means, tables and a verdict from the sums.
 
     Args:
         model: what the model is made of.
         schema: of the table it was trained on.
-        errors: of ``"model"`` and of each baseline.
+        judged: the errors of the model and of each baseline.
         origins: from how many rows was forecast.
         part: which part was judged, or ``"all"`` of a file.
         notes: to be told after those on the errors.
+        refits: how often the model was trained anew on the way.
     """
+    errors = judged.errors
     # Targets that have no scale have no window, either; 1 keeps NaN out of the sums.
     std, naive = (_pairs(a, len(schema.roles.target)) for a in (schema.std, schema.naive))
     units: dict[str, Any] = {"unit": np.where(np.isfinite(std), std, 1.0), "naive": naive}
@@ -71,7 +77,7 @@ def report(
             "part": part,
             "origins": origins,
             "truths": windows,
-            "refitted": False,
+            "refitted": refits,
             "quantiles": model.quantiles,
             "nominal_coverage": high - low,
             "raw": raw,
@@ -81,12 +87,17 @@ def report(
             "by_series": {"names": targets, **by_series},
         }
     )
+    enough, chance = _chance(judged, schema, scaled)
+    results["chance"] = plain(chance)
+    before = _before(judged, units)
+    if before:
+        results["uncalibrated"] = plain(before)
 
     def row(name: str) -> list[str]:
         found = [scaled[name]["mse"], scaled[name]["mae"]]
         found += [raw[name][m] for m in ("mae", "rmse", "mase", "smape", "wql")]
         covered = f"{100 * scaled['model']['coverage']:.1f} %" if name == "model" else "–"
-        return [name, *map(_show, found), covered]
+        return [name, *map(show, found), covered]
 
     names = list(errors)
     best = int(np.argmin([scaled[name]["mae"] for name in names]))
@@ -105,7 +116,7 @@ def report(
             [
                 [
                     str(step + 1),
-                    *(_show(by_step[name]["mae"][step]) for name in names),
+                    *(show(by_step[name]["mae"][step]) for name in names),
                     f"{100 * skill[step]:.1f} %",
                     f"{100 * by_step['model']['coverage'][step]:.1f} %",
                 ]
@@ -125,7 +136,7 @@ def report(
             for n, label in labels.items()
             if not means["model"]["mae"][n] < min(found[n] for found in others.values())
         ]
-        if worse:
+        if worse and len(labels) > 1:  # what the verdict says of one
             said.append(
                 f"A baseline has the lower MAE for {len(worse)} of {len(labels)} {what}: "
                 f"{some(worse)}."
@@ -144,7 +155,7 @@ def report(
                 [
                     [
                         targets[n],
-                        *(_show(by_series["model"][m][n]) for m in columns),
+                        *(show(by_series["model"][m][n]) for m in columns),
                         f"{100 * by_series['model']['coverage'][n]:.1f} %",
                         _best_of({b: by_series[b]["mae"][n] for b in baselines}),
                     ]
@@ -153,6 +164,12 @@ def report(
             )
         )
     covered, nominal = float(scaled["model"]["coverage"]), high - low
+    if before:
+        said.append(
+            "The intervals are calibrated by the errors on the validation part: "
+            f"{100 * before['coverage']:.1f} % of the truths were {_interval(low, high)} before, "
+            f"{100 * covered:.1f} % are now."
+        )
     if abs(covered - nominal) > 0.1 * nominal:
         how = "narrow" if covered < nominal else "wide"
         said.append(
@@ -162,13 +179,74 @@ def report(
     return Evaluation(
         results=results,
         tables=tables,
-        verdict=verdict({name: (float(m["mae"]), float(m["mse"])) for name, m in scaled.items()}),
+        verdict=verdict(
+            {name: (float(m["mae"]), float(m["mse"])) for name, m in scaled.items()}, enough
+        )
+        + _told(chance),
         notes=[
             *said,
-            "Rolling origin: one forecast from each step of the part, the model as it was trained.",
+            "Rolling origin: one forecast from each step of the part, the model "
+            + (f"trained anew for each of {refits} stretches." if refits else "as it was trained."),
             *notes,
         ],
+        sums=judged,
     )
+
+
+def _before(judged: Judged, units: Mapping[str, Any]) -> dict[str, float]:
+    """What the intervals were worth before they were calibrated; nothing where they were not."""
+    if judged.uncalibrated is None:
+        return {}
+    found = measures(judged.uncalibrated, (0, 1), **units)
+    return {name: float(found[name]) for name in ("coverage", "width", "wql")}
+
+
+def _chance(
+    judged: Judged, schema: Schema, scaled: Mapping[str, Mapping[str, Any]]
+) -> tuple[bool, dict[str, Any]]:
+    """Whether there are windows enough for a verdict, and what chance has a part in."""
+    own, std = judged.errors["model"], _pairs(schema.std, len(schema.roles.target))
+    series = np.flatnonzero(own.known.sum(axis=1)) // len(schema.roles.target)
+    groups, of = spans(judged.origins, schema.horizon), "horizon"
+    if len(np.unique(series)) > len(groups.at):
+        of = "series"
+        groups = Scores(
+            np.arange(len(std)),
+            own.known.sum(axis=1),
+            *(
+                {
+                    name: np.nan_to_num(getattr(e, what).sum(axis=1) / std**power)
+                    for name, e in judged.errors.items()
+                }
+                for power, what in ((1, "absolute"), (2, "squared"))
+            ),
+        ).grouped(np.arange(len(std)) // len(schema.roles.target))
+        groups = groups.seen()
+    found: dict[str, Any] = {"groups": len(groups.at), "of": of}
+    if len(groups.at) < FEWEST:
+        return False, found
+    for measure in ("mae", "mse"):
+        best = min((n for n in scaled if n != "model"), key=lambda n: scaled[n][measure])
+        found[measure] = difference(
+            groups, best, squared=measure == "mse", neighbours=of == "horizon"
+        )._asdict()
+    return True, found
+
+
+def _told(chance: Mapping[str, Any]) -> str:
+    """What chance has a part in, in a sentence; nothing where there are too few windows."""
+    if "mae" not in chance:
+        return ""
+    parts = []
+    for measure in ("mae", "mse"):
+        d = Difference(**chance[measure])
+        what = "more than chance" if d.beyond_chance else "no more than chance may do"
+        parts.append(
+            f"{NAMES[measure]} and that of {d.baseline} differ by {d.mean:+.3g} ± {d.margin:.2g}, "
+            f"{what}"
+        )
+    groups = counted(chance["groups"], chance["of"], "series" if chance["of"] == "series" else None)
+    return f" Its {'; its '.join(parts)} (95 % intervals over {groups})."
 
 
 def _measures(
@@ -181,21 +259,27 @@ def _measures(
     return found
 
 
-def verdict(scores: Mapping[str, tuple[float, float]]) -> str:
+def verdict(scores: Mapping[str, tuple[float, float]], enough: bool = True) -> str:
     """Whether the model beats the baselines, in both MAE and MSE, in a plain sentence.
 
     Args:
         scores: MAE and MSE of ``"model"`` and of each baseline.
+        enough: whether there are windows enough to say so, see ``chance.py``.
     """
     own = scores["model"]
     others = {name: found for name, found in scores.items() if name != "model"}
 
     def said(name: str) -> str:
         mae, mse = others[name]
-        return f"{name} (MAE {_show(mae)}, MSE {_show(mse)})"
+        return f"{name} (MAE {show(mae)}, MSE {show(mse)})"
 
     best = min(others, key=lambda name: others[name][0])
-    mine = f"MAE {_show(own[0])}, MSE {_show(own[1])}, in standard deviations"
+    mine = f"MAE {show(own[0])}, MSE {show(own[1])}, in standard deviations"
+    if not enough:
+        return (
+            f"Too few windows for a verdict: expected at least {FEWEST} that do not overlap, or as "
+            f"many series. So far, of the model: {mine}; the best baseline is {said(best)}."
+        )
     worse = [
         [name for name, found in others.items() if not own[measure] < found[measure]]
         for measure in (0, 1)
@@ -217,7 +301,7 @@ def _pairs(table: Float[np.ndarray, "series columns"], targets: int) -> Float[np
     return table[:, :targets].ravel()
 
 
-def _show(number: Any) -> str:
+def show(number: Any) -> str:
     """Four digits, or a dash for what could not be measured."""
     return f"{number:#.4g}".rstrip(".") if np.isfinite(number) else "–"
 
@@ -228,7 +312,7 @@ def _interval(low: float, high: float) -> str:
 
 def _best_of(found: Mapping[str, float]) -> str:
     name = min(found, key=lambda name: found[name])
-    return f"{_show(found[name])} {name}"
+    return f"{show(found[name])} {name}"
 
 
 def _handful(horizon: int) -> list[int]:

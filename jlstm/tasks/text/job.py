@@ -30,7 +30,11 @@ from jlstm.equations import PLAIN
 from jlstm.layers import Stack, init_stack_carry
 from jlstm.records import write_json
 from jlstm.tasks.job import Evaluation, Job, Say, Table, count_steps, show_ratio
+from jlstm.tasks.job import as_trained as ready
 from jlstm.tasks.job import no_forecast as predict
+from jlstm.tasks.job import no_resplits as pooled
+from jlstm.tasks.job import no_resplits as resplits
+from jlstm.tasks.job import no_saved_forecasts as save_forecasts
 from jlstm.tasks.running import runner, runner_over_devices
 from jlstm.tasks.text.batch import TokenBatch
 from jlstm.tasks.text.config import TextConfig
@@ -65,7 +69,12 @@ ABOUT = ("data/text.json", "data/vocabulary.json")
 FILES = (*ABOUT, "data/tokens.npy")
 """What ``prepare`` writes: that, and the text as numbers."""
 
-__all__ = ["ABOUT", "FILES", "build", "evaluate", "predict", "prepare", "sample", "template"]
+__all__ = [
+    "ABOUT", "FILES", "RESPLIT", "build", "evaluate", "pooled", "predict", "prepare", "ready",
+    "resplits", "sample", "save_forecasts", "template",
+]  # fmt: skip
+
+RESPLIT = ""
 
 NAMES = {"byte": "byte", "char": "character", "word": "word"}
 

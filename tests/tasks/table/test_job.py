@@ -17,9 +17,9 @@ from jlstm.tasks.job import FEWEST_STEPS
 from jlstm.tasks.table import job as table
 from jlstm.tasks.table import preparing, training
 from jlstm.tasks.table.config import TableConfig
+from jlstm.tasks.table.judging import judge
 from jlstm.tasks.table.model import forecast, forecaster_loss
 from jlstm.tasks.table.report import verdict
-from jlstm.tasks.table.results import judge
 from jlstm.tasks.table.training import fit_baseline
 from jlstm.tasks.table.windows import Places, cut, find_windows, make_panel
 from jlstm.train import init_train_state, make_train_step
@@ -163,7 +163,9 @@ def test_every_window_of_the_test_counts_once_whatever_the_batch(run):
     places = find_windows(series, panel, "test")
     model = training.model_config(config, schema)
     weights = fit_baseline(panel, series)
-    found = [judge(model, params, panel, places, weights, size=size) for size in (7, 49, 2048)]
+    found = [
+        judge(model, params, panel, places, weights, size=size).errors for size in (7, 49, 2048)
+    ]
     np.testing.assert_array_equal(found[0]["model"].known, np.full((2, HORIZON), 49))
     assert list(found[0]) == ["model", "last value", "drift", "linear"]
     for other in found[1:]:

@@ -1,0 +1,109 @@
+"""A run trained again on other splits of its own data, and judged on all of them together.
+
+What the splits are, the task says (``resplits``). Each is an ordinary run in the folder
+``evaluation`` of the run, with all its options: it can be resumed, and one that has finished is not
+trained again.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jlstm.checks import wrong
+from jlstm.records import write_json
+from jlstm.runs.folder import (
+    check_sums,
+    make_folder,
+    read_config,
+    read_json,
+    write_config,
+    write_sums,
+)
+from jlstm.runs.kinds import kind_of, task_of
+from jlstm.runs.run import Watch, resume
+from jlstm.runs.state import check_memory, environment_of
+from jlstm.runs.use import Path_, evaluate
+from jlstm.tasks.config import Training
+from jlstm.tasks.job import Evaluation, Say
+
+
+def backtest(
+    folder: Path_,
+    count: int,
+    option: str,
+    *,
+    say: Say = print,
+    watch: Watch = lambda record: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Train the model of a run anew on each of several splits, and judge it on all of them.
+
+    The runs are kept in ``evaluation/<option>-<count>``; what was interrupted goes on when it is
+    asked for again. The results are in ``evaluation/<option>-<count>.json``.
+
+    Args:
+        folder: of the run, which stays as it is; nothing else is needed.
+        count: how many splits.
+        option: what the user calls it, ``refit`` or ``folds``.
+        say: is told what there is to know.
+        watch: is told of every report of each training.
+        interrupted: asked after every step; True saves a checkpoint and ends the training.
+
+    Returns:
+        The judgement of all; None where it was interrupted.
+
+    Raises:
+        OSError, ValueError: no folder of a run, or a damaged one; a run whose data is not split so,
+            or not so often.
+        FloatingPointError: a loss or gradient is not finite.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    task = task_of(config)
+    if option != task.RESPLIT:
+        way = f"; see --{task.RESPLIT}" if task.RESPLIT else ""
+        raise wrong(
+            option,
+            "expected a run whose data can be split so, got one of jlstm train "
+            f"{kind_of(config)}{way}",
+        )
+    check_sums(folder)
+    parts = task.resplits(config, folder, count)
+    once = evaluate(folder, say=say)
+    home = folder / "evaluation" / f"{option}-{count}"
+    judged = []
+    for n, (name, fill) in enumerate(parts, 1):
+        run = home / name
+        say(f"{option} {n} of {len(parts)}: {run}")
+        if not run.exists():
+            _make(replace(config, out=home, name=name), fill)
+        if read_json(run / "result.json") is not None:
+            judged.append(evaluate(run, say=say))
+            continue
+        outcome = resume(run, say=say, watch=watch, interrupted=interrupted)
+        if outcome.evaluation is None:
+            return None
+        judged.append(outcome.evaluation)
+    found = task.pooled(config, folder, judged, once)
+    path = home.with_suffix(".json")
+    write_json(path, {option: count, "verdict": found.verdict, **found.results})
+    where = (
+        f"The results are in {path.relative_to(folder)}, the runs in {home.relative_to(folder)}."
+    )
+    return replace(found, notes=[*found.notes, where])
+
+
+def _make(config: Training, fill: Callable[[Path], Any]) -> None:
+    """The folder of one of the runs, there as a whole or not at all."""
+
+    def whole(folder: Path) -> None:
+        own = replace(fill(folder), out=config.out, name=config.name)
+        task = task_of(own)
+        job = task.build(own, folder)
+        check_memory(own, job)
+        write_config(folder, own, [])
+        write_sums(folder, task.FILES)
+        write_json(folder / "environment.json", environment_of(job))
+
+    make_folder(config, whole)
