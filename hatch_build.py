@@ -44,13 +44,25 @@ class NotBuiltError(Exception):
     """Why there is no native kernel."""
 
 
+def wanted() -> str:
+    """What JLSTM_NATIVE says: 0, 1, or nothing.
+
+    Raises:
+        ValueError: it says anything else, which the library would not take, either.
+    """
+    said = os.environ.get("JLSTM_NATIVE", "")
+    if said not in ("", "0", "1"):
+        raise ValueError(f"JLSTM_NATIVE: expected 0 or 1, got {said!r}")
+    return said
+
+
 def compiler() -> list[str]:
     """The command of the C++ compiler: $CXX, or what is found.
 
     Raises:
         NotBuiltError: there is none, or the kernel is not wanted, or not for this platform.
     """
-    if os.environ.get("JLSTM_NATIVE") == "0":
+    if wanted() == "0":
         raise NotBuiltError("JLSTM_NATIVE=0")
     if sys.platform != "linux" or platform.machine() not in LEVELS:
         raise NotBuiltError(f"not written for {sys.platform} on {platform.machine()}")
@@ -122,10 +134,9 @@ def build_or_not(library: Path) -> str:
     try:
         return build(library)
     except NotBuiltError as reason:
-        wanted = os.environ.get("JLSTM_NATIVE")
-        if wanted != "0":
+        if wanted() != "0":
             library.unlink(missing_ok=True)  # it is that of an earlier source
-        if wanted == "1":
+        if wanted() == "1":
             raise
         return f"native kernel: not built: {reason}"
 
@@ -158,4 +169,7 @@ class NativeKernel(BuildHookInterface):  # type: ignore[type-arg] # of a configu
 
 
 if __name__ == "__main__":
-    print(build_or_not(LIBRARY))
+    try:
+        print(build_or_not(LIBRARY))
+    except (NotBuiltError, ValueError) as error:
+        sys.exit(f"hatch_build.py: {error}")

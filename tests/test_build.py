@@ -174,6 +174,21 @@ def test_where_it_is_asked_for_its_absence_is_an_error(tools, tmp_path, monkeypa
         wheel(tmp_path)
 
 
+def test_what_the_library_would_refuse_is_refused_here(script, tools, tmp_path, monkeypatch):
+    tools("c++")
+    for said in ("2", "yes", " "):
+        monkeypatch.setenv("JLSTM_NATIVE", said)
+        with pytest.raises(ValueError, match=f"JLSTM_NATIVE: expected 0 or 1, got {said!r}"):
+            script.build_or_not(tmp_path / "libnative.so")
+        ran = subprocess.run(
+            [sys.executable, ROOT / "hatch_build.py"], capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 1
+        assert ran.stderr == f"hatch_build.py: JLSTM_NATIVE: expected 0 or 1, got {said!r}\n"
+    monkeypatch.setenv("JLSTM_NATIVE", "")
+    assert script.wanted() == ""
+
+
 @ON_LINUX
 def test_a_failure_takes_away_what_an_earlier_source_gave(script, tools, tmp_path, monkeypatch):
     library = tmp_path / "libnative.so"

@@ -5,8 +5,9 @@ For each fold there is a training on the others, with the same options; a part o
 judged once, by a model that has not seen it.
 
 A fold's data is made of that of the run, and is what ``prepare`` would have made of the file (to
-rounding): scales and categories are learnt anew, from the training part of the fold alone. Only a
-category that the training part of the run lacked is not known.
+rounding): scales and categories are learnt anew, from the training part of the fold alone. Only
+what the training part of the run did not tell is not known: a category that was not in it, a column
+that had one value.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,8 +73,10 @@ def resplits(
         )
     prepared = load(config, folder)
     sequences = len(prepared.parts)
-    if count > sequences or sequences - -(-sequences // count) < FEWEST:
-        raise wrong("folds", f"expected fewer, or more than {counted(sequences, 'sequence')}")
+    if count > sequences:
+        raise wrong("folds", f"expected at most the {counted(sequences, 'sequence')}, got {count}")
+    if sequences - -(-sequences // count) < FEWEST:
+        raise wrong("folds", f"expected more than {count} for {sequences} sequences, got {count}")
     strata = prepared.data.targets if config.task == "classify" else None
     folds = deal(strata, sequences, count, config.seed)
 
@@ -162,13 +165,14 @@ def _numbers(
     x = block[:, 0].astype(np.float64)
     missing = block[:, 1] > 0 if old.masked else (x == 0) & gaps
     known = x[train & ~missing]
-    masked = old.masked and 0 < len(known) < train.sum()
+    masked = bool(old.masked and 0 < len(known) < train.sum())
     if not len(known) or (known.min() == known.max() and not masked):
         return replace(old, categories=()), block[:, :0]
     mean, scale = center_and_spread(known, old.name)
     scale = scale if known.min() < known.max() else 1.0
     columns = [np.where(missing, 0.0, np.clip((x - mean) / scale, -1e6, 1e6))]
-    columns += [missing.astype(np.float64)] * masked
+    if masked:
+        columns.append(missing.astype(np.float64))
     feature = Feature(old.name, old.mean + old.scale * mean, old.scale * scale, masked)
     return feature, np.stack(columns, axis=1)
 
