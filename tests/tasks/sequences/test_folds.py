@@ -173,7 +173,7 @@ def test_one_fold_is_none(tmp_path):
 
 def test_sequences_that_belong_together_are_not_torn_apart(tmp_path):
     config = replace(CONFIG, split="part")
-    with pytest.raises(ValueError, match="folds: .* were split by chance"):
+    with pytest.raises(ValueError, match=r"folds: .* were split by chance"):
         resplits(config, tmp_path, 3)
 
 
