@@ -192,6 +192,8 @@ def _given(arguments: "ArgumentCollection", flag: str) -> Path | None:
     if not tokens:
         return None
     value = tokens[0].implicit_value
+    if value is UNSET and not tokens[0].value:  # Python would take this folder
+        raise ValueError(f"{flag}: expected a path, got nothing")
     return Path(tokens[0].value if value is UNSET else value)
 
 

@@ -24,7 +24,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def begun(monkeypatch):
-    """`jlstm train` up to the training, which is left out; what was asked for, as it is recorded."""
+    """`jlstm train` up to the training, which is left out; its folder, and what was asked."""
     monkeypatch.setattr("jlstm.cli.train.resume", lambda folder: None)
 
     def run(*arguments):
@@ -100,7 +100,7 @@ def test_what_is_in_no_file_is_as_in_the_run_that_is_gone_on_from(folder, monkey
     ("text", "said"),
     [
         ("kind = 'table'", "asked.toml: kind: expected 'text', got 'table'"),
-        ("hiden = 3", "asked.toml: expected options of jlstm train text, got 'hiden'; is it hidden?"),
+        ("hiden = 3", "expected options of jlstm train text, got 'hiden'; is it hidden?"),
         ("hidden = 'many'", "asked.toml: hidden: expected an int, got str 'many'"),
         ("learning_rate = 0", "asked.toml: learning_rate: expected a finite number above 0, got 0"),
         ("validation = 0.6\ntest = 0.6", "--validation, --test: expected to leave something"),
