@@ -190,6 +190,8 @@ def test_of_each_option_another_type_is_refused_by_name(said, kind):
 def test_what_depends_on_other_options_waits_for_them(said):
     # They may be typed.
     assert said("validation = 0.6\ntest = 0.6", "text").options == {"validation": 0.6, "test": 0.6}
+    late = said("validation = 0.95\ntest = 0.01", "text")  # with the test's default too much
+    assert late.options == {"validation": 0.95, "test": 0.01}
     assert said("epochs = 1\nsteps = 1").options == {"epochs": 1, "steps": 1}
     assert said("lookback = 4\npatch = 8").options == {"lookback": 4, "patch": 8}
     assert said('features = ["id", "time"]', "sequences").options == {"features": ["id", "time"]}
