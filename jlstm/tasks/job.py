@@ -110,6 +110,10 @@ class Evaluation:
     """A sentence that says whether the model beats the baselines."""
     notes: Sequence[str] = ()
     """Other sentences worth reading."""
+    details: Sequence["Table"] = ()
+    """Tables that are too long for a terminal."""
+    pictures: Sequence["Picture"] = ()
+    """Those that were drawn."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,16 @@ class Table:
     rows: Sequence[Sequence[str]]
     best: Sequence[int] = field(default=())
     """Rows to stress."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the folder of the run."""
+
+    path: str
+    """In that folder: ``"plots/forecast.png"``."""
+    about: str
+    """What it shows, in a sentence."""
 
 
 def show_ratio(ratio: float) -> str:
