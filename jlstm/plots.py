@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from jlstm.comparison import Comparison
 
+DPI = 150
+"""Pixels to an inch."""
 BLUE, PALE, GREY, RED = "#1f5fa8", "#9dbfe3", "#8a8a8a", "#b3282d"
 
 
@@ -42,7 +44,7 @@ def save(figure: Any, path: str | os.PathLike[str]) -> None:
         OSError: it cannot be written.
     """
     with replacing(path) as beside:
-        figure.savefig(beside, format="png", dpi=150)
+        figure.savefig(beside, format="png", dpi=DPI)
 
 
 def plot_training(

@@ -11,13 +11,15 @@ import io
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jlstm.extras import require
 from jlstm.files import replacing
+from jlstm.plots import DPI
 from jlstm.records import plain, read_json_lines
 from jlstm.runs.folder import begins_at, read_config, read_json
 from jlstm.runs.kinds import kind_of, task_of
@@ -64,23 +66,60 @@ def read_judgement(path: Path) -> Judgement:
     Raises:
         ValueError: it says something else.
     """
-    said = read_json(path)
-    try:
+    with _as_written(path):
+        said = _read(path, dict)
         shown = said.get("for_people", {})  # of an older run, there is only the verdict
         return Judgement(
             of=said["file"],
             verdict=str(said["verdict"]),
-            notes=list(map(str, shown.get("notes", ()))),
-            tables=[Table(**table) for table in shown.get("tables", ())],
-            details=[Table(**table) for table in shown.get("details", ())],
-            pictures=[Picture(**picture) for picture in shown.get("pictures", ())],
+            notes=[str(note) for note in shown.get("notes", ())],
+            tables=[_table(table) for table in shown.get("tables", ())],
+            details=[_table(table) for table in shown.get("details", ())],
+            pictures=[Picture(str(p["path"]), str(p["about"])) for p in shown.get("pictures", ())],
             sample=str(shown.get("sample", "")),
         )
-    except (AttributeError, KeyError, TypeError) as error:
+
+
+def _table(said: Mapping[str, Any]) -> Table:
+    """A table, as JSON has it."""
+    return Table(
+        title=str(said["title"]),
+        columns=[str(column) for column in said["columns"]],
+        rows=[[str(cell) for cell in row] for row in said["rows"]],
+        best=[int(row) for row in said["best"]],
+    )
+
+
+@contextmanager
+def _as_written(path: Path) -> Iterator[None]:
+    """Within the block, what is not as expected is the fault of this file.
+
+    Raises:
+        ValueError: something is not.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if str(path) in str(error):
+            raise
         raise ValueError(
-            f"{path}: expected what jlstm wrote there, which jlstm evaluate writes anew, got "
-            f"something else ({error})"
+            f"{path}: expected what jlstm wrote there, got something else "
+            f"({type(error).__name__}: {error})"
         ) from None
+
+
+def _read(path: Path, kind: type) -> Any:
+    """What a JSON file says; an empty ``kind`` where there is no file.
+
+    Raises:
+        ValueError: it cannot be read, or says something of another kind.
+    """
+    if not path.exists():
+        return kind()
+    said = read_json(path)
+    if not isinstance(said, kind):
+        raise ValueError(f"{path}: expected what jlstm wrote there, got something else")
+    return said
 
 
 def write_report(folder: Path) -> Path:
@@ -114,72 +153,80 @@ def write_report(folder: Path) -> Path:
 def _contents(folder: Path) -> dict[str, Any]:
     """What the template asks for."""
     config = read_config(folder)
-    known = read_json(folder / "config.json")
-    ended = read_json(folder / "result.json")
-    records = read_json_lines(folder / "metrics.jsonl")
+    with _as_written(folder / "config.json"):
+        sources = [str(file) for file in _read(folder / "config.json", dict)["files"]]
     test = results_path(folder, None)
     others = sorted(path for path in test.parent.glob("*.json") if path != test)
     judged = [read_judgement(path) for path in (test, *others) if path.exists()]
-    about = read_json(folder / "about.json")
-    environment = read_json(folder / "environment.json")
     log = folder / "log.txt"
     return {
         "name": folder.resolve().name,
         "kind": kind_of(config),
-        "finished": ended is not None,
-        "facts": [*_facts(folder, config, ended, records)],
+        "finished": (folder / "result.json").exists(),
+        "facts": [*_facts(folder, config)],
         "judged": judged,
         "picture": lambda path: _picture(folder / path),
-        "about": about if isinstance(about, list) else [],
-        "files": [str(file) for file in known.get("files", [])],
+        "about": [str(sentence) for sentence in _read(folder / "about.json", list)],
+        "files": sources,
         "curve": Picture("plots/training.png", "The loss over the steps of the training."),
-        "records": [r for r in records if r.get("validation_loss") is not None],
+        "validations": [*_validations(folder / "metrics.jsonl")],
         "options": [*_options(config)],
-        "environment": [*_flat(environment)] if isinstance(environment, Mapping) else [],
-        "commands": [*_commands(folder, config, known)],
+        "environment": [*_flat(_read(folder / "environment.json", dict))],
+        "commands": [*_commands(folder, config, sources)],
         "seed": config.seed,
         "log": log.read_text("utf-8", "replace") if log.is_file() else "",
     }
 
 
-def _facts(
-    folder: Path, config: Training, ended: Any, records: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[str, str]]:
+def _facts(folder: Path, config: Training) -> Iterator[tuple[str, str]]:
     """The run in a few words, each with what it is."""
-    best = read_json(folder / "best.json")
-    timing = read_json_lines(folder / "timing.jsonl")
-    try:
-        step = ended["step"] if ended else max((r["step"] for r in records), default=0)
-        of = f" of {ended['steps']:,}" if ended else ""
-        yield "Steps", f"{step:,}{of}"
+    with _as_written(folder / "metrics.jsonl"):
+        step = max((int(r["step"]) for r in read_json_lines(folder / "metrics.jsonl")), default=0)
+    with _as_written(folder / "result.json"):
+        ended = _read(folder / "result.json", dict)
+        yield "Steps", f"{ended['step']:,} of {ended['steps']:,}" if ended else f"{step:,}"
+    with _as_written(folder / "best.json"):
+        best = _read(folder / "best.json", dict)
         if best:
             yield "Best validation", f"{best['loss']:.4g} {best['score']}".rstrip()
             yield "Parameters kept", f"of step {best['step']:,}"
-        yield "Seed", str(config.seed)
-        if timing:
-            # The clock begins anew with each resumption.
-            laps = [
-                a["seconds"]
-                for a, b in zip(timing, [*timing[1:], {"seconds": 0.0}], strict=True)
-                if b["seconds"] < a["seconds"]
-            ]
+    yield "Seed", str(config.seed)
+    with _as_written(folder / "timing.jsonl"):
+        clock = [float(record["seconds"]) for record in read_json_lines(folder / "timing.jsonl")]
+        if clock:  # which begins anew with each resumption
+            laps = [a for a, b in zip(clock, [*clock[1:], 0.0], strict=True) if b < a]
             yield "Training took", f"{sum(laps):,.0f} s"
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{folder}: expected what jlstm wrote into result.json, best.json, metrics.jsonl and "
-            f"timing.jsonl, got something else ({error})"
-        ) from None
 
 
-def _picture(path: Path) -> str | None:
-    """The PNG as an address that holds all of it; None where there is none that is whole."""
+def _validations(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Step, training loss and validation loss of each validation."""
+    with _as_written(path):
+        for record in read_json_lines(path):
+            step, loss, validation = (record[n] for n in ("step", "loss", "validation_loss"))
+            if validation is not None:
+                yield f"{step:,}", "–" if loss is None else f"{loss:.4g}", f"{validation:.4g}"
+
+
+class Image(NamedTuple):
+    """A picture in the page."""
+
+    content: str
+    """As an address that holds all of it."""
+    width: int
+    height: int
+    """As large as it was drawn, in the page's pixels, of which an inch has 96."""
+
+
+def _picture(path: Path) -> Image | None:
+    """The PNG; None where there is none that is whole."""
     try:
         content = path.read_bytes()
     except OSError:
         return None
     if not content.startswith(b"\x89PNG\r\n") or b"IEND" not in content[-12:]:
         return None
-    return "data:image/png;base64," + base64.b64encode(content).decode()
+    width, height = (round(int.from_bytes(content[n : n + 4]) * 96 / DPI) for n in (16, 20))
+    return Image("data:image/png;base64," + base64.b64encode(content).decode(), width, height)
 
 
 def _options(config: Training) -> Iterator[tuple[str, str, str, bool]]:
@@ -244,12 +291,12 @@ def arguments(config: Training, without: Mapping[str, Any]) -> list[str]:
 
 
 def _commands(
-    folder: Path, config: Training, known: Mapping[str, Any]
+    folder: Path, config: Training, sources: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     """What a command does, and the command: of all that can be done with the run."""
     predicts = task_of(config).predict is not no_forecast
     run = str(folder)
-    yield "Train the same once more", shlex.join(_asked_by(folder, config, known))
+    yield "Train the same once more", shlex.join(_asked_by(folder, config, sources))
     yield "Go on with the training, where it was stopped", shlex.join(["jlstm", "resume", run])
     yield "Judge the model again", shlex.join(["jlstm", "evaluate", run])
     if predicts:
@@ -259,7 +306,7 @@ def _commands(
     yield "Take the model elsewhere", shlex.join(["jlstm", "export", run, "--to", "onnx"])
 
 
-def _asked_by(folder: Path, config: Training, known: Mapping[str, Any]) -> list[str]:
+def _asked_by(folder: Path, config: Training, sources: Sequence[str]) -> list[str]:
     """The command that began the run."""
     if begins_at(folder):  # a longer one
         length = ["--steps", str(config.steps)]
@@ -278,5 +325,5 @@ def _asked_by(folder: Path, config: Training, known: Mapping[str, Any]) -> list[
             taken = set(without) - set(config.of_one_run)
             without |= {name: getattr(origin, name, MISSING) for name in taken}
     named = {**without, "name": config.name}  # which has to be another one
-    command = ["jlstm", "train", kind_of(config), *map(str, known.get("files", []))]
+    command = ["jlstm", "train", kind_of(config), *sources]
     return [*command, *arguments(config, named)]

@@ -88,7 +88,7 @@ def evaluate(
             judge_numbers(results, true, told, notes),
             folder,
             "predicted" if file is None else f"predicted-{name or file.stem}",
-            f"What was predicted for each sequence of {part}, over what is true.",
+            f"What was predicted for each sequence, over what is true: {part}.",
             lambda path: plot_predicted(true, told[MODEL], path, title=f"On {part}"),
         )
     guesses = {MODEL: scores.argmax(axis=1), **guesses}
@@ -101,7 +101,7 @@ def evaluate(
         judge_classes(config, results, labels, confusions, notes),
         folder,
         "confusion" if file is None else f"confusion-{name or file.stem}",
-        f"How often each class of {part} was taken for which.",
+        f"How often each class was taken for which: {part}.",
         lambda path: plot_confusion(confusions[MODEL], labels, path, title=f"On {part}"),
     )
 

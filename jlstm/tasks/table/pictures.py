@@ -18,6 +18,8 @@ PIECES = 5
 """Forecasts in a stretch, at most."""
 STRETCHES = 100
 """Stretches among which is chosen, spread evenly over the part."""
+MOST_LETTERS = 50
+"""Of a name in a title."""
 AT_ONCE = 512
 """Windows; without influence on the result."""
 
@@ -123,10 +125,12 @@ def pictures(
         else:
             (typical,) = [k for k, rank in stretches if rank == "median"] or [stretches[0][0]]
             titles = {typical: _title(means[n], rank, count, many)}
-        names = [s.names[member]] * (len(s.names) > 1) + [s.roles.target[target]]
+        names = [s.names[member]] * (len(s.names) > 1) + [s.roles.target[target]] * (targets > 1)
+        name = ", ".join(names) or s.roles.target[target]
+        name = name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
         for k, title in titles.items():
             drawn = _draw(series, panel, own[k], member, target)
-            found.append(drawn._replace(title=f"{', '.join(names)}: {title}"))
+            found.append(drawn._replace(title=f"{name}: {title}"))
     return found
 
 
