@@ -1,8 +1,8 @@
 """A run as a page to read, ``report.html``: what it is worth, and what it was made of and how.
 
-It is made from the files of the run's folder alone, so that every run can have one, and is one file
-that needs no other: pictures are inside, and nothing is loaded from anywhere. The same run gives the
-same page, but for the seconds that it took.
+It is made from the files of the run's folder alone, so that every run can have one, and is one
+file that needs no other: pictures are inside, and nothing is loaded from anywhere. The same run
+gives the same page, but for the seconds that it took.
 """
 
 import base64
@@ -290,9 +290,7 @@ def arguments(config: Training, without: Mapping[str, Any]) -> list[str]:
     return asked
 
 
-def _commands(
-    folder: Path, config: Training, sources: Sequence[str]
-) -> Iterator[tuple[str, str]]:
+def _commands(folder: Path, config: Training, sources: Sequence[str]) -> Iterator[tuple[str, str]]:
     """What a command does, and the command: of all that can be done with the run."""
     predicts = task_of(config).predict is not no_forecast
     run = str(folder)

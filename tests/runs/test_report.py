@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -138,7 +139,7 @@ def test_it_can_be_read_by_all(runs, kind):
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b <= a + 1 for a, b in pairwise(levels))
     anchors = {attributes["href"][1:] for attributes in page.all("a")}
     assert anchors == {attributes["id"] for attributes in page.all("section")}
 

@@ -152,7 +152,9 @@ def test_of_a_series_the_stretch_of_median_error_is_drawn(hourly):
             np.abs(panel.truth[stretch[:, None] + np.arange(schema.horizon), 0]).mean()
             for stretch in find_stretches(own, schema.horizon)
         ]
-        shown = find_stretches(own, schema.horizon)[np.argsort(errors)[round((len(errors) - 1) / 2)]]
+        shown = find_stretches(own, schema.horizon)[
+            np.argsort(errors)[round((len(errors) - 1) / 2)]
+        ]
         assert picture.pieces[0][0][0] == series.times(schema.step)[shown[0]]
 
 
