@@ -42,6 +42,8 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+        if tag in {"th", "td"}:  # cells are apart
+            self.said.append(" ")
 
     def handle_data(self, data):
         if self.open and self.open[-1] != "style":
@@ -66,17 +68,27 @@ def regressed(path):
     return replace(config, task="regress")
 
 
+MAKE = {"text": text, "table": table, "labelled": labelled, "regressed": regressed}
+KINDS = tuple(MAKE)
+
+
+class Runs(dict):
+    """A run of each kind, trained when it is asked for: its folder, and what it is worth."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __missing__(self, kind):
+        file = self.place.mktemp(kind) / "in.csv"
+        config = MAKE[kind](file)
+        outcome = train(replace(config, name="run"), file, say=nothing)
+        self[kind] = (outcome.folder, outcome.evaluation)
+        return self[kind]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run of each kind."""
-    made = {}
-    for make in (text, table, labelled, regressed):
-        folder = tmp_path_factory.mktemp(make.__name__)
-        file = folder / "in.csv"
-        config = make(file)
-        outcome = train(replace(config, name="run"), file, say=nothing)
-        made[make.__name__] = (outcome.folder, outcome.evaluation)
-    return made
+    return Runs(tmp_path_factory)
 
 
 @pytest.fixture
@@ -87,9 +99,6 @@ def copy(runs, tmp_path):
         return shutil.copytree(runs[kind][0], tmp_path / "run")
 
     return copied
-
-
-KINDS = ("text", "table", "labelled", "regressed")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -180,6 +189,7 @@ def test_the_same_run_gives_the_same_page(runs, copy, kind):
     assert without_log(again) == without_log(moved)
 
 
+@pytest.mark.slow
 def test_the_same_training_gives_the_same_page_but_for_the_seconds(runs, tmp_path):
     file = tmp_path / "in.csv"
     config = table(file)
@@ -231,6 +241,8 @@ def test_a_picture_that_is_not_there_is_told_of(copy, harm):
 def test_a_damaged_file_is_named_in_a_line_and_the_page_stays(copy, name, damage):
     folder = copy("table")
     before = (folder / "report.html").read_bytes()
+    if name.endswith("jsonl"):  # a last line that was cut off counts as not written
+        damage += "[]\n{}\n"
     (folder / name).write_text(damage)
     with pytest.raises(ValueError, match=re.escape(str(folder / name))) as raised:
         write_report(folder)
