@@ -99,10 +99,7 @@ def judge(model: Trained, file: Path_ | None = None) -> Evaluation:
 
 
 def _sample(model: Trained) -> str:
-    """A little of what a language model writes; nothing of other models.
-
-    The same each time, and with the same parameters everywhere.
-    """
+    """A little of what a language model writes, the same each time; nothing of other models."""
     task = task_of(model.config)
     if task.sample is no_text:
         return ""
