@@ -237,12 +237,14 @@ def test_a_picture_that_is_not_there_is_told_of(copy, harm):
     ["config.json", "result.json", "best.json", "metrics.jsonl", "timing.jsonl", "environment.json",
      "evaluation/test.json"],
 )  # fmt: skip
-@pytest.mark.parametrize("damage", ["[]\n[]\n", '{"a": 1}\n{"a"\n{"b": 2}\n', "{\n"])
+@pytest.mark.parametrize("damage", ["[]\n", '{"a": 1}\n', '{"a": 1}\n{"a"\n', "{\n"])
 def test_a_damaged_file_is_named_in_a_line_and_the_page_stays(copy, name, damage):
     folder = copy("table")
     before = (folder / "report.html").read_bytes()
     if name.endswith("jsonl"):  # a last line that was cut off counts as not written
         damage += "[]\n{}\n"
+    if name == "environment.json" and damage == '{"a": 1}\n':  # it may say what it likes
+        damage = "[1]\n"
     (folder / name).write_text(damage)
     with pytest.raises(ValueError, match=re.escape(str(folder / name))) as raised:
         write_report(folder)
@@ -316,7 +318,7 @@ def test_the_command_asks_for_the_same(runs, kind):
 
 ODD = {
     "target": ("a, b", 'c "d"', "-e"), "quantiles": (0.05, 0.5, 0.95), "calendar": False,
-    "separator": "\t", "tensorboard": True, "past": "x y", "time_format": "%d/%m/%Y",
+    "separator": "\t", "tensorboard": True, "past": "-x y", "time_format": "%d/%m/%Y",
 }  # fmt: skip
 
 
