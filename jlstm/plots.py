@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from jlstm.comparison import Comparison
 
+DPI = 150
+"""Pixels to an inch."""
 BLUE, PALE, GREY, RED = "#1f5fa8", "#9dbfe3", "#8a8a8a", "#b3282d"
 
 
@@ -30,6 +32,11 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
+def as_it_is(name: str) -> str:
+    """A name to be drawn letter by letter: between two dollar signs matplotlib sees formulas."""
+    return name.replace("$", r"\$")
+
+
 def save(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write the figure as PNG; the file is either whole or, as before, not there.
 
@@ -37,7 +44,7 @@ def save(figure: Any, path: str | os.PathLike[str]) -> None:
         OSError: it cannot be written.
     """
     with replacing(path) as beside:
-        figure.savefig(beside, format="png", dpi=150)
+        figure.savefig(beside, format="png", dpi=DPI)
 
 
 def plot_training(
@@ -213,11 +220,49 @@ def plot_confusion(
                 colour = "white" if shares[true][said] > 0.5 else "black"
                 axes.text(said, true, n or "", ha="center", va="center", color=colour, fontsize=8)
     if count <= 60:
-        names = [label if len(label) <= 20 else f"{label[:19]}…" for label in labels]
+        names = [as_it_is(n if len(n) <= 20 else f"{n[:19]}…") for n in labels]
         upright = count * max(map(len, names)) > 7 * (size - 1)  # letters to an inch, about
         axes.set_xticks(range(count), names, rotation=90 if upright else 0)
         axes.set_yticks(range(count), names)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.set(xlabel="predicted", ylabel="true", title=as_it_is(title))
+    save(figure, path)
+
+
+def plot_predicted(
+    true: "np.ndarray",
+    predicted: "np.ndarray",
+    path: str | os.PathLike[str],
+    *,
+    title: str = "Predicted and true",
+) -> None:
+    """Draw a dot for each number that was predicted, over the true one, into the PNG ``path``.
+
+    On the line both are equal.
+
+    Args:
+        true: the numbers, at least one.
+        predicted: what they were taken for.
+        path: the PNG file to write.
+        title: over the figure.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    figure = new_figure(6, 6)
+    axes = figure.add_subplot()
+    low = float(min(true.min(), predicted.min()))
+    high = float(max(true.max(), predicted.max()))
+    margin = 0.04 * (high - low) or 0.5
+    limits = (low - margin, high + margin)
+    axes.plot(limits, limits, color=GREY, linewidth=1, linestyle="--", label="predicted = true")
+    # So many that they lie on each other are seen by how dark they are together.
+    alpha = max(0.05, min(0.7, 30 / len(true) ** 0.5))
+    axes.plot(true, predicted, "o", color=BLUE, alpha=alpha, markersize=4, markeredgewidth=0)
+    axes.set(xlabel="true", ylabel="predicted", title=as_it_is(title), xlim=limits, ylim=limits)
+    axes.set_aspect("equal")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left")
     save(figure, path)
 
 
@@ -280,7 +325,7 @@ def plot_forecast(
                 label="forecast" if first else None,
             )
             axes.axvline(times[0], color=GREY, linewidth=0.5, linestyle=":")
-        axes.set_title(picture.title, fontsize=10)
+        axes.set_title(as_it_is(picture.title), fontsize=10)
         if picture.times.dtype.kind == "M":  # not where rows are just numbered
             formatter = dates.AutoDateFormatter(axes.xaxis.get_major_locator())
             formatter.scaled[1 / 24] = "%m-%d %H:%M"  # for ticks some hours apart; else 01-02 03

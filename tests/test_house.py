@@ -184,8 +184,8 @@ def test_the_doors_open_at_once(command):
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "train text", "train table", "train sequences", "resume", "evaluate", "predict",
-     "sample", "runs", "export", "import", "demo", "compare"],
+    ["train", "train text", "train table", "train sequences", "resume", "evaluate", "report",
+     "predict", "sample", "runs", "export", "import", "demo", "compare"],
 )  # fmt: skip
 def test_no_help_waits_for_what_the_work_needs(command):
     loaded, out = loaded_by("-m", "jlstm", *command.split(), "--help")

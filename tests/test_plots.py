@@ -16,6 +16,7 @@ from jlstm.plots import (
     plot_comparison,
     plot_confusion,
     plot_forecast,
+    plot_predicted,
     plot_training,
 )
 
@@ -244,6 +245,35 @@ def test_a_long_name_is_cut(saved):
     assert axes.get_yticklabels()[1].get_text() == "b" * 19 + "…"
 
 
+@pytest.mark.parametrize("name", ["$\\foo$", "$x$ and $y$", "5 $"])
+def test_a_name_is_no_formula(saved, name):
+    axes = saved(plot_confusion, np.eye(2, dtype=int), [name, "b"], title=name).axes[0]
+    assert axes.title.get_text() == name.replace("$", r"\$")
+    saved(plot_predicted, np.arange(3.0), np.arange(3.0), title=name)
+    pictures = [Forecasted(name, WHEN, TRUTH, [])]
+    saved(plot_forecast, pictures, quantiles=(0.5,))
+
+
+# What was predicted over what is true.
+
+
+def test_each_prediction_is_a_dot_over_the_truth(saved):
+    true, predicted = np.array([1.0, 2.0, 5.0]), np.array([2.0, 2.0, 3.0])
+    axes = saved(plot_predicted, true, predicted, title="On test").axes[0]
+    line, dots = axes.get_lines()
+    assert points(dots) == [(1.0, 2.0), (2.0, 2.0), (5.0, 3.0)]
+    assert [x for x, _ in points(line)] == [y for _, y in points(line)]
+    assert axes.get_xlim() == axes.get_ylim()
+    assert axes.get_xlim()[0] < 1 < 5 < axes.get_xlim()[1]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("true", "predicted")
+    assert axes.get_title() == "On test"
+
+
+def test_numbers_that_are_all_equal_have_a_picture(saved):
+    axes = saved(plot_predicted, np.full(4, 7.0), np.full(4, 7.0)).axes[0]
+    assert axes.get_xlim() == (6.5, 7.5)
+
+
 # Forecasts.
 
 WHEN = np.datetime64("2020-01-01T00:00:00.000000") + np.arange(60) * np.timedelta64(3600, "s")
@@ -309,6 +339,7 @@ def test_a_forecast_of_one_step_is_a_point(saved):
     [
         (plot_training, {"records": RECORDS}),
         (plot_confusion, {"confusion": np.eye(2, dtype=int), "labels": ["a", "b"]}),
+        (plot_predicted, {"true": np.arange(3.0), "predicted": np.arange(3.0)}),
         (plot_forecast, {"pictures": [Forecasted("a", WHEN, TRUTH, [])], "quantiles": (0.5,)}),
     ],
 )

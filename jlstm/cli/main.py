@@ -94,6 +94,7 @@ def build_app() -> "App":
         ("use:evaluate", "evaluate", "Judge a trained model beside baselines."),
         ("use:predict", "predict", "Write forecasts, or labels."),
         ("use:sample", "sample", "Let a language model write."),
+        ("use:report", "report", "Write the page of a run, report.html, anew."),
         ("use:runs", "runs", "List the runs and how each stands."),
         ("exchange:export", "export", "Write a trained model for use without jlstm."),
         ("exchange:look", "import", "Say what a file of weights could become, and how."),

@@ -37,6 +37,7 @@ ConfigFile = Annotated[
 ]
 
 LEFT = (
+    ("report.html", "all of it as a page to read"),
     ("best.safetensors", "the parameters with the lowest validation loss"),
     ("evaluation", "the model and the baselines, on data that was kept back"),
     ("plots", "pictures"),

@@ -1,4 +1,4 @@
-"""`jlstm evaluate`, `predict`, `sample` and `runs`: what a trained model is for."""
+"""`jlstm evaluate`, `report`, `predict`, `sample` and `runs`: what a trained model is for."""
 
 from pathlib import Path
 from typing import Annotated
@@ -74,6 +74,16 @@ def evaluate(
         )
         raise KeyboardInterrupt
     show_evaluation(found, console)
+
+
+def report(run: Run) -> None:
+    """Write the page of a run, report.html, from what its folder holds.
+
+    A training that ends writes it, and so does `jlstm evaluate`. Nothing is computed for it.
+    """
+    from jlstm.runs.report import write_report
+
+    new_console().print(f"Written: {write_report(run)}")
 
 
 def predict(

@@ -4,6 +4,7 @@
     config.toml          the same for people, what was asked for first: ``jlstm train … --config``
     environment.json     versions and machine
     data/                what ``prepare`` made of the user's files
+    about.json           what there is to say of it, from the files to the steps
     start/               what a run begins with that goes on from another one: a checkpoint
     checkpoints/         see ``jlstm.train.checkpoints``
     metrics.jsonl        a line for each report: the same for the same configuration
@@ -12,6 +13,7 @@
     best.json            that loss, the step, the sum of the file
     result.json          how the training ended, once it has
     evaluation/, plots/  the model judged
+    report.html          all of this as a page to read
     log.txt              what was said
 
 Everything that resumes, evaluates, predicts or samples needs this folder alone: it can be moved.

@@ -43,6 +43,7 @@ from jlstm.runs.folder import (
 )
 from jlstm.runs.kinds import task_of
 from jlstm.runs.origin import begin_with_best, check_origin
+from jlstm.runs.report import write_report
 from jlstm.runs.state import (
     best_of_checkpoint,
     check_memory,
@@ -110,7 +111,8 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
             nothing is left behind.
     """
     # Before the work, not after it.
-    for package in ("orbax.checkpoint", "filelock", "safetensors", "polars", "tomlkit"):
+    packages = ("orbax.checkpoint", "filelock", "safetensors", "polars", "tomlkit", "jinja2")
+    for package in packages:
         require(package, "train")
     require("matplotlib", "plots")
     task = task_of(config)
@@ -162,10 +164,12 @@ def resume(
         say = logged(folder, say)
         check_sums(folder)
         job = task_of(config).build(config, folder)
+        write_json(folder / "about.json", list(job.about))
         result = read_json(folder / "result.json")
         if result is not None:
             say("The training is finished; the model is judged again.")
             kept, judged = _judged(config, job, folder, say)
+            write_report(folder)
             return Outcome(folder, result["step"], kept, True, judged)
         for sentence in (*job.about, *_elsewhere(folder, job)):
             say(sentence)
@@ -189,6 +193,7 @@ def resume(
         _, judged = _judged(config, job, folder, say)
         ended = {"step": step, "steps": job.steps, "best_step": best.step, "best_loss": best.loss}
         write_json(folder / "result.json", {**ended, "score": job.score, "verdict": judged.verdict})
+        write_report(folder)
         return Outcome(folder, step, best, True, judged)
 
 

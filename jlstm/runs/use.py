@@ -9,11 +9,14 @@ from jlstm.records import write_json
 from jlstm.runs.folder import check_sums, read_config
 from jlstm.runs.kinds import task_of
 from jlstm.runs.naming import name_for, results_path
+from jlstm.runs.report import for_people, write_report
 from jlstm.runs.state import best_of_checkpoint, read_best
 from jlstm.tasks.config import Training
-from jlstm.tasks.job import Evaluation, Say
+from jlstm.tasks.job import Evaluation, Say, no_text
 
 Path_ = str | os.PathLike[str]
+SAMPLED = 400
+"""Tokens of a language model's sample in the report."""
 
 
 class Trained(NamedTuple):
@@ -83,6 +86,8 @@ def evaluate(
 ) -> Evaluation:
     """Judge the model of a run, and write the results into its folder ``evaluation``.
 
+    They are in its ``report.html``, too.
+
     Those of a file take the place of those that there are of the same file, see ``name_for``.
 
     Args:
@@ -98,6 +103,7 @@ def evaluate(
     model = load(folder, say=say)
     saved = [] if forecasts is None else save_forecasts(model, file, forecasts)
     judged = judge(model, file)
+    write_report(model.folder)
     return replace(judged, notes=[*judged.notes, *saved])
 
 
@@ -122,7 +128,7 @@ def save_forecasts(model: Trained, file: Path_ | None, out: Path_) -> list[str]:
 
 
 def judge(model: Trained, file: Path_ | None = None) -> Evaluation:
-    """``evaluate`` for a model that is loaded already."""
+    """``evaluate`` for a model that is loaded already, without the report."""
     path = None if file is None else Path(file)
     name = None if path is None else name_for(model.folder, path)
     task = task_of(model.config)
@@ -134,11 +140,24 @@ def judge(model: Trained, file: Path_ | None = None) -> Evaluation:
         "verdict": judged.verdict,
     }
     results.parent.mkdir(exist_ok=True)
-    write_json(results, {**about, **judged.results})
+    shown = for_people(judged, _sample(model) if path is None else "")
+    write_json(results, {**about, **judged.results, "for_people": shown})
     if path is None:
         return judged
     where = f"The results are in {results.relative_to(model.folder)}."
     return replace(judged, notes=[*judged.notes, where])
+
+
+def _sample(model: Trained) -> str:
+    """A little of what a language model writes, the same each time; nothing of other models."""
+    task = task_of(model.config)
+    if task.sample is no_text:
+        return ""
+    options: dict[str, Any] = {"length": SAMPLED, "temperature": 0.8, "say": lambda text: None}
+    try:
+        return task.sample(model.config, model.folder, model.params, "", **options)
+    except ValueError:  # it does not know the line break that it would begin after
+        return ""
 
 
 def predict(folder: Path_, file: Path_, out: Path_, *, say: Say = print) -> None:

@@ -153,6 +153,10 @@ class Evaluation:
     """Other sentences worth reading."""
     sums: Any = None
     """What the results were made of, for the ``pooled`` of the task; it is not written."""
+    details: Sequence["Table"] = ()
+    """Tables that are too long for a terminal."""
+    pictures: Sequence["Picture"] = ()
+    """Those that were drawn."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,16 @@ class Table:
     rows: Sequence[Sequence[str]]
     best: Sequence[int] = field(default=())
     """Rows to stress."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the folder of the run."""
+
+    path: str
+    """In that folder: ``"plots/forecast.png"``."""
+    about: str
+    """What it shows, in a sentence."""
 
 
 def show_ratio(ratio: float) -> str:

@@ -65,7 +65,14 @@ def test_it_is_a_run_like_any_other(demos, kind):
     assert config.steps == 3
     assert evaluate(folder, say=print).verdict in out
     named = re.findall(r"^  (\S+) +\S", out.partition(f"In {folder}:\n")[2], re.MULTILINE)[:5]
-    assert named == ["best.safetensors", "evaluation", "plots", "metrics.jsonl", "config.json"]
+    assert named == [
+        "report.html",
+        "best.safetensors",
+        "evaluation",
+        "plots",
+        "metrics.jsonl",
+        "config.json",
+    ]
     assert all((folder / name).exists() for name in named)
 
 

@@ -144,7 +144,7 @@ def test_it_trains_judges_and_leaves_what_it_names(trained, runs, kind):
     assert out.startswith(f"The run is in {folder}.\n")
     assert [n for n in range(1, 5) if f"step {n}/4: loss " in out] == [1, 2, 3, 4]
     named = out.partition(f"\nIn {folder}:\n")[2].splitlines()
-    assert len(named) == 5
+    assert len(named) == 6
     assert all((folder / line.split()[0]).exists() for line in named)
     result = json.loads((folder / "result.json").read_text())
     assert result["verdict"] in out

@@ -73,6 +73,19 @@ def runs(files, tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("kind", ["text", "table", "sequences"])
+def test_a_report_is_written_anew(runs, kind):
+    page = runs / kind / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert said("report", runs / kind) == f"Written: {page}\n"
+    assert page.read_bytes() == before
+
+
+def test_a_report_of_no_run_is_a_mistake(files):
+    assert "expected the folder of a run" in mistake("report", files)
+
+
 def rows_of(file):
     with file.open(newline="") as stream:
         return [*csv.DictReader(stream)]

@@ -68,8 +68,17 @@ def judge_classes(
                 + [("precision", *(f"{p:.1%}" for p in each["precision"]), "")],
             )
         )
+    of_each = Table(
+        "For each class, the model",
+        ("", "precision", "recall", "F1", f"{items} of the class"),
+        [
+            (label, f"{p:.1%}", f"{r:.1%}", f"{f1:.4f}", f"{n:,}")
+            for label, p, r, f1, n in zip(labels, *each.values(), strict=True)
+        ],
+    )
     said = "macro F1" if decides == "macro_f1" else f"{items} labelled rightly"
-    return Evaluation(results, tables, _verdict(ranks, said, "{:.2%}", 1), notes, confusions)
+    verdict = _verdict(ranks, said, "{:.2%}", 1)
+    return Evaluation(results, tables, verdict, notes, details=[of_each], sums=confusions)
 
 
 def judge_numbers(
@@ -100,7 +109,7 @@ def judge_numbers(
         best=[n for n, rank in enumerate(ranks.values()) if rank == least],
     )
     return Evaluation(
-        results, [table], _verdict(ranks, "RMSE", "{:.4g}", -1), notes, (true, guesses)
+        results, [table], _verdict(ranks, "RMSE", "{:.4g}", -1), notes, sums=(true, guesses)
     )
 
 

@@ -1,5 +1,7 @@
 """What a trained labeller is worth: judged beside those who know nothing of order."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,9 @@ from jaxtyping import Int
 
 from jlstm.extras import MissingExtraError
 from jlstm.files import sha256
-from jlstm.plots import plot_confusion
+from jlstm.plots import plot_confusion, plot_predicted
 from jlstm.tasks.frame import counted
-from jlstm.tasks.job import Evaluation
+from jlstm.tasks.job import Evaluation, Picture
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.labelled import Sequences
 from jlstm.tasks.sequences.measures import (
@@ -59,7 +61,6 @@ def evaluate(
                 "chosen, so that the model looks a little better than it is."
             )
         data, chosen = prepared.data, prepared.part(part)
-        picture = folder / "plots" / "confusion.png"
     else:
         data, notes = read_labelled(config, prepared.schema, file)
         if sha256(file) == prepared.schema.sha256:
@@ -71,7 +72,6 @@ def evaluate(
                 "is; what it is worth is told by the test part.",
             )
         part, chosen = file.name, np.arange(len(data.lengths))
-        picture = folder / "plots" / f"confusion-{name or file.stem}.png"
     scores = find_scores(config, prepared.schema, params, data, chosen)
     guesses, more = _baselines(config, prepared, data, chosen)
     notes += more
@@ -84,18 +84,38 @@ def evaluate(
         guesses = {MODEL: scores[:, 0], **guesses}
         true = targets * schema.scale + schema.mean
         told = {who: guess * schema.scale + schema.mean for who, guess in guesses.items()}
-        return judge_numbers(results, true, told, notes)
+        return _with_picture(
+            judge_numbers(results, true, told, notes),
+            folder,
+            "predicted" if file is None else f"predicted-{name or file.stem}",
+            f"What was predicted for each sequence, over what is true: {part}.",
+            lambda path: plot_predicted(true, told[MODEL], path, title=f"On {part}"),
+        )
     guesses = {MODEL: scores.argmax(axis=1), **guesses}
     confusions = {
         who: confusion_matrix(targets, guess, len(prepared.schema.labels))
         for who, guess in guesses.items()
     }
+    labels = prepared.schema.labels
+    return _with_picture(
+        judge_classes(config, results, labels, confusions, notes),
+        folder,
+        "confusion" if file is None else f"confusion-{name or file.stem}",
+        f"How often each class was taken for which: {part}.",
+        lambda path: plot_confusion(confusions[MODEL], labels, path, title=f"On {part}"),
+    )
+
+
+def _with_picture(
+    judged: Evaluation, folder: Path, name: str, about: str, draw: Callable[[Path], None]
+) -> Evaluation:
+    """The same with a picture, ``plots/<name>.png``, where matplotlib is installed."""
+    (folder / "plots").mkdir(exist_ok=True)
     try:
-        picture.parent.mkdir(exist_ok=True)
-        plot_confusion(confusions[MODEL], prepared.schema.labels, picture, title=f"On {part}")
+        draw(folder / f"plots/{name}.png")
     except MissingExtraError as error:
-        notes.append(f"No picture of the confusion matrix: {error}")
-    return judge_classes(config, results, prepared.schema.labels, confusions, notes)
+        return replace(judged, notes=[*judged.notes, f"No picture: {error}"])
+    return replace(judged, pictures=[Picture(f"plots/{name}.png", about)])
 
 
 def _baselines(

@@ -9,6 +9,7 @@ its last origins lies in the next. Scales are those of each training part; the v
 long as that of the run; windows, season and calendar are those of the run, and so is the model.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -54,7 +55,7 @@ def resplits(
     bounds = _bounds(schema, series, count)
     return [
         (str(n + 1), partial(_fill, config, known, schema, series, begin, end))
-        for n, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for n, (begin, end) in enumerate(itertools.pairwise(bounds))
     ]
 
 

@@ -1,6 +1,7 @@
 """The errors of a forecaster and its baselines, as means, tables and sentences."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,15 @@ def report(
 
     names = list(errors)
     best = int(np.argmin([scaled[name]["mae"] for name in names]))
+
+    def step_row(step: int) -> list[str]:
+        return [
+            str(step + 1),
+            *(show(by_step[name]["mae"][step]) for name in names),
+            f"{100 * skill[step]:.1f} %",
+            f"{100 * by_step['model']['coverage'][step]:.1f} %",
+        ]
+
     tables = [
         Table(
             f"Every window of the {part if part == 'test' else 'file'}: "
@@ -113,17 +123,15 @@ def report(
             "MAE in standard deviations, for each step ahead; skill: what the model saves of the "
             "last value's",
             ("step", *names, "skill", _interval(low, high)),
-            [
-                [
-                    str(step + 1),
-                    *(show(by_step[name]["mae"][step]) for name in names),
-                    f"{100 * skill[step]:.1f} %",
-                    f"{100 * by_step['model']['coverage'][step]:.1f} %",
-                ]
-                for step in _handful(schema.horizon)
-            ],
+            [step_row(step) for step in _handful(schema.horizon)],
         ),
     ]
+    details = []
+    if schema.horizon > len(tables[1].rows):
+        every = [step_row(step) for step in range(schema.horizon)]
+        details.append(
+            replace(tables[1], title="MAE in standard deviations, for every step ahead", rows=every)
+        )
     seen = np.flatnonzero(errors["model"].known.sum(axis=1) > 0)
     said = []
     for what, means, labels in (
@@ -141,9 +149,9 @@ def report(
                 f"A baseline has the lower MAE for {len(worse)} of {len(labels)} {what}: "
                 f"{some(worse)}."
             )
-    if 1 < len(seen) <= 20:
+    if len(seen) > 1:
         columns = ("mae", "rmse", "mase", "smape", "wql")
-        tables.append(
+        (tables if len(seen) <= 20 else details).append(
             Table(
                 f"For each {'target' if many == 'targets' else 'series'}, the model",
                 (
@@ -190,6 +198,7 @@ def report(
             *notes,
         ],
         sums=judged,
+        details=details,
     )
 
 

@@ -1,5 +1,6 @@
 """What a trained forecaster is worth, by rolling origin: beside baselines, and in pictures."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -7,18 +8,17 @@ import jax
 import numpy as np
 
 from jlstm.extras import MissingExtraError
-from jlstm.plots import Forecasted, plot_forecast
+from jlstm.plots import plot_forecast
 from jlstm.tasks.frame import counted
-from jlstm.tasks.job import Evaluation
-from jlstm.tasks.running import Run, runner
+from jlstm.tasks.job import Evaluation, Picture
+from jlstm.tasks.running import runner
 from jlstm.tasks.table.calibrating import FEWEST
 from jlstm.tasks.table.clock import default_season
 from jlstm.tasks.table.config import TableConfig
-from jlstm.tasks.table.model import Forecaster, ForecasterConfig, forecast
+from jlstm.tasks.table.model import Forecaster, forecast
+from jlstm.tasks.table.pictures import pictures
 from jlstm.tasks.table.report import report
-from jlstm.tasks.table.series import Series
 from jlstm.tasks.table.subject import subject
-from jlstm.tasks.table.windows import Panel, Places, cut
 
 
 def evaluate(
@@ -54,14 +54,18 @@ def evaluate(
         if schema.season == 1:
             reason = f"the training part is too short for a season of {season} steps; see --season"
         notes.append(f"The seasonal naive forecast is left out: {reason}.")
-    picture = "forecast" if file is None else f"forecast-{name or file.stem}"
+    picture = f"plots/{'forecast' if file is None else f'forecast-{name or file.stem}'}.png"
+    drawn = []
     try:
         (folder / "plots").mkdir(exist_ok=True)
-        pictures = _pictures(
-            model, params, of.series, of.panel, places, runner(config.implementation)
-        )
-        plot_forecast(pictures, folder / f"plots/{picture}.png", model.quantiles)
-        notes.append(f"Forecasts beside the truth: plots/{picture}.png.")
+        run = runner(config.implementation)
+        compiled = partial(jax.jit(partial(forecast, model, run=run)), params)
+        model_errors = judged.errors["model"]
+        some = pictures(compiled, model.quantiles, of.series, of.panel, places, model_errors)
+        plot_forecast(some, folder / picture, model.quantiles)
+        notes.append(f"Forecasts beside the truth: {picture}.")
+        shown = "; ".join(one.title for one in some)
+        drawn = [Picture(picture, f"Forecasts beside the truth. From above: {shown}.")]
     except MissingExtraError as error:
         notes.append(f"No picture: {error}")
     if config.calibrate and params.calibration is None and len(model.quantiles) > 1:
@@ -69,45 +73,5 @@ def evaluate(
             "The intervals are as they were trained: the validation part has fewer than "
             f"{FEWEST} windows that do not overlap, too few to calibrate them."
         )
-    return report(model, schema, judged, len(np.unique(places.origins)), part, notes)
-
-
-def _pictures(
-    model: ForecasterConfig,
-    params: Forecaster,
-    series: Series,
-    panel: Panel,
-    places: Places,
-    run: Run,
-) -> list[Forecasted]:
-    """Some targets, each with a few windows that follow each other, from the middle of the part."""
-    s = panel.schema
-    shown_at = series.times(s.step)
-    if s.form.numbered:
-        shown_at = shown_at.astype(np.int64)
-    pair = panel.member[places.origins] * len(s.roles.target) + places.targets
-    compiled = jax.jit(partial(forecast, model, run=run))
-    pictures = []
-    for n in np.unique(pair)[:4]:
-        own = places.origins[pair == n]
-        first = own[len(own) // 2]
-        own = own[(own >= first) & ((own - first) % s.horizon == 0)][:5]
-        own = own[panel.member[own] == panel.member[first]]
-        here = Places(own, np.full(len(own), n % len(s.roles.target)))
-        found = np.asarray(compiled(params, cut(panel, here)), np.float64)
-        member, target = divmod(int(n), len(s.roles.target))
-        mean, std = s.mean[member, target], s.std[member, target]
-        shown = np.arange(first - min(s.lookback, 2 * s.horizon), own[-1] + s.horizon)
-        of = f"{s.names[member]}: " if len(s.names) > 1 else ""
-        pictures.append(
-            Forecasted(
-                title=of + s.roles.target[target],
-                times=shown_at[shown],
-                truth=panel.truth[shown, target] * std + mean,
-                pieces=[
-                    (shown_at[origin : origin + s.horizon], found[:, k] * std + mean)
-                    for k, origin in enumerate(own)
-                ],
-            )
-        )
-    return pictures
+    found = report(model, schema, judged, len(np.unique(places.origins)), part, notes)
+    return replace(found, pictures=drawn)
