@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from jlstm.checks import options_of
 from jlstm.extras import MissingExtraError, require
 
 if TYPE_CHECKING:
@@ -150,6 +149,8 @@ def _unknown(error: "UnknownOptionError") -> str:
 
 def _complain(error: Exception | str, name: str = "jlstm") -> int:
     """Say in one line what was wrong; the exit status for it."""
+    from jlstm.checks import options_of  # with NumPy, which `--help` need not wait for
+
     said = str(error)
     if isinstance(error, Exception) and (names := options_of(error)):
         said = ", ".join(map(typed_as, names)) + said.removeprefix(", ".join(names))
