@@ -22,10 +22,10 @@ LEVELS = {"a": 20.0, "b": 300.0, "c": 5000.0}
 
 def frame_of(*sites, rows=ROWS):
     """A day of 24 hours at another level and of another size for each site."""
-    times = np.datetime64("2020-01-01T00:00") + np.arange(rows) * np.timedelta64(60, "m")
+    times = np.datetime64("2020-01-01T00:00", "us") + np.arange(rows) * np.timedelta64(60, "m")
     parts = []
-    for n, site in enumerate(sites):
-        noise = np.random.default_rng(n).normal(size=rows)
+    for site in sites:
+        noise = np.random.default_rng(int(LEVELS[site])).normal(size=rows)
         load = LEVELS[site] * (1 + 0.1 * np.sin(np.arange(rows) * 2 * np.pi / 24) + 0.01 * noise)
         parts.append(pl.DataFrame({"when": times, "site": site, "load": load}))
     return pl.concat(parts)
@@ -58,7 +58,7 @@ def test_what_was_covered_before_is_told(run):
     found = table.evaluate(CONFIG, folder, params, None, None)
     before, after = found.results["uncalibrated"], found.results["scaled"]["model"]
     assert before["coverage"] > 0.95  # a fresh model has intervals as wide as ln 2
-    assert abs(after["coverage"] - 0.8) < 0.1
+    assert 0.75 < after["coverage"] < 0.92  # of eleven windows, it is careful
     assert after["width"] < 0.3 * before["width"]
     assert found.results["raw"]["model"]["wql"] < before["wql"]
     told = (
@@ -137,7 +137,7 @@ def test_the_forecasts_in_a_file_are_those_that_are_judged(run, tmp_path):
 
 def test_what_cannot_be_written_leaves_nothing(run, tmp_path):
     folder, params = run
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="none"):
         table.save_forecasts(CONFIG, folder, params, None, tmp_path / "none/f.parquet")
     frame_of("a").rename({"site": "step"}).write_csv(tmp_path / "t.csv")
     config = replace(CONFIG, group="step")
@@ -176,8 +176,7 @@ def test_a_known_series_is_forecast_as_before_beside_a_new_one(run, tmp_path):
         frame_of(*sites).write_csv(tmp_path / "t.csv")
         table.predict(CONFIG, folder, params, tmp_path / "t.csv", tmp_path / "out.csv")
         found.append(pl.read_csv(tmp_path / "out.csv").filter(pl.col("site") == "b"))
-    both = [one["q0.5"].to_numpy() / LEVELS["b"] for one in found]
-    assert np.abs(both[0] - both[1]).max() < 0.05  # the noise of frame_of is another one
+    np.testing.assert_allclose(found[0]["q0.5"], found[1]["q0.5"], rtol=1e-6)
 
 
 def test_what_a_new_series_has_not_is_the_mean_of_the_known_ones(run):
