@@ -24,8 +24,9 @@ from jlstm.runs.use import load
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.predictions import find_scores
 from jlstm.tasks.sequences.preparing import load as load_sequences
+from jlstm.tasks.table.calibrating import keep
 from jlstm.tasks.table.config import TableConfig
-from jlstm.tasks.table.model import forecast
+from jlstm.tasks.table.model import Calibration, forecast
 from jlstm.tasks.table.preparing import load as load_table
 from jlstm.tasks.table.training import model_config
 from jlstm.tasks.table.windows import cut, find_windows, make_panel
@@ -100,7 +101,16 @@ def runs(tmp_path_factory):
             lambda a, draw=draw: (0.5 * draw.standard_normal(a.shape)).astype(a.dtype), job.template
         )
         save_best(run, Best(1.0, 1, params), job)
+        if isinstance(config, TableConfig):
+            keep(run, params, calibration_of(params, draw))
     return folder
+
+
+def calibration_of(params, draw):
+    """One that changes each distance between quantiles, the series differently."""
+    series, (_, *steps) = len(params.embedding), params.readout.shape
+    arrays = draw.uniform(0.3, 3, (series, *steps)), draw.uniform(0.1, 1, series), np.array(0.75)
+    return Calibration(*(array.astype(np.float32) for array in arrays))
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +213,21 @@ def test_the_script_computes_without_jlstm_what_jlstm_does(runs, exports, tmp_pa
     code = lines[max(n for n, line in enumerate(lines) if re.match("import|from", line)) + 1 :]
     assert sum(map(bool, code)) <= 10
     assert max(map(len, lines)) <= 100
+
+
+def test_what_is_exported_of_a_table_is_calibrated(runs):
+    trained = load(runs / "table", say=lambda said: None)
+    _, schema, series = load_table(runs / "table")
+    panel = make_panel(series, schema)
+    batch = cut(panel, find_windows(series, panel, "test").evenly(3))
+    config = model_config(trained.config, schema)
+    with_it, without = (
+        np.asarray(forecast(config, trained.params._replace(calibration=c), batch))
+        for c in (trained.params.calibration, None)
+    )
+    apart = np.abs(with_it - without).max(axis=(0, 1))
+    assert (apart[[0, 1, 3]] > 0.1).all()
+    assert apart[2] == 0
 
 
 @pytest.mark.parametrize("name", ["table", "bare"])

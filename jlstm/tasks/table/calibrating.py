@@ -77,25 +77,36 @@ def ready(config: TableConfig, folder: Path, params: Forecaster) -> Forecaster:
     """
     if not config.calibrate or len(config.quantiles) == 1:
         return params
-    path, key = folder / FILE, _sum(params)
+    path = folder / FILE
     if path.is_file():
         with suppress(ValueError, TypeError):  # a damaged one is found again
             arrays, about = read_tensors(path)
             kept = Calibration(**{n: jnp.asarray(a) for n, a in arrays.items()}) if arrays else None
-            if about.get("of") == f"{key} {_sum(kept)}":
+            if about.get("of") == _sums(params, kept):
                 return params._replace(calibration=kept)
     found = find(config, folder, params)
-    save_params(path, found, {"of": f"{key} {_sum(found)}"})
+    keep(folder, params, found)
     return params._replace(calibration=found)
 
 
-def _sum(tree: Forecaster | Calibration | None) -> str:
-    """The SHA-256 of the numbers."""
-    found = hashlib.sha256()
-    for name, leaf in named(tree).items():
-        found.update(name.encode())
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()
+def keep(folder: Path, params: Forecaster, found: Calibration | None) -> None:
+    """Write the calibration of these parameters into the folder of a run.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    save_params(folder / FILE, found, {"of": _sums(params, found)})
+
+
+def _sums(params: Forecaster, found: Calibration | None) -> str:
+    """The SHA-256 of the numbers of both: a damaged calibration, or one of others, is noticed."""
+    sums = []
+    for tree in (params, found):
+        sums.append(hashlib.sha256())
+        for name, leaf in named(tree).items():
+            sums[-1].update(name.encode())
+            sums[-1].update(np.asarray(leaf).tobytes())
+    return " ".join(one.hexdigest() for one in sums)
 
 
 def find(config: TableConfig, folder: Path, params: Forecaster) -> Calibration | None:

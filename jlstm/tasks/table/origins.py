@@ -9,10 +9,10 @@ its last origins lies in the next. Scales are those of each training part; the v
 long as that of the run; windows, season and calendar are those of the run, and so is the model.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def resplits(
     bounds = _bounds(schema, series, count)
     return [
         (str(n + 1), partial(_fill, config, known, schema, series, begin, end))
-        for n, (begin, end) in enumerate(itertools.pairwise(bounds))
+        for n, (begin, end) in enumerate(pairwise(bounds))
     ]
 
 
@@ -140,6 +140,8 @@ def pooled(
 
     baselines = [name for name in total.errors if name != "model"]
     rows, stretches = [], []
+    own: dict[str, tuple[float, float]] = {}
+    old = (np.nan, np.nan)
     starts = schema.step.times(series.starts.min(), np.array(bounds))
     for n, part in enumerate([*parts, total]):
         within = (bounds[n], bounds[n + 1]) if n < len(parts) else (bounds[0], bounds[-1])
@@ -156,10 +158,9 @@ def pooled(
                 *(show(own[name][0]) for name in baselines),
             ]
         )
-    own, old = stretches[-1]["model"], stretches[-1]["once"]
     gain = " and ".join(
         f"{name} {show(new)} in place of {show(before)}"
-        for name, new, before in zip(("MAE", "MSE"), own, old, strict=True)
+        for name, new, before in zip(("MAE", "MSE"), own["model"], old, strict=True)
     )
     return replace(
         found,

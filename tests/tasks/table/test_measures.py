@@ -96,6 +96,11 @@ def test_seasonal_error():
     assert seasonal_error(values, 2) == pytest.approx((1 + 4) / 2)  # 2 − 1, 6 − 2
     assert np.isnan(seasonal_error(values, 6))
     assert np.isnan(seasonal_error(np.ones(5), 1))
+    # Periodic but for rounding.
+    day = 7 * np.sin(2 * np.pi * np.arange(480) / 24)
+    assert 0 < np.abs(day[24:] - day[:-24]).mean() < 1e-12
+    assert np.isnan(seasonal_error(day, 24))
+    assert seasonal_error(day + 1e-3 * (np.arange(480) >= 240), 24) > 0
 
 
 WINDOWS = np.array([[1.0, 2.0, 4.0, 7.0], [0.0, 0.0, 0.0, 3.0]])

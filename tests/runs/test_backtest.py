@@ -1,0 +1,102 @@
+"""A run trained again on other splits: kept, gone on with, and joined; the run stays as it is."""
+
+import json
+import shutil
+
+import pytest
+from command_line import command
+from small_runs import labelled, nothing, table
+
+from jlstm.runs.backtest import backtest
+from jlstm.runs.folder import read_config, summaries
+from jlstm.runs.run import start, train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    file = tmp_path_factory.mktemp("run") / "load.csv"
+    folder = train(table(file), file, say=nothing).folder
+    file.unlink()  # the folder is all that is needed
+    return folder
+
+
+def contents(folder):
+    """Of all files that are not about when and how it was judged."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (".lock", "log.txt", "timing.jsonl")
+        and "evaluation" not in path.parts and "plots" not in path.parts
+    }  # fmt: skip
+
+
+def test_a_run_is_refitted_and_goes_on_where_it_was_stopped(run, tmp_path):
+    moved = shutil.copytree(run, tmp_path / "moved")
+    before = contents(moved)
+    steps = 0
+
+    def soon():
+        nonlocal steps
+        steps += 1
+        return steps == 30  # of 24: in the second of them
+
+    assert backtest(moved, 2, "refit", say=nothing, interrupted=soon) is None
+    home = moved / "evaluation/refit-2"
+    assert [one.status for one in summaries(home)] == ["finished", "stopped"]
+    kept = contents(home / "1")
+    said = []
+    found = backtest(moved, 2, "refit", say=said.append)
+    assert [one.status for one in summaries(home)] == ["finished", "finished"]
+    assert contents(home / "1") == kept
+    assert contents(moved) == before
+    assert any("Going on from the checkpoint of step" in sentence for sentence in said)
+    assert found.results["refitted"] == 2
+    written = json.loads((moved / "evaluation/refit-2.json").read_text())
+    assert written["refit"] == 2
+    assert written["verdict"] == found.verdict
+    # The first stretch begins where the test part does: it is the run itself, bit for bit.
+    for name in ("best.safetensors", "metrics.jsonl", "calibration.safetensors"):
+        assert kept[name] == before[name]
+    own = read_config(home / "1")
+    assert (own.steps, own.name) == (24, "1")
+    # Asked for once more, nothing is trained.
+    again = backtest(moved, 2, "refit", say=nothing, interrupted=lambda: 1 / 0)
+    assert again == found
+
+
+def test_what_cannot_be_split_so_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match="refit: expected at most the 117 origins .*, got 200"):
+        backtest(run, 200, "refit", say=nothing)
+    with pytest.raises(ValueError, match=r"folds: .* got one of jlstm train table; see --refit"):
+        backtest(run, 2, "folds", say=nothing)
+    file = tmp_path / "walks.csv"
+    other = start(labelled(file), file, say=nothing)
+    with pytest.raises(ValueError, match="refit: .* got one of jlstm train sequences"):
+        backtest(other, 2, "refit", say=nothing)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--refit 2 --folds 2", "--refit, --folds: expected one of them"),
+        ("x.csv --refit 2", "--refit, --folds: expected one of them, without FILE"),
+        ("--refit 2 --save-forecasts f.parquet", "expected one of them, without FILE or --save-f"),
+        ("--save-forecasts f.csv", "--save-forecasts: expected a name that ends in .parquet, got"),
+        ("--save-forecasts none/f.parquet", "--save-forecasts: there is no directory"),
+        ("--refit 0", "--refit"),
+        ("--refit 200", "refit: expected at most the 117 origins of the test part, got 200"),
+    ],
+)
+def test_mistakes(run, options, said):
+    ended = command("evaluate", run, *options.split())
+    assert ended.status == 2
+    assert said in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_forecasts_are_saved_on_request(run, tmp_path):
+    out = tmp_path / "f.parquet"
+    ended = command("evaluate", run, "--save-forecasts", out)
+    assert (ended.status, ended.err) == (0, "")
+    assert "the forecasts of each window, are in" in ended.out
+    assert out.is_file()
