@@ -1,5 +1,8 @@
 """What a language model writes after a prompt."""
 
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import jax
@@ -10,9 +13,9 @@ from jlstm.tasks.job import Say
 from jlstm.tasks.running import runner
 from jlstm.tasks.text.config import TextConfig
 from jlstm.tasks.text.model import LanguageModel
-from jlstm.tasks.text.model import sample as sample_tokens
 from jlstm.tasks.text.preparing import load_vocabulary
-from jlstm.tasks.text.tokens import NEWLINE, UNKNOWN, decode, encode, shown, unknown_tokens
+from jlstm.tasks.text.sampling import sample as sample_tokens
+from jlstm.tasks.text.tokens import NEWLINE, UNKNOWN, Decoder, encode, shown, unknown_tokens
 from jlstm.tasks.text.training import model_config
 
 
@@ -21,15 +24,16 @@ def sample(
     folder: Path,
     params: LanguageModel,
     prompt: str,
-    length: int,
+    length: int = 500,
     temperature: float = 1.0,
     *,
+    count: int = 1,
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
     say: Say = print,
-) -> str:
-    """What the model writes after a prompt, to be set right behind it.
+) -> Iterator[tuple[int, str]]:
+    """What the model writes after a prompt, to be set right behind it, in pieces as it is written.
 
     Words that it does not know are read as ``<unk>``, which it never writes.
 
@@ -39,11 +43,17 @@ def sample(
         params: the model.
         prompt: what to go on from; where it is empty, a new line.
         length: how many tokens to write.
-        temperature: as for ``sample`` of ``model.py``, and so the next two.
+        temperature: as for ``sample`` of ``sampling.py``, and so the next three.
+        count: how many samples to write. Each is the same whatever the count, and begins the same
+            whatever the length.
         top_k: how many tokens are drawn from.
         top_p: how much probability is drawn from.
         seed: the same one gives the same text.
         say: is told how the prompt is read, where that is worth knowing.
+
+    Returns:
+        The number of a sample, from 0, and the text that it goes on with: all pieces of sample 0,
+        then all of sample 1, and so on.
 
     Raises:
         TypeError, ValueError: an argument of another type or range; a character that the model does
@@ -61,8 +71,9 @@ def sample(
             raise ValueError("prompt: expected some text, got none, and the model knows no newline")
         tokens = encode(vocabulary, NEWLINE)
     if vocabulary.unknown is not None:
-        bias = jnp.asarray(params.readout_bias).at[vocabulary.unknown].set(-jnp.inf)
-        params = params._replace(readout_bias=bias)
+        bias = np.array(params.readout_bias)
+        bias[vocabulary.unknown] = -np.inf
+        params = params._replace(readout_bias=jnp.asarray(bias))
     drawn = sample_tokens(
         model_config(config, len(vocabulary)),
         jax.device_put(params, jax.devices()[0]),
@@ -70,10 +81,17 @@ def sample(
         tokens,
         length,
         temperature,
+        count=count,
         top_k=top_k,
         top_p=top_p,
         run=runner(config.implementation),
     )
-    text = decode(vocabulary, np.asarray(drawn))
-    apart = vocabulary.kind == "word" and prompt and not prompt[-1].isspace()
-    return f" {text}" if apart and text and text[0] != NEWLINE else text
+
+    def texts() -> Iterator[tuple[int, str]]:
+        for number, pieces in groupby(drawn, key=itemgetter(0)):
+            decoder = Decoder(vocabulary, after=prompt)
+            for _, piece in pieces:
+                yield number, decoder(piece)
+            yield number, decoder.end()
+
+    return texts()

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import jax
+import optax
 import pytest
 from text_runs import SMALL, prepared, some_text, trained
 
@@ -11,7 +12,12 @@ from jlstm.tasks.text.preparing import load
 from jlstm.tasks.text.results import evaluate
 from jlstm.tasks.text.tokens import UNKNOWN
 from jlstm.tasks.text.training import build
-from jlstm.tasks.text.writing import sample
+from jlstm.tasks.text.writing import sample as write
+
+
+def sample(*arguments, **options):
+    """The first sample, as one text."""
+    return "".join(text for number, text in write(*arguments, **options) if number == 0)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,32 @@ def test_bytes(tmp_path):
     written = sample(config, folder, params, "é\udcff", 50)
     assert len(written) > 10
     assert evaluate(config, folder, params).results["bytes"] > 0
+
+
+def test_characters_of_several_bytes_are_whole(tmp_path):
+    """The text goes on to the bytes of the last character that a piece of tokens cut."""
+    config = replace(SMALL, tokens="byte", steps=1)
+    folder = prepared(tmp_path, config, "€😀\n" * 200)
+    params = jax.device_get(trained(config, folder, 150, optax.adam(0.05))[0])
+    pieces = [*write(config, folder, params, "€😀\n", 400, 0.0)]
+    assert len(pieces) > 10
+    assert "".join(text for _, text in pieces) == "€😀\n" * 50
+
+
+def test_several_samples_are_one_after_the_other_and_the_same_however_many(writer):
+    folder, params = writer
+    found = {}
+    for count in (1, 3, 6):
+        texts = [""] * count
+        pieces = [*write(SMALL, folder, params, "ab", 70, 2.0, count=count)]
+        assert [number for number, _ in pieces] == sorted(number for number, _ in pieces)
+        for number, text in pieces:
+            texts[number] += text
+        assert {len(text) for text in texts} == {70}
+        found[count] = texts
+    assert found[1] == found[6][:1]
+    assert found[3] == found[6][:3]
+    assert len(set(found[6])) == 6
 
 
 def test_a_model_without_newline_needs_a_prompt(tmp_path):
