@@ -302,6 +302,10 @@ def test_what_cannot_be_predicted_is_named_and_nothing_written(runs, files, tmp_
     )
 
 
+def test_a_model_that_does_not_write_is_named(runs):
+    assert "RUN: expected a language model; see jlstm predict" in mistake("sample", runs / "table")
+
+
 # Runs.
 
 

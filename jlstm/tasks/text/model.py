@@ -248,7 +248,8 @@ def check_tokens(
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name}: expected an integer dtype, got {array.dtype.name}")
     if not isinstance(array, jax.core.Tracer) and array.size:
-        least, most = int(array.min()), int(array.max())
+        known = np.asarray(array)  # to ask JAX would be to compile two programs
+        least, most = int(known.min()), int(known.max())
         if least < 0 or most >= vocab:
             raise ValueError(
                 f"{name}: expected tokens from 0 to {vocab - 1}, got {least} to {most}"

@@ -3,11 +3,12 @@
 The next token is argmax(logits + temperature·noise) with noise from the Gumbel distribution, which
 is a draw from softmax(logits/temperature) (Gumbel 1954; Maddison et al. 2014).
 
-One program draws ``PIECE`` tokens of ``ROWS`` samples side by side, and is called again and again:
-it is compiled once for all lengths, prompts and numbers of samples, and what is drawn can be shown
-while the next is. Its rows are always as many, asked for or not, and the noise follows from the key
-and the place of a token in its sample alone. So a sample is the same, bit for bit, however many are
-drawn and however long they get.
+A program draws ``PIECE`` tokens and is called again and again: it is compiled once for prompts and
+samples of all lengths, and what is drawn can be shown while the next is. The first sample, often
+the only one, is drawn alone; others are drawn ``ROWS`` at a time, asked for or not, by a second
+program. The noise follows from the key, the number of the sample and the place of the token. So a
+sample is the same, bit for bit, however many are drawn and however long they get: beside a varying
+number of others, it would be so but for rounding.
 """
 
 from collections.abc import Iterator
@@ -37,8 +38,8 @@ from jlstm.types import check_key
 PIECE = 32
 """Tokens that a call draws: what one call costs is little beside them, and they are soon there."""
 ROWS = 4
-"""Samples that a call draws: on CPU, for 512 units, the step of one takes 0.7 ms and that of four
-0.9 ms, but that of eight 1.4 ms."""
+"""Samples that are drawn side by side: on two cores, with 512 units, the step of one takes 0.7 ms,
+that of four 0.9 ms, and that of eight 1.4 ms."""
 READ = 512
 """Tokens of a long prompt that are read at once, by a program of its own."""
 
@@ -94,18 +95,22 @@ def sample(
             raise ValueError(f"top_p: expected a number above 0 and up to 1, got {top_p}")
     check_function("run", run)
     check_key("key", key)
-    heat = jnp.asarray(temperature, params.embedding.dtype)
-    write = partial(_write, config, run, top_k, top_p, params, heat)
+    heat = np.asarray(temperature, params.embedding.dtype)
+    home = jnp.asarray(params.embedding).sharding
+    write = partial(_write, config, run, top_k, top_p, params, heat, key)
 
     def pieces() -> Iterator[tuple[int, Int[np.ndarray, " piece"]]]:
         carry, rest = _read_all(config, run, params, prompt)
-        for first in range(0, count, ROWS):
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(ROWS))
+        for first, rows in [(0, 1), *((n, ROWS) for n in range(1, count, ROWS))]:
+            numbers = first + np.arange(rows, dtype=np.int32)
+            each = jax.tree.map(lambda a, rows=rows: np.repeat(a, rows, 0), carry)
+            # As it comes back from each piece, or another program would be compiled for the first.
+            state = jax.device_put((each, np.zeros(rows, np.int32)), home)
             later: list[Int[np.ndarray, "rows piece"]] = []
-            for piece in _drawn(partial(write, keys), carry, rest, length):
+            for piece in _drawn(partial(write, numbers), state, rest, length):
                 yield first, piece[0]
                 later.append(piece[1 : count - first])
-            for row in range(min(ROWS, count - first) - 1):
+            for row in range(min(rows, count - first) - 1):
                 yield from ((first + 1 + row, piece[row]) for piece in later)
 
     return pieces()
@@ -117,12 +122,12 @@ def _read_all(
     params: LanguageModel,
     prompt: Int[np.ndarray, " prompt"],
 ) -> tuple[Any, Int[np.ndarray, " rest"]]:
-    """The carry of all rows after most of a long prompt, and the rest of it: at least a token."""
-    carry = init_stack_carry(config.stack, params.lstm, 1)
+    """The carry after most of a long prompt, and the rest of it: at least a token."""
+    carry = jax.jit(init_stack_carry, static_argnums=(0, 2))(config.stack, params.lstm, 1)
     while len(prompt) > READ:
         carry = _read(config, run, params, carry, prompt[:READ])
         prompt = prompt[READ:]
-    return jax.tree.map(lambda a: jnp.repeat(a, ROWS, 0), carry), prompt
+    return jax.device_get(carry), prompt
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -137,10 +142,9 @@ def _read(
 
 
 def _drawn(
-    write: Any, carry: Any, prompt: Int[np.ndarray, " prompt"], length: int
+    write: Any, state: Any, prompt: Int[np.ndarray, " prompt"], length: int
 ) -> Iterator[Int[np.ndarray, "rows piece"]]:
     """What is drawn after the rest of a prompt, piece by piece."""
-    last = jnp.zeros(ROWS, jnp.int32)
     # Places are counted from the first that counts; what is drawn in the prompt does not.
     for place in count_up(1 - len(prompt), PIECE):
         if place >= length:
@@ -148,7 +152,7 @@ def _drawn(
         given = np.full(PIECE, -1, np.int32)
         known, prompt = prompt[:PIECE], prompt[PIECE:]
         given[: len(known)] = known
-        carry, last, tokens = write(carry, last, given, np.int32(place))
+        state, tokens = write(state, given, np.int32(place))
         piece = np.asarray(tokens)[max(0, -place) : length - place]
         if piece.size:
             yield piece.T
@@ -162,13 +166,16 @@ def _write(
     top_p: float | None,
     params: LanguageModel,
     heat: Float[Array, ""],
-    keys: PRNGKeyArray,
-    carry: Any,
-    last: Int[Array, " rows"],
+    key: PRNGKeyArray,
+    numbers: Int[Array, " rows"],
+    state: tuple[Any, Int[Array, " rows"]],
     given: Int[Array, " piece"],
     place: Int[Array, ""],
-) -> tuple[Any, Int[Array, " rows"], Int[Array, "piece rows"]]:
-    """What is drawn from some place on: after the tokens given, where they are not −1."""
+) -> tuple[tuple[Any, Int[Array, " rows"]], Int[Array, "piece rows"]]:
+    """What samples of these numbers go on with: where tokens are given, not −1, after these.
+
+    The state is the carry and the last token that was drawn.
+    """
 
     def draw(
         key: PRNGKeyArray, place: Int[Array, ""], scores: Float[Array, " vocab"]
@@ -184,10 +191,9 @@ def _write(
         last = jax.vmap(draw, (0, None, 0))(keys, place, scores[0])
         return (carry, last), last
 
-    (carry, last), tokens = lax.scan(
-        step, (carry, last), (start + jnp.arange(PIECE, dtype=jnp.int32), given)
-    )
-    return carry, last, tokens
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+    places = place + jnp.arange(PIECE, dtype=jnp.int32)
+    return lax.scan(step, state, (places, given))
 
 
 def likeliest(

@@ -82,7 +82,7 @@ def test_the_pieces_of_a_sample_come_one_by_one_and_samples_one_after_the_other(
     # Nothing is drawn before it is asked for.
     calls = []
     run = lambda *arguments, **options: calls.append(1) or runner(None)(*arguments, **options)  # noqa: E731
-    began = sample(CONFIG, strong, KEY, np.array([1], np.int32), 500, run=run)
+    began = sample(CONFIG, strong, KEY, np.array([1], np.int32), 500, count=3, run=run)
     assert not calls
     next(began)
     assert len(calls) == 1  # traced once, and not called for what is not read
@@ -103,7 +103,7 @@ def test_a_sample_is_the_same_whatever_the_count_and_the_length(strong, options)
 
 def test_samples_are_drawn_from_the_model(params):
     """The first token's frequencies are softmax(logits / temperature), the second's too."""
-    prompt, heat, draws = [4], 1.7, 4000
+    prompt, heat, draws = [4], 1.7, 1000
     tokens = texts(params, prompt, 2, heat, count=draws, key=jax.random.key(1))
     # Five standard deviations of the frequency of an event of probability ½.
     bound = 5 * 0.5 / np.sqrt(draws)
@@ -124,10 +124,12 @@ def test_the_key_decides(params):
 
 @pytest.mark.parametrize("options", [{"top_k": 4}, {"top_p": 0.7}, {"top_k": 6, "top_p": 0.8}])
 def test_samples_are_drawn_from_the_likeliest(params, options):
-    prompt, heat, draws = [4], 1.3, 4000
-    tokens = texts(params, prompt, 1, heat, count=draws, key=jax.random.key(1), **options)
-    found = np.bincount(tokens[:, 0], minlength=VOCAB)
-    p = np.asarray(jax.nn.softmax(logits(CONFIG, params, None, np.array(prompt))[1][-1] / heat))
+    """Without a readout all draws, at each place and of each sample, are of the same chances."""
+    heat, draws = 1.3, 4000
+    params = params._replace(readout=jnp.zeros_like(params.readout))
+    tokens = texts(params, [4], draws // 5, heat, count=5, key=jax.random.key(1), **options)
+    found = np.bincount(tokens.ravel(), minlength=VOCAB)
+    p = np.asarray(jax.nn.softmax(params.readout_bias / heat))
     order = np.argsort(-p)[: options.get("top_k")]
     sums = np.cumsum(p[order]) / p[order].sum()
     order = order[: 1 + np.searchsorted(sums, options.get("top_p", 1.0) - 1e-9)]
@@ -162,14 +164,19 @@ def test_sampling_nothing(params):
 
 
 def test_it_compiles_once_whatever_is_asked_for(params):
+    fresh = replace(CONFIG, weight_dropout=0.125)  # without influence here, but another program
+    params = jax.device_put(params, jax.devices()[0])  # for which JAX would tell inputs apart
     compiled = sampling._write._cache_size(), sampling._read._cache_size()
     for seed, (prompt, length, count) in enumerate(
-        [([1, 2], 4, 1), ([3], 40, 3), ([2] * 50, 1, 6), ([2] * 2 * READ, 9, 1)]
+        [([1, 2], 4, 1), ([3], 40, 1), ([2] * 50, 1, 1), ([2] * 2 * READ, 9, 1)]
     ):
-        again = {"config": replace(CONFIG), "run": runner(None), "key": jax.random.key(seed)}
+        again = {"config": replace(fresh), "run": runner(None), "key": jax.random.key(seed)}
         texts(params, prompt, length, 0.5 + seed, count=count, **again)
     after = sampling._write._cache_size(), sampling._read._cache_size()
     assert after == (compiled[0] + 1, compiled[1] + 1)
+    for count in (2, 9):
+        texts(params, [1], 4 + count, 2.0, count=count, config=fresh, run=runner(None))
+    assert sampling._write._cache_size() == compiled[0] + 2
 
 
 SCORES = jnp.log(jnp.array([0.05, 0.4, 0.1, 0.25, 0.2]))
