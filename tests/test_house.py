@@ -42,7 +42,7 @@ CORE_MAY_IMPORT = {"jax", "jaxtyping", "numpy", *sys.stdlib_module_names}
 
 
 def module_of(path: Path) -> str:
-    """The dotted name below jlstm: data/text.py -> data.text, data/__init__.py -> data."""
+    """The dotted name below jlstm: runs/run.py -> runs.run, runs/__init__.py -> runs."""
     parts = path.relative_to(LIBRARY).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -67,7 +67,7 @@ def imports(source: str) -> Iterator[str]:
 
 
 def house_imports(source: str) -> Iterator[str]:
-    """The files of jlstm that a source imports: "jlstm.tasks.text.windows.read" -> "data.text"."""
+    """The files of jlstm that a source imports: "jlstm.runs.run.train" -> "runs.run"."""
     for name in imports(source):
         top, _, inside = name.partition(".")
         if top != "jlstm" or inside == "__version__":
@@ -196,7 +196,7 @@ def test_no_help_waits_for_what_the_work_needs(command):
 
 def test_data_is_read_and_cut_without_jax():
     files = {
-        "text": ("tokens", "windows", "ngram"),
+        "text": ("tokens", "windows", "preparing", "ngram"),
         "table": ("series", "schema", "windows", "preparing", "measures"),
         "sequences": ("labelled", "labels", "preparing", "measures"),
     }

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from jlstm.cli.options import Count, PositiveOrZero, Seed
+from jlstm.cli.sample import printable
 from jlstm.cli.screen import new_console
 from jlstm.cli.train import go_on
-from jlstm.cli.use import printable
 from jlstm.extras import require
 from jlstm.tasks.config import Training
 from jlstm.tasks.sequences.config import SequencesConfig

@@ -1,6 +1,7 @@
 """The command `jlstm`: its commands by name, and how it ends when something goes wrong."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -17,8 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with these arguments, those of the process if None, and exit.
 
     The exit status is 0, or 2 after a user's mistake and 130 after an interrupt, either told in
-    one line on stderr. More than the machine has, memory or a device, counts as a mistake. Any
-    other exception is a fault of the program and keeps its traceback.
+    one line on stderr. More than the machine has, memory or a device, counts as a mistake. Where
+    whoever reads the output has gone (``| head``) it is 141, as after SIGPIPE, and nothing is said.
+    Any other exception is a fault of the program and keeps its traceback.
     """
     try:
         app = build_app()
@@ -33,6 +35,11 @@ def run(app: "App", arguments: Sequence[str] | None, name: str = "jlstm") -> Non
 
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python writes out what is left when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except UnusedCliTokensError as error:
         unused = " ".join(error.unused_tokens or [])
         sys.exit(_complain(f"unexpected argument: {unused} (every option goes by its name)", name))
@@ -92,7 +99,7 @@ def build_app() -> "App":
         ),
         ("use:evaluate", "evaluate", "Judge a trained model beside baselines."),
         ("use:predict", "predict", "Write forecasts, or labels."),
-        ("use:sample", "sample", "Let a language model write."),
+        ("sample:sample", "sample", "Let a language model write."),
         ("use:report", "report", "Write the page of a run, report.html, anew."),
         ("use:runs", "runs", "List the runs and how each stands."),
         ("exchange:export", "export", "Write a trained model for use without jlstm."),

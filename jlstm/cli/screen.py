@@ -17,9 +17,9 @@ if TYPE_CHECKING:  # importing these imports JAX, for which `--help` need not wa
 Record = Mapping[str, Any]
 
 
-def new_console() -> Console:
+def new_console(*, stderr: bool = False) -> Console:
     """Where results go: text as it is, long lines wrapped by whoever reads them."""
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`jlstm evaluate`, `report`, `predict`, `sample` and `runs`: what a trained model is for."""
+"""`jlstm evaluate`, `report`, `predict` and `runs`: what a trained model is for."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from jlstm.cli.compare import check_output
-from jlstm.cli.options import Count, CountOrZero, PositiveOrZero, Run, Seed, path_of
+from jlstm.cli.options import Count, Run, path_of
 from jlstm.cli.screen import new_console, show_evaluation, show_table, watching
 
 
@@ -106,45 +106,6 @@ def predict(
     console = new_console()
     use.predict(run, file, out, say=console.print)
     console.print(f"Written: {out}")
-
-
-def sample(
-    run: Run,
-    *,
-    prompt: Annotated[str, Parameter(help="The text to go on from.")] = "\n",
-    length: Annotated[Count, Parameter(help="Tokens to write.")] = 500,
-    temperature: Annotated[
-        PositiveOrZero,
-        Parameter(help="1 draws what the model believes, less is more cautious, 0 the likeliest."),
-    ] = 0.8,
-    top_k: Annotated[
-        CountOrZero, Parameter(help="Draw from so many of the likeliest tokens; 0: from all.")
-    ] = 0,
-    top_p: Annotated[
-        float, Parameter(help="Draw from the likeliest tokens that have this probability together.")
-    ] = 1.0,
-    seed: Annotated[Seed, Parameter(help="Of the draws.")] = 0,
-) -> None:
-    """Let a language model write."""
-    from jlstm.runs import use
-
-    console = new_console()
-    written = use.sample(
-        run,
-        prompt,
-        length=length,
-        temperature=temperature,
-        top_k=top_k or None,
-        top_p=None if top_p == 1 else top_p,
-        seed=seed,
-        say=console.print,
-    )
-    print(printable(prompt + written))  # a console would make spaces of tabs
-
-
-def printable(text: str) -> str:
-    """The text without control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def runs(

@@ -33,9 +33,10 @@ from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.model import ForecasterConfig, forecast
 from jlstm.tasks.table.training import model_config
 from jlstm.tasks.table.windows import cut, find_windows, make_panel
-from jlstm.tasks.text import job as text
+from jlstm.tasks.text import preparing as text
 from jlstm.tasks.text.config import TextConfig
 from jlstm.tasks.text.model import logits
+from jlstm.tasks.text.training import model_config as language_model_config
 
 EXAMPLES = 3
 """Windows or sequences in the example; tokens are more."""
@@ -49,7 +50,7 @@ READING = {
     "word": "a token is what stands between white space (after 1000 characters another one begins) "
     "or a line's end, a newline; its number is its place in the list, for others that of <unk>",
 }
-"""How a text becomes tokens, see ``jlstm.data.tokens``."""
+"""How a text becomes tokens, see ``jlstm.tasks.text.tokens``."""
 
 
 class Input(NamedTuple):
@@ -102,7 +103,7 @@ def portable(trained: Trained) -> Portable:
 
 def _text(trained: Trained, config: TextConfig) -> Portable:
     data, params = text.load(trained.folder), trained.params
-    model = text.model_config(config, len(data.vocabulary))
+    model = language_model_config(config, len(data.vocabulary))
     layers = model.stack.without_noise()
 
     def run(params: Any, tokens: Array, state: Array) -> dict[str, Array]:

@@ -1,6 +1,7 @@
 """A trained model at work: judged, asked for forecasts and labels, or made to write."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,7 +156,8 @@ def _sample(model: Trained) -> str:
         return ""
     options: dict[str, Any] = {"length": SAMPLED, "temperature": 0.8, "say": lambda text: None}
     try:
-        return task.sample(model.config, model.folder, model.params, "", **options)
+        pieces = task.sample(model.config, model.folder, model.params, "", **options)
+        return "".join(text for _, text in pieces)
     except ValueError:  # it does not know the line break that it would begin after
         return ""
 
@@ -179,18 +181,42 @@ def predict(folder: Path_, file: Path_, out: Path_, *, say: Say = print) -> None
         say(sentence)
 
 
-def sample(folder: Path_, prompt: str, *, say: Say = print, **options: Any) -> str:
-    """Text that the language model of a run writes.
+def write(
+    folder: Path_, prompt: str, *, say: Say = print, **options: Any
+) -> Iterator[tuple[int, str]]:
+    """What the language model of a run writes after a prompt, in pieces as it is written.
 
     Args:
         folder: of the run.
         prompt: the text to go on from.
         say: is told what there is to know.
-        options: of ``jlstm.tasks.text.job.sample``: the length, the temperature, the seed…
+        options: of ``jlstm.tasks.text.writing.sample``: ``length``, ``temperature``, ``count``,
+            ``top_k``, ``top_p``, ``seed``.
+
+    Returns:
+        The number of a sample, from 0, and the text that it goes on with: all pieces of sample 0,
+        then all of sample 1, and so on.
 
     Raises:
-        OSError, ValueError: as ``load`` does; the model is none of texts.
+        OSError, TypeError, ValueError: as ``load`` does; the model is none of texts; an option of
+            another type or range.
     """
     model = load(folder, whole=False, say=say)
     task = task_of(model.config)
     return task.sample(model.config, model.folder, model.params, prompt, say=say, **options)
+
+
+def samples(
+    folder: Path_, prompt: str, count: int, *, say: Say = print, **options: Any
+) -> list[str]:
+    """Several texts that could follow the prompt, as ``write`` writes them."""
+    pieces = write(folder, prompt, count=count, say=say, **options)
+    texts = [""] * count
+    for number, text in pieces:
+        texts[number] += text
+    return texts
+
+
+def sample(folder: Path_, prompt: str, *, say: Say = print, **options: Any) -> str:
+    """A text that could follow the prompt: the first of all ``samples``, however many there are."""
+    return samples(folder, prompt, 1, say=say, **options)[0]

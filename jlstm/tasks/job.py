@@ -5,7 +5,7 @@ the dataclass of its options, and ``job.py`` is a ``Task``. From ``prepare`` on 
 but what is in the folder of the run.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -78,8 +78,12 @@ class Task(Protocol[C]):
         """The judgements of those runs as one; ``once`` is that of the run itself."""
 
     @property
-    def sample(self) -> Callable[..., str]:
-        """``(config, folder, params, prompt, *, say, **options)`` to the text that follows."""
+    def sample(self) -> Callable[..., Iterator[tuple[int, str]]]:
+        """``(config, folder, params, prompt, *, say, **options)`` to the texts that follow.
+
+        They come in pieces, each with the number of its sample, one sample after the other. What is
+        wrong is raised by the call, before the first piece is asked for.
+        """
 
 
 def no_forecast(*_: Any, **__: Any) -> NoReturn:

@@ -30,9 +30,9 @@ from jlstm.tasks.table.model import Calibration, forecast
 from jlstm.tasks.table.preparing import load as load_table
 from jlstm.tasks.table.training import model_config
 from jlstm.tasks.table.windows import cut, find_windows, make_panel
-from jlstm.tasks.text import job as text
 from jlstm.tasks.text.config import TextConfig
 from jlstm.tasks.text.model import logits
+from jlstm.tasks.text.training import model_config as language_model_config
 from jlstm.train import Best
 
 ROUNDING = 2e-6
@@ -166,7 +166,7 @@ def ours(run, example):
     trained = load(run, say=lambda said: None)
     config, params = trained.config, trained.params
     if isinstance(config, TextConfig):
-        model = text.model_config(config, len(params.embedding))
+        model = language_model_config(config, len(params.embedding))
         return logits(model, params, None, example["tokens"])[1]
     if isinstance(config, TableConfig):
         _, schema, series = load_table(run)

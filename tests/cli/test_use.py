@@ -1,4 +1,4 @@
-"""`jlstm evaluate`, `predict`, `sample` and `runs`: what they print and write, and mistakes."""
+"""`jlstm evaluate`, `predict` and `runs`: what they print and write, and mistakes."""
 
 import csv
 import json
@@ -8,8 +8,6 @@ import shutil
 import numpy as np
 import pytest
 from command_line import command
-
-from jlstm.cli.use import printable
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(200))
 HOURS = [f"2020-01-{1 + n // 24:02d} {n % 24:02d}:00" for n in range(200)]
@@ -317,88 +315,8 @@ def test_what_cannot_be_predicted_is_named_and_nothing_written(runs, files, tmp_
     )
 
 
-# Sample.
-
-
-def sample(folder, *options):
-    return said("sample", folder, "--length", "40", *options)
-
-
-def test_a_model_writes_after_the_prompt(runs):
-    text = sample(runs / "text", "--prompt", "9 bottles")
-    assert text.startswith("9 bottles")
-    assert len(text) == len("9 bottles") + 40 + 1
-    assert set(text) <= set(TEXT)
-
-
-def test_the_same_seed_writes_the_same_text(runs):
-    one, two, other = (sample(runs / "text", "--seed", seed) for seed in (3, 3, 4))
-    assert one == two != other
-
-
-def test_prompt_and_options_reach_the_model(monkeypatch, runs):
-    asked = []
-
-    def remember(config, folder, params, prompt, *, say, **options):
-        asked.append((prompt, options))
-        return ""
-
-    monkeypatch.setattr("jlstm.tasks.text.job.sample", remember)
-    sample(runs / "text", "--prompt", "9 bot", "--top-k", "3", "--top-p", "0.5", "--seed", "7")
-    sample(runs / "text", "--temperature", "0.25", "--top-p", "1", "--top-k", "0")
-    defaults = {"length": 40, "temperature": 0.8, "top_k": None, "top_p": None, "seed": 0}
-    assert asked == [
-        ("9 bot", defaults | {"top_k": 3, "top_p": 0.5, "seed": 7}),
-        ("\n", defaults | {"temperature": 0.25}),
-    ]
-
-
-def test_what_leaves_only_the_likeliest_writes_it(runs):
-    likeliest = sample(runs / "text", "--temperature", "0")
-    assert sample(runs / "text", "--top-k", "1") == likeliest
-    assert sample(runs / "text", "--top-p", "1e-9") == likeliest
-    assert sample(runs / "text", "--top-k", "0") == sample(runs / "text", "--top-p", "1")
-    assert sample(runs / "text", "--top-k", "0") != likeliest
-
-
-def test_words_that_the_model_does_not_know_are_named(runs):
-    text = sample(runs / "words", "--prompt", "bottles of wine")
-    assert text.startswith("The model does not know 'wine', and reads <unk> instead.\n")
-    assert "\nbottles of wine " in text
-    assert "<unk>" not in text.partition("\n")[2]
-    assert "does not know" not in sample(runs / "words", "--prompt", "bottles of beer")
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "wrong"),
-    [
-        ("text", ("--prompt", "Ω beer!"), "--prompt: expected characters of the training text"),
-        ("text", ("--top-k", "-1"), "\"-1\" for --top-k"),
-        ("text", ("--top-k", "1.5"), "--top-k"),
-        ("text", ("--top-p", "0"), "--top-p: expected a number above 0 and up to 1, got 0"),
-        ("text", ("--top-p", "1.5"), "--top-p: expected a number above 0 and up to 1, got 1.5"),
-        ("text", ("--top-p", "nan"), "--top-p: expected a finite number"),
-        ("text", ("--temperature", "-1"), "\"-1.0\" for --temperature"),
-        ("text", ("--temperature", "nan"), "for --temperature"),
-        ("text", ("--length", "0"), "\"0\" for --length"),
-        ("text", ("--seed", "-1"), "\"-1\" for --seed"),
-        ("table", (), "expected a language model; see jlstm predict"),
-        ("nowhere", (), "is not there"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_sampled_is_named(runs, kind, options, wrong):
-    assert wrong in mistake("sample", runs / kind, *options)
-
-
-def test_tabs_stay_tabs(monkeypatch, runs):
-    monkeypatch.setattr(
-        "jlstm.runs.use.sample", lambda run, prompt, **options: "if:\n\tx [b] :beer:"
-    )
-    assert said("sample", runs / "text", "--prompt", "\t") == "\tif:\n\tx [b] :beer:\n"
-
-
-def test_a_terminal_is_not_told_what_to_do_by_a_text():
-    assert printable("a\x1b[2Jb\r\x07c\ud800 \n\tΩ") == "a�[2Jb��c� \n\tΩ"
+def test_a_model_that_does_not_write_is_named(runs):
+    assert "RUN: expected a language model; see jlstm predict" in mistake("sample", runs / "table")
 
 
 # Runs.

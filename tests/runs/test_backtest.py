@@ -65,13 +65,13 @@ def test_a_run_is_refitted_and_goes_on_where_it_was_stopped(run, tmp_path):
 
 
 def test_what_cannot_be_split_so_is_refused(run, tmp_path):
-    with pytest.raises(ValueError, match="refit: expected at most the 117 origins .*, got 200"):
+    with pytest.raises(ValueError, match=r"refit: expected at most the 117 origins .*, got 200"):
         backtest(run, 200, "refit", say=nothing)
     with pytest.raises(ValueError, match=r"folds: .* got one of jlstm train table; see --refit"):
         backtest(run, 2, "folds", say=nothing)
     file = tmp_path / "walks.csv"
     other = start(labelled(file), file, say=nothing)
-    with pytest.raises(ValueError, match="refit: .* got one of jlstm train sequences"):
+    with pytest.raises(ValueError, match=r"refit: .* got one of jlstm train sequences"):
         backtest(other, 2, "refit", say=nothing)
 
 

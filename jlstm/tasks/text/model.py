@@ -1,4 +1,4 @@
-"""The language model: a linear map into an LSTM, a linear map out of it, the loss, and samples.
+"""The language model: a linear map into an LSTM, a linear map out of it, and the loss.
 
 It predicts the token after each position of a sequence. With E the embedding, R and r the readout::
 
@@ -20,10 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
-from jlstm.checks import check_flag, check_function, check_number, check_size, wrong
+from jlstm.checks import check_flag, check_function, check_number, check_size
 from jlstm.dropout import dropout_mask
 from jlstm.layers import LayerParams, Stack, drop_weights, init_stack, stack
 from jlstm.tasks.running import Run, check_stack
@@ -102,7 +101,7 @@ def init_language_model(
     Raises:
         TypeError: an argument of another type, or a dtype that is not floating-point.
     """
-    c = _check_config(config)
+    c = check_config(config)
     dtype = check_float("dtype", dtype)
     check_key("key", key)
     key_embedding, key_lstm = jax.random.split(key)
@@ -144,8 +143,8 @@ def logits(
     Raises:
         TypeError, ValueError: an argument of another type, dtype, shape or range.
     """
-    c = _check_config(config)
-    tokens = _check_tokens("tokens", tokens, _check_model(c, params))
+    c = check_config(config)
+    tokens = check_tokens("tokens", tokens, check_model(c, params))
     check_function("run", run)
     layers, xs = params.lstm, jnp.take(params.embedding, tokens, axis=0, mode="clip")
     noise: dict[str, PRNGKeyArray] = {}
@@ -206,8 +205,8 @@ def language_model_loss(
     if not isinstance(batch, TokenBatch):
         raise TypeError(f"batch: expected TokenBatch, got {type(batch).__name__}")
     shape = jnp.shape(batch.inputs)
-    vocab = _check_model(_check_config(config), params)
-    targets = _check_tokens("batch.targets", batch.targets, vocab, shape)
+    vocab = check_model(check_config(config), params)
+    targets = check_tokens("batch.targets", batch.targets, vocab, shape)
     carry, scores = logits(
         config, params, carry, batch.inputs, fresh=batch.fresh, key=batch.key, run=run
     )
@@ -226,134 +225,14 @@ def token_count(batch: TokenBatch) -> float:
     return float(jnp.size(batch.inputs) if batch.weights is None else batch.weights.sum())
 
 
-def sample(
-    config: LanguageModelConfig,
-    params: LanguageModel,
-    key: PRNGKeyArray,
-    prompt: Int[Array | np.ndarray, " prompt"],
-    length: int,
-    temperature: float = 1.0,
-    *,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    run: Run = stack,
-) -> Int[Array, " length"]:
-    """Tokens that the model thinks could follow the prompt, each drawn given all before it.
-
-    The next token is argmax(logits + temperature·noise) with noise from the Gumbel distribution,
-    which is a draw from softmax(logits/temperature) (Gumbel 1954; Maddison et al. 2014). With
-    ``top_k`` and ``top_p`` it is a draw from what ``likeliest`` leaves.
-
-    Calls with the same configuration, lengths, top_k, top_p and run compile once.
-
-    Args:
-        config: what the model is made of.
-        params: its parameters.
-        key: a key of ``jax.random``; the same key gives the same tokens.
-        prompt: the text to go on from, at least one token.
-        length: how many tokens to draw.
-        temperature: 1 draws what the model believes, less is more cautious, 0 always takes the
-            likeliest token.
-        top_k: draw only from so many tokens, the likeliest ones; None for all.
-        top_p: draw only from the likeliest tokens that have this probability together (at the
-            temperature, and among the top_k); None for all.
-        run: what runs the stack.
-
-    Returns:
-        The tokens after the prompt, int32 ``[length]``.
-
-    Raises:
-        TypeError, ValueError: an argument of another type, dtype, shape or range.
-    """
-    vocab = _check_model(_check_config(config), params)
-    prompt = _check_tokens("prompt", prompt, vocab, ("prompt",))
-    if not prompt.size:
-        raise wrong("prompt", "expected at least one token, got none")
-    check_size("length", length, 0)
-    check_number("temperature", temperature, least=0)
-    if top_k is not None:
-        check_size("top_k", top_k)
-    if top_p is not None:
-        check_number("top_p", top_p, least=0)
-        if not 0 < top_p <= 1:
-            raise wrong("top_p", f"expected a number above 0 and up to 1, got {top_p}")
-    check_function("run", run)
-    check_key("key", key)
-    heat = jnp.asarray(temperature, params.embedding.dtype)
-    tokens: Array = _sample(config, run, length, top_k, top_p, params, key, prompt, heat)
-    return tokens
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _sample(
-    config: LanguageModelConfig,
-    run: Run,
-    length: int,
-    top_k: int | None,
-    top_p: float | None,
-    params: LanguageModel,
-    key: PRNGKeyArray,
-    prompt: Array,
-    heat: Array,
-) -> Array:
-    carry, scores = logits(config, params, None, prompt, run=run)
-
-    def step(state: tuple[Any, Array], key: PRNGKeyArray) -> tuple[tuple[Any, Array], Array]:
-        carry, scores = state
-        scores = likeliest(scores, heat, top_k, top_p)
-        noise = jax.random.gumbel(key, scores.shape, scores.dtype)
-        token = jnp.argmax(scores + heat * noise).astype(jnp.int32)
-        carry, scores = logits(config, params, carry, token[None], run=run)
-        return (carry, scores[-1]), token
-
-    _, tokens = lax.scan(step, (carry, scores[-1]), jax.random.split(key, length))
-    return tokens
-
-
-def likeliest(
-    scores: Float[Array, " vocab"],
-    temperature: Float[Array, ""] | float,
-    top_k: int | None = None,
-    top_p: float | None = None,
-) -> Float[Array, " vocab"]:
-    """The scores, with −∞ for every token that is not among the likeliest.
-
-    In the order of falling scores (equal ones: of rising ids) let π_r be the probability of the
-    token of rank r = 0, 1, … at the temperature, among the first ``top_k``. What stays are the
-    ranks r < top_k with π_0 + … + π_{r−1} < top_p: the fewest tokens that reach top_p together
-    (nucleus sampling, Holtzman et al. 2020), and never none.
-
-    Args:
-        scores: logarithms of probabilities, up to a constant.
-        temperature: by which they are divided.
-        top_k: how many may stay; None for all.
-        top_p: the probability to be reached; None, or 1, for all.
-    """
-    if top_p == 1:
-        top_p = None  # exactly, whatever rounding makes of the sum
-    if top_k is None and top_p is None:
-        return scores
-    order = jnp.argsort(scores, descending=True, stable=True)
-    stays = jnp.arange(scores.size) < (scores.size if top_k is None else top_k)
-    if top_p is not None:
-        least = float(np.finfo(np.float32).tiny)  # at temperature 0 only the best has a chance
-        heat = jnp.maximum(jnp.asarray(temperature, scores.dtype), least)
-        ranked = scores[order]
-        ranked = jnp.where(stays, (ranked - ranked[0]) / heat, -jnp.inf)
-        sums = jnp.cumsum(jax.nn.softmax(ranked))
-        before = jnp.concatenate([jnp.zeros_like(sums[:1]), sums[:-1]])
-        stays &= before < top_p
-    kept = jnp.zeros(scores.shape, jnp.bool_).at[order].set(stays)
-    return jnp.where(kept, scores, -jnp.inf)
-
-
-def _check_config(config: Any) -> LanguageModelConfig:
+def check_config(config: Any) -> LanguageModelConfig:
+    """``config``; raise TypeError unless it is one of a language model."""
     if not isinstance(config, LanguageModelConfig):
         raise TypeError(f"config: expected LanguageModelConfig, got {type(config).__name__}")
     return config
 
 
-def _check_model(config: LanguageModelConfig, params: Any) -> int:
+def check_model(config: LanguageModelConfig, params: Any) -> int:
     """How many tokens the model knows; raise unless it is one of this configuration."""
     if not isinstance(params, LanguageModel):
         raise TypeError(f"params: expected LanguageModel, got {type(params).__name__}")
@@ -361,7 +240,7 @@ def _check_model(config: LanguageModelConfig, params: Any) -> int:
     return config.vocabulary
 
 
-def _check_tokens(
+def check_tokens(
     name: str, tokens: Any, vocab: int, shape: Any = ("time", "...")
 ) -> Int[Array, "time *batch"]:
     """``tokens`` as int32; raise unless integers of this shape, from 0 to vocab − 1 if known."""
@@ -369,7 +248,8 @@ def _check_tokens(
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name}: expected an integer dtype, got {array.dtype.name}")
     if not isinstance(array, jax.core.Tracer) and array.size:
-        least, most = int(array.min()), int(array.max())
+        known = np.asarray(array)  # to ask JAX would be to compile two programs
+        least, most = int(known.min()), int(known.max())
         if least < 0 or most >= vocab:
             raise ValueError(
                 f"{name}: expected tokens from 0 to {vocab - 1}, got {least} to {most}"

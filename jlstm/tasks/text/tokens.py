@@ -129,26 +129,55 @@ def encode(vocabulary: Vocabulary, text: str) -> Ids:
     return _encoder(vocabulary)(_tokens_of(vocabulary, text)).astype(np.int32)
 
 
-def decode(vocabulary: Vocabulary, ids: Iterable[int] | Integer[np.ndarray, " tokens"]) -> str:
-    """The text of some tokens.
+class Decoder:
+    """The text of tokens that come in pieces: called with each, and asked for its ``end()``.
 
     Words are joined by single spaces, and lines begin and end without one. Bytes that are not UTF-8
-    become U+FFFD.
+    become U+FFFD; a character whose bytes are not all there comes with the last of them.
+
+    Args:
+        vocabulary: of the tokens.
+        after: a text that stands before: a word is set apart from it by a space, where it does not
+            end in white space.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, after: str = "") -> None:
+        self._vocabulary = vocabulary
+        self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._apart = bool(after) and not after[-1].isspace()
+
+    def __call__(self, ids: Iterable[int] | Integer[np.ndarray, " tokens"]) -> str:
+        """The text of the next tokens.
+
+        Raises:
+            ValueError: an id that the vocabulary does not have.
+        """
+        ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
+        size = len(self._vocabulary)
+        if ids.size and (ids.min() < 0 or ids.max() >= size):
+            raise ValueError(f"ids: expected 0 to {size - 1}, got {ids.min()} to {ids.max()}")
+        if self._vocabulary.kind == "byte":
+            return self._bytes.decode(ids.astype(np.uint8).tobytes())
+        tokens = [self._vocabulary.tokens[n] for n in ids]
+        return "".join(map(self._spaced, tokens) if self._vocabulary.kind == "word" else tokens)
+
+    def _spaced(self, word: str) -> str:
+        apart, self._apart = self._apart and word != NEWLINE, word != NEWLINE
+        return f" {word}" if apart else word
+
+    def end(self) -> str:
+        """What there still is after the last token: of bytes, a character that was not whole."""
+        return self._bytes.decode(b"", final=True)
+
+
+def decode(vocabulary: Vocabulary, ids: Iterable[int] | Integer[np.ndarray, " tokens"]) -> str:
+    """The text of some tokens, as ``Decoder`` reads them.
 
     Raises:
         ValueError: an id that the vocabulary does not have.
     """
-    ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
-    if ids.size and (ids.min() < 0 or ids.max() >= len(vocabulary)):
-        raise ValueError(
-            f"ids: expected 0 to {len(vocabulary) - 1}, got {ids.min()} to {ids.max()}"
-        )
-    if vocabulary.kind == "byte":
-        return ids.astype(np.uint8).tobytes().decode(errors="replace")
-    tokens = [vocabulary.tokens[n] for n in ids]
-    if vocabulary.kind == "char":
-        return "".join(tokens)
-    return re.sub(r" ?\n ?", NEWLINE, " ".join(tokens))
+    decoder = Decoder(vocabulary)
+    return decoder(ids) + decoder.end()
 
 
 def unknown_tokens(vocabulary: Vocabulary, text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The language model: its loss by hand, its gradient, its carry, its sampling."""
+"""The language model: its loss by hand, its gradient, its carry, what is left out."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,17 +9,13 @@ import numpy as np
 import pytest
 
 from jlstm import Carry, Stack, Variant, init_stack, init_stack_carry, stack
-from jlstm.tasks.running import runner
-from jlstm.tasks.text import model
 from jlstm.tasks.text.batch import TokenBatch
 from jlstm.tasks.text.model import (
     LanguageModel,
     LanguageModelConfig,
     init_language_model,
     language_model_loss,
-    likeliest,
     logits,
-    sample,
     token_count,
 )
 
@@ -232,7 +228,6 @@ def test_a_tied_readout_is_the_embedding(carry, batch):
     of_tied, of_untied = gradient(tied), gradient(untied)
     expected = of_untied.embedding + of_untied.readout.T
     np.testing.assert_allclose(of_tied.embedding, expected, rtol=1e-10)
-    assert sample(TIED, tied, jax.random.key(0), jnp.array([1], jnp.int32), 3).shape == (3,)
 
 
 def test_a_tied_model_knows_next_to_nothing_at_the_start(batch):
@@ -243,119 +238,6 @@ def test_a_tied_model_knows_next_to_nothing_at_the_start(batch):
     start = init_stack_carry(config.stack, tied.lstm, BATCH)
     assert jax.tree.structure(carry) == jax.tree.structure(start)
     assert {leaf.dtype for leaf in jax.tree.leaves(tied)} == {np.dtype(np.float32)}
-
-
-def test_samples_follow_the_prompt(params):
-    # Large weights, so that the likeliest token depends on what came before.
-    params = jax.tree.map(lambda a: 4 * a, params)
-    params = params._replace(readout_bias=jnp.zeros_like(params.readout_bias))
-    different = set()
-    for prompt in ([1, 5, 2], [2, 5, 1], [3, 4, 2], [0, 9, 8]):
-        tokens = sample(CONFIG, params, jax.random.key(0), jnp.array(prompt, jnp.int32), 9, 0.0)
-        assert (tokens.shape, tokens.dtype) == ((9,), jnp.int32)
-        # At temperature 0 each is the likeliest after all before it.
-        text = jnp.concatenate([jnp.array(prompt, jnp.int32), tokens])
-        _, scores = logits(CONFIG, params, None, text)
-        np.testing.assert_array_equal(tokens, np.argmax(scores, axis=-1)[2:-1])
-        different |= set(np.asarray(tokens[1:]).tolist())
-    assert len(different) > 2
-
-
-def test_samples_are_drawn_from_the_model(params):
-    """The first token's frequencies are softmax(logits / temperature)."""
-    prompt, heat = jnp.array([4], jnp.int32), 1.7
-    keys = jax.random.split(jax.random.key(1), 4000)
-    tokens = jax.vmap(lambda key: sample(CONFIG, params, key, prompt, 1, heat))(keys)
-    found = np.bincount(np.asarray(tokens[:, 0]), minlength=VOCAB) / len(keys)
-    expected = jax.nn.softmax(logits(CONFIG, params, None, prompt)[1][-1] / heat)
-    # Five standard deviations of the frequency of an event of probability ½.
-    np.testing.assert_allclose(found, expected, atol=5 * 0.5 / np.sqrt(len(keys)))
-    again = sample(CONFIG, params, keys[0], prompt, 20, heat)
-    np.testing.assert_array_equal(again, sample(CONFIG, params, keys[0], prompt, 20, heat))
-    assert jnp.any(again != sample(CONFIG, params, keys[1], prompt, 20, heat))
-
-
-SCORES = jnp.log(jnp.array([0.05, 0.4, 0.1, 0.25, 0.2]))
-
-
-@pytest.mark.parametrize(
-    ("top_k", "top_p", "stays"),
-    [
-        (None, None, [0, 1, 2, 3, 4]),
-        (1, None, [1]),
-        (3, None, [1, 3, 4]),
-        (99, None, [0, 1, 2, 3, 4]),
-        (None, 1e-9, [1]),
-        (None, 0.39, [1]),
-        (None, 0.41, [1, 3]),
-        (None, 0.64, [1, 3]),
-        (None, 0.66, [1, 3, 4]),
-        (None, 0.96, [0, 1, 2, 3, 4]),
-        (None, 1.0, [0, 1, 2, 3, 4]),
-        # Among the two best the best has 0.4/0.65 = 0.615.
-        (2, 0.61, [1]),
-        (2, 0.62, [1, 3]),
-        (2, 1.0, [1, 3]),
-    ],
-)
-def test_the_likeliest_tokens(top_k, top_p, stays):
-    left = likeliest(SCORES, 1.0, top_k, top_p)
-    assert np.flatnonzero(np.isfinite(left)).tolist() == stays
-    np.testing.assert_array_equal(left[np.array(stays)], SCORES[np.array(stays)])
-
-
-def test_the_temperature_comes_before_the_nucleus():
-    # At temperature 0.5 the best has 0.16/0.275 = 0.58, at 2 it has 0.63/2.12 = 0.30.
-    assert np.isfinite(likeliest(SCORES, 0.5, None, 0.57)).sum() == 1
-    assert np.isfinite(likeliest(SCORES, 2.0, None, 0.57)).sum() == 3
-    assert np.isfinite(likeliest(SCORES, 0.0, None, 0.99)).sum() == 1
-    # Of equals the first ones, and never more than were asked for.
-    assert np.isfinite(likeliest(jnp.zeros(4), 1.0, None, 0.5)).sum() == 2
-    assert np.flatnonzero(np.isfinite(likeliest(jnp.zeros(6), 1.0, 2))).tolist() == [0, 1]
-    assert np.flatnonzero(np.isfinite(likeliest(jnp.zeros(6), 1.0, None, 0.4))).tolist() == [
-        0,
-        1,
-        2,
-    ]
-
-
-@pytest.mark.parametrize("options", [{"top_k": 4}, {"top_p": 0.7}, {"top_k": 6, "top_p": 0.8}])
-def test_samples_are_drawn_from_the_likeliest(params, options):
-    prompt, heat, draws = jnp.array([4], jnp.int32), 1.3, 4000
-    keys = jax.random.split(jax.random.key(1), draws)
-    tokens = jax.vmap(lambda key: sample(CONFIG, params, key, prompt, 1, heat, **options))(keys)
-    found = np.bincount(np.asarray(tokens[:, 0]), minlength=VOCAB)
-    p = np.asarray(jax.nn.softmax(logits(CONFIG, params, None, prompt)[1][-1] / heat))
-    order = np.argsort(-p)[: options.get("top_k")]
-    sums = np.cumsum(p[order]) / p[order].sum()
-    order = order[: 1 + np.searchsorted(sums, options.get("top_p", 1.0) - 1e-9)]
-    expected = np.zeros(VOCAB)
-    expected[order] = draws * p[order] / p[order].sum()
-    assert 1 < len(order) < VOCAB
-    assert (found[expected == 0] == 0).all()
-    # χ² of at most 10 degrees of freedom is above 30 once in a thousand.
-    assert ((found - expected)[order] ** 2 / expected[order]).sum() < 30
-
-
-def test_the_best_of_one_is_greedy(params):
-    params = jax.tree.map(lambda a: 4 * a, params)
-    prompt, key = jnp.array([1, 5], jnp.int32), jax.random.key(0)
-    greedy = sample(CONFIG, params, key, prompt, 12, 0.0)
-    np.testing.assert_array_equal(sample(CONFIG, params, key, prompt, 12, 1.5, top_k=1), greedy)
-    np.testing.assert_array_equal(sample(CONFIG, params, key, prompt, 12, 1.5, top_p=1e-6), greedy)
-    assert jnp.any(sample(CONFIG, params, key, prompt, 12, 1.5) != greedy)
-
-
-def test_sampling_nothing(params):
-    assert sample(CONFIG, params, jax.random.key(0), jnp.array([1], jnp.int32), 0).shape == (0,)
-
-
-def test_the_same_sampling_compiles_once(params):
-    prompt, compiled = jnp.array([1, 2], jnp.int32), model._sample._cache_size()
-    for seed in range(3):
-        run = runner(None)  # as whoever asks anew would
-        sample(replace(CONFIG), params, jax.random.key(seed), prompt, 4, 0.5 + seed, run=run)
-    assert model._sample._cache_size() == compiled + 1
 
 
 def test_wrong_input_is_named(params, carry, batch):
@@ -394,7 +276,6 @@ def test_wrong_input_is_named(params, carry, batch):
     for call in (
         lambda: logits(CONFIG, None, None, batch.inputs),
         lambda: language_model_loss(CONFIG, None, None, batch),
-        lambda: sample(CONFIG, None, key, jnp.array([1], jnp.int32), 3),
     ):
         with pytest.raises(TypeError, match="params: expected LanguageModel, got NoneType"):
             call()
@@ -402,26 +283,3 @@ def test_wrong_input_is_named(params, carry, batch):
         logits(CONFIG, params, None, batch.inputs, run=3)
     with pytest.raises(TypeError, match=r"key: expected a key of jax\.random, got int"):
         logits(CONFIG, params, None, batch.inputs, key=3)
-    prompt = jnp.array([1], jnp.int32)
-    with pytest.raises(TypeError, match="temperature: expected a number, got str 'a'"):
-        sample(CONFIG, params, key, prompt, 3, "a")
-    with pytest.raises(ValueError, match=r"temperature: expected a finite number .* got nan"):
-        sample(CONFIG, params, key, prompt, 3, float("nan"))
-    with pytest.raises(TypeError, match="run: expected a function, got int 3"):
-        sample(CONFIG, params, key, prompt, 3, run=3)
-    with pytest.raises(TypeError, match=r"key: expected a key of jax\.random, got NoneType"):
-        sample(CONFIG, params, None, prompt, 3)
-    with pytest.raises(ValueError, match="prompt: expected at least one token"):
-        sample(CONFIG, params, key, jnp.array([], jnp.int32), 3)
-    with pytest.raises(ValueError, match=r"temperature: expected .* got -1"):
-        sample(CONFIG, params, key, jnp.array([1], jnp.int32), 3, -1.0)
-    for options, message in (
-        ({"top_k": 0}, "top_k: expected at least 1, got 0"),
-        ({"top_p": 0}, "top_p: expected a number above 0 and up to 1, got 0"),
-        ({"top_p": 1.5}, "top_p: expected a number above 0 and up to 1, got 1.5"),
-        ({"top_p": float("nan")}, "top_p: expected a finite number of at least 0, got nan"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            sample(CONFIG, params, key, prompt, 3, **options)
-    with pytest.raises(ValueError, match="length: expected at least 0, got -1"):
-        sample(CONFIG, params, key, jnp.array([1], jnp.int32), -1)

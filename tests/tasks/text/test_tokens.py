@@ -14,6 +14,7 @@ from jlstm.tasks.text import tokens as module
 from jlstm.tasks.text.tokens import (
     TRAINING,
     UNKNOWN,
+    Decoder,
     Vocabulary,
     decode,
     encode,
@@ -99,6 +100,41 @@ def test_words_come_back(words):
     text = decode(WORDS, ids)
     assert (encode(WORDS, text) == ids).all()
     assert not re.search(r"  | \n|\n ", text)
+
+
+@given(st.data())
+def test_a_text_in_pieces_is_the_same(data):
+    """Wherever the pieces end: in a character's bytes, in bytes that are none, at a line's end."""
+    strange = st.binary() | st.text().map(str.encode) | st.just("é€😀".encode())
+    bytes_ = b"".join(data.draw(st.lists(strange)))
+    words = data.draw(st.lists(st.sampled_from(["the", "cat", "\n"])))
+    for vocabulary, ids, whole in (
+        (BYTE, list(bytes_), bytes_.decode(errors="replace")),
+        (WORDS, encode(WORDS, " ".join(words)).tolist(),
+         re.sub(r" ?\n ?", "\n", " ".join(words))),
+    ):  # fmt: skip
+        borders = sorted(data.draw(st.lists(st.integers(0, len(ids)))))
+        decoder = Decoder(vocabulary)
+        pieces = [
+            decoder(ids[a:b]) for a, b in zip([0, *borders], [*borders, len(ids)], strict=True)
+        ]
+        assert "".join([*pieces, decoder.end()]) == whole == decode(vocabulary, ids)
+
+
+def test_a_character_comes_when_it_is_whole():
+    decoder = Decoder(BYTE)
+    assert [decoder([n]) for n in "a€".encode()] == ["a", "", "", "€"]
+    assert [decoder([0xE2, 0x82]), decoder.end()] == ["", "\ufffd"]
+
+
+@pytest.mark.parametrize(
+    ("after", "text"),
+    [("", "the\ncat"), ("a", " the\ncat"), ("a ", "the\ncat"), ("a\n", "the\ncat")],
+)
+def test_words_are_set_apart_from_what_stands_before_them(after, text):
+    assert Decoder(WORDS, after)([2, 1, 3]) == text
+    assert Decoder(WORDS, after)([1, 3]) == "\ncat"
+    assert Decoder(ABC, after)([0]) == "a"
 
 
 def test_words_of_lines():
