@@ -27,6 +27,14 @@ def evaluate(
             converter=path_of("--save-forecasts"),
         ),
     ] = None,
+    dynamic: Annotated[
+        bool,
+        Parameter(
+            help="Of a language model: judge it also as it goes on learning from each piece of the "
+            "text that it has been judged on, which takes longer.",
+            negative="",
+        ),
+    ] = False,
     refit: Annotated[
         Count | None,
         Parameter(
@@ -55,11 +63,15 @@ def evaluate(
     asked = {"refit": refit, "folds": folds}
     chosen = [(option, count) for option, count in asked.items() if count is not None]
     if not chosen:
-        judged = use.evaluate(run, file, forecasts=save_forecasts, say=console.print)
+        judged = use.evaluate(
+            run, file, forecasts=save_forecasts, dynamic=dynamic, say=console.print
+        )
         show_evaluation(judged, console)
         return
-    if len(chosen) > 1 or file is not None or save_forecasts is not None:
-        raise ValueError("--refit, --folds: expected one of them, without FILE or --save-forecasts")
+    if len(chosen) > 1 or file is not None or save_forecasts is not None or dynamic:
+        raise ValueError(
+            "--refit, --folds: expected one of them, without FILE, --save-forecasts or --dynamic"
+        )
     from jlstm.runs.backtest import backtest
     from jlstm.train import interrupt_flag
 

@@ -83,6 +83,7 @@ def evaluate(
     file: Path_ | None = None,
     *,
     forecasts: Path_ | None = None,
+    dynamic: bool = False,
     say: Say = print,
 ) -> Evaluation:
     """Judge the model of a run, and write the results into its folder ``evaluation``.
@@ -96,6 +97,7 @@ def evaluate(
         file: what to judge it on, in the form of what it was trained on; None for the part of that
             which was kept back for the purpose.
         forecasts: a .parquet file to write those of a table into, see ``save_forecasts``.
+        dynamic: whether to judge a language model once more, as it goes on learning.
         say: is told what there is to know.
 
     Raises:
@@ -103,7 +105,7 @@ def evaluate(
     """
     model = load(folder, say=say)
     saved = [] if forecasts is None else save_forecasts(model, file, forecasts)
-    judged = judge(model, file)
+    judged = judge(model, file, dynamic=dynamic)
     write_report(model.folder)
     return replace(judged, notes=[*judged.notes, *saved])
 
@@ -128,12 +130,13 @@ def save_forecasts(model: Trained, file: Path_ | None, out: Path_) -> list[str]:
     return [*task.save_forecasts(model.config, model.folder, model.params, path, Path(out))]
 
 
-def judge(model: Trained, file: Path_ | None = None) -> Evaluation:
+def judge(model: Trained, file: Path_ | None = None, *, dynamic: bool = False) -> Evaluation:
     """``evaluate`` for a model that is loaded already, without the report."""
     path = None if file is None else Path(file)
     name = None if path is None else name_for(model.folder, path)
     task = task_of(model.config)
-    judged = task.evaluate(model.config, model.folder, model.params, path, name)
+    way = task.evaluate_dynamic if dynamic else task.evaluate
+    judged = way(model.config, model.folder, model.params, path, name)
     results = results_path(model.folder, name)
     about = {
         "step": model.step,

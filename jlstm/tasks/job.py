@@ -52,6 +52,11 @@ class Task(Protocol[C]):
     ) -> "Evaluation":
         """The parameters judged on what was kept back, or on a file; its pictures get ``name``."""
 
+    def evaluate_dynamic(
+        self, config: C, folder: Path, params: Any, file: Path | None, name: str | None
+    ) -> "Evaluation":
+        """The same, and beside it what they reach when they go on learning as they are judged."""
+
     def predict(self, config: C, folder: Path, params: Any, file: Path, out: Path) -> Sequence[str]:
         """Write what the model foretells from a file into ``out``; what there is to say of it."""
 
@@ -89,6 +94,11 @@ class Task(Protocol[C]):
 def no_forecast(*_: Any, **__: Any) -> NoReturn:
     """``predict`` of a kind whose models foretell no files."""
     raise wrong("run", "expected a model of a table or of sequences; see jlstm sample")
+
+
+def no_dynamic(*_: Any, **__: Any) -> NoReturn:
+    """``evaluate_dynamic`` of a kind whose models do not learn as they are judged."""
+    raise wrong("dynamic", "expected a language model, got another one")
 
 
 def no_saved_forecasts(*_: Any, **__: Any) -> NoReturn:

@@ -1,6 +1,7 @@
 """The job of labelled sequences: from a table in long format to a model of classes or numbers."""
 
 from jlstm.tasks.job import as_trained as ready
+from jlstm.tasks.job import no_dynamic as evaluate_dynamic
 from jlstm.tasks.job import no_saved_forecasts as save_forecasts
 from jlstm.tasks.job import no_text as sample
 from jlstm.tasks.sequences.folds import pooled, resplits
@@ -10,8 +11,8 @@ from jlstm.tasks.sequences.results import evaluate
 from jlstm.tasks.sequences.training import build, template
 
 __all__ = [
-    "ABOUT", "FILES", "RESPLIT", "build", "evaluate", "pooled", "predict", "prepare", "ready",
-    "resplits", "sample", "save_forecasts", "template",
+    "ABOUT", "FILES", "RESPLIT", "build", "evaluate", "evaluate_dynamic", "pooled", "predict",
+    "prepare", "ready", "resplits", "sample", "save_forecasts", "template",
 ]  # fmt: skip
 
 RESPLIT = "folds"

@@ -7,6 +7,7 @@ origin, without being trained again on the way; and so, on the same windows, are
 in the training part.
 """
 
+from jlstm.tasks.job import no_dynamic as evaluate_dynamic
 from jlstm.tasks.job import no_text as sample
 from jlstm.tasks.table.calibrating import ready
 from jlstm.tasks.table.forecasts import predict
@@ -17,8 +18,8 @@ from jlstm.tasks.table.saving import save_forecasts
 from jlstm.tasks.table.training import build, template
 
 __all__ = [
-    "ABOUT", "FILES", "RESPLIT", "build", "evaluate", "pooled", "predict", "prepare", "ready",
-    "resplits", "sample", "save_forecasts", "template",
+    "ABOUT", "FILES", "RESPLIT", "build", "evaluate", "evaluate_dynamic", "pooled", "predict",
+    "prepare", "ready", "resplits", "sample", "save_forecasts", "template",
 ]  # fmt: skip
 
 RESPLIT = "refit"

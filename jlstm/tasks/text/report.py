@@ -7,6 +7,9 @@ from jlstm.tasks.job import Evaluation, Table
 from jlstm.tasks.text.preparing import NAMES
 from jlstm.tasks.text.tokens import UNKNOWN, Kind, Part
 
+LEARNING = "LSTM, learning on"
+"""The model by dynamic evaluation."""
+
 
 def report(
     kind: Kind, bits: Mapping[str, float], part: Part, name: str, notes: Sequence[str]
@@ -15,7 +18,7 @@ def report(
 
     Args:
         kind: what a token is.
-        bits: per token, of ``"LSTM"`` and of each baseline.
+        bits: per token, of ``"LSTM"``, perhaps ``LEARNING``, and of each baseline.
         part: the text that was judged, in numbers.
         name: of that text.
         notes: to be told before those on the text.
@@ -56,7 +59,7 @@ def _short(number: float) -> str:
 
 def verdict(bits: Mapping[str, float]) -> str:
     """Who won, in a sentence."""
-    others = {who: value for who, value in bits.items() if who != "LSTM"}
+    others = {who: value for who, value in bits.items() if who not in ("LSTM", LEARNING)}
     who = min(others, key=lambda who: others[who])
     ours, theirs = bits["LSTM"], others[who]
     if not (ours and theirs):  # of a text that says nothing, nothing is left to compare

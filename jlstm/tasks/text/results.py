@@ -1,17 +1,20 @@
 """What a trained language model is worth, beside models that only count."""
 
 import math
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from jlstm.tasks.job import Evaluation
+from jlstm.tasks.running import runner
 from jlstm.tasks.text.config import TextConfig
+from jlstm.tasks.text.dynamic import TIME, evaluate_learning
 from jlstm.tasks.text.model import LanguageModel
 from jlstm.tasks.text.ngram import fit_ngram, ngram_bits, uniform_bits, unigram_bits
 from jlstm.tasks.text.preparing import NAMES, Data, load
-from jlstm.tasks.text.report import report
+from jlstm.tasks.text.report import LEARNING, report
 from jlstm.tasks.text.tokens import TRAINING, Part, write_tokens
 from jlstm.tasks.text.training import make_judge, model_config
 from jlstm.tasks.text.windows import Tokens
@@ -28,6 +31,8 @@ def evaluate(
     params: LanguageModel,
     file: str | Path | None = None,
     name: str | None = None,
+    *,
+    dynamic: bool = False,
 ) -> Evaluation:
     """The model on the part for the test, or on another text, beside models that only count.
 
@@ -37,6 +42,7 @@ def evaluate(
         params: the model.
         file: another text, or a folder of them; None for the part for the test.
         name: of pictures, of which there are none.
+        dynamic: whether to judge it once more, as it goes on learning: see ``dynamic.py``.
 
     Raises:
         OSError: a file is missing.
@@ -46,22 +52,39 @@ def evaluate(
     data = load(folder)
     if file is None:
         part = data.parts["test"]
-        return _evaluate(config, data, params, data.tokens["test"], part, "the test part")
+        return _evaluate(config, data, params, data.tokens["test"], part, "the test part", dynamic)
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "tokens.npy"
         corpus = write_tokens([file], path, kind=config.tokens, vocabulary=data.vocabulary)
         text = np.load(path, mmap_mode="r", allow_pickle=False)
         if len(text) < 2:
             raise ValueError(f"{file}: expected at least two {NAMES[config.tokens]}s, got one")
-        return _evaluate(config, data, params, text, corpus.parts[TRAINING], str(file))
+        return _evaluate(config, data, params, text, corpus.parts[TRAINING], str(file), dynamic)
+
+
+evaluate_dynamic = partial(evaluate, dynamic=True)
 
 
 def _evaluate(
-    config: TextConfig, data: Data, params: LanguageModel, text: Tokens, part: Part, name: str
+    config: TextConfig,
+    data: Data,
+    params: LanguageModel,
+    text: Tokens,
+    part: Part,
+    name: str,
+    dynamic: bool,
 ) -> Evaluation:
     model = model_config(config, len(data.vocabulary))
     bits = {"LSTM": make_judge(config, model, text)(params) / math.log(2)}
     baselines, notes = _baselines(data, text)
+    if dynamic:
+        run = runner(config.implementation)
+        found = evaluate_learning(model, params, data.tokens["validation"], text, run=run)
+        bits[LEARNING] = found.nats / math.log(2)
+        notes.append(
+            f"{LEARNING}: after each {TIME} {NAMES[config.tokens]}s, and once they are judged, the "
+            f"model learns from them, at the rate {found.rate:g}, chosen on the validation part."
+        )
     return report(config.tokens, bits | baselines, part, name, notes)
 
 
