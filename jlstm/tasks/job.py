@@ -110,6 +110,8 @@ class Evaluation:
     """A sentence that says whether the model beats the baselines."""
     notes: Sequence[str] = ()
     """Other sentences worth reading."""
+    scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    """The measures of the whole, of the model and of each baseline; None where one has no value."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,10 @@ def judge_classes(
             )
         )
     said = "macro F1" if decides == "macro_f1" else f"{items} labelled rightly"
-    return Evaluation(results, tables, _verdict(ranks, said, "{:.2%}", 1), notes)
+    scores = {
+        who: {"accuracy": m["accuracy"], "macro F1": m["macro_f1"]} for who, m in measures.items()
+    }
+    return Evaluation(results, tables, _verdict(ranks, said, "{:.2%}", 1), notes, scores)
 
 
 def judge_numbers(
@@ -99,7 +102,10 @@ def judge_numbers(
         ],
         best=[n for n, rank in enumerate(ranks.values()) if rank == least],
     )
-    return Evaluation(results, [table], _verdict(ranks, "RMSE", "{:.4g}", -1), notes)
+    scores = {
+        who: {"MAE": m["mae"], "RMSE": m["rmse"], "R²": m["r2"]} for who, m in measures.items()
+    }
+    return Evaluation(results, [table], _verdict(ranks, "RMSE", "{:.4g}", -1), notes, scores)
 
 
 def _verdict(ranks: Mapping[str, float], measure: str, form: str, sign: int) -> str:

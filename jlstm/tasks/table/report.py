@@ -168,7 +168,14 @@ def report(
             "Rolling origin: one forecast from each step of the part, the model as it was trained.",
             *notes,
         ],
+        scores=plain({name: _scores(raw[name], scaled[name]) for name in names}),
     )
+
+
+def _scores(raw: Mapping[str, Any], scaled: Mapping[str, Any]) -> dict[str, Any]:
+    """The measures over all windows by the names that they have in the tables."""
+    in_deviations = {f"{NAMES[name]} s": scaled[name] for name in ("mse", "mae")}
+    return {**in_deviations, **{NAMES[name]: raw[name] for name in NAMES if name in raw}}
 
 
 def _measures(

@@ -381,7 +381,11 @@ def _evaluate(
         best=(order.index("LSTM"),),
     )
     results = {"text": name, **part._asdict(), "models": measured, "verdict": verdict}
-    return Evaluation(results, (table,), verdict, notes)
+    scores = {
+        who: {what.replace("_", " "): value for what, value in found.items()}
+        for who, found in measured.items()
+    }
+    return Evaluation(results, (table,), verdict, notes, scores)
 
 
 def _baselines(config: TextConfig, data: Data, text: Tokens) -> tuple[dict[str, float], list[str]]:
