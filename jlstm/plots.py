@@ -124,10 +124,10 @@ def plot_trials(
     ended = [(n, loss) for n, s, loss in trials if s == "finished" and loss is not None]
     best = [(n, min(loss for m, loss in ended if m <= n)) for n, _ in ended]
     if best:
-        last = max(n for n, _, _ in trials)
-        numbers, lows = zip(*best, (last, best[-1][1]), strict=True)
+        best.append((max(n for n, _, _ in trials), best[-1][1]))
+        places, lows = zip(*best, strict=True)
         label = f"best so far: {lows[-1]:.4g}"
-        axes.step(numbers, lows, where="post", color=RED, linewidth=1, label=label)
+        axes.step(places, lows, where="post", color=RED, linewidth=1, label=label)
     axes.set(xlabel="trial", ylabel=f"validation loss, {score}", ylim=(low - margin, top))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -42,7 +42,7 @@ from jlstm.checks import check_number, check_size
 from jlstm.extras import require
 from jlstm.files import replacing, sha256
 from jlstm.plots import plot_trials
-from jlstm.records import append_json_line, plain, read_json_lines, write_json
+from jlstm.records import plain, read_json_lines, write_json, write_json_lines
 from jlstm.runs import run as jobs
 from jlstm.runs.command import command_line
 from jlstm.runs.folder import (
@@ -136,8 +136,7 @@ def searched(config: Training, fixed: Sequence[str] = ()) -> Space:
     }
     if not space:
         raise ValueError(
-            f"search: expected one of these options not to be given, so that it can be searched: "
-            f"{', '.join(config.space)}"
+            f"{', '.join(config.space)}: expected one of them left to be searched, got all of them"
         )
     return space
 
@@ -274,9 +273,16 @@ def resume(
     folder = Path(folder)
     search = read_search(folder)
     _optuna()
+    stopped = False
+
+    def stop() -> bool:
+        nonlocal stopped
+        stopped = stopped or interrupted()
+        return stopped
+
     with locked(folder):
         _sort_out(folder)
-        stopped = _try_out(folder, search, say, watch, interrupted)
+        _try_out(folder, search, say, watch, stop)
         trials = read_trials(folder)
         best = best_of(trials)
         score = str((read_json(folder / "spent.json") or {}).get("score", "loss"))
@@ -299,17 +305,15 @@ def _try_out(
     say: Say,
     watch: Callable[[Trial, Trial | None], None],
     interrupted: Callable[[], bool],
-) -> bool:
-    """Trial after trial, until there are enough or the time is over; whether it was interrupted."""
+) -> None:
+    """Trial after trial, until there are enough, the time is over, or it is interrupted."""
     trials = read_trials(folder)
     sums = read_json(folder / SEARCH)["sums"]
-    while len(trials) < search.trials:
-        if interrupted():
-            return True
+    while len(trials) < search.trials and not interrupted():
         spent = _Spent(folder)
         left = None if search.minutes is None else 60 * search.minutes - spent.seconds
         if left is not None and left <= 0:
-            return False
+            return
         number = len(trials)
         if not (folder / f"trial-{number}").exists() and _sums(search.files) != sums:
             raise ValueError(
@@ -318,13 +322,11 @@ def _try_out(
             )
         ended = _one(folder, search, trials, spent, left, say, interrupted)
         if ended is None:
-            return interrupted()
-        append_json_line(folder / "trials.jsonl", plain(ended._asdict()))
+            return
         trials = [*trials, ended]
-        best = best_of(trials)
+        write_json_lines(folder / "trials.jsonl", [plain(trial._asdict()) for trial in trials])
         _sort_out(folder)
-        watch(ended, best)
-    return False
+        watch(ended, best_of(trials))
 
 
 class _Spent:
@@ -386,7 +388,7 @@ def _one(
         if rung not in rungs:
             rungs[rung] = known["loss"]
             proposed.report(known["loss"], rung)
-            hopeless = rung < RUNGS and proposed.should_prune()
+            hopeless = hopeless or (rung < RUNGS and proposed.should_prune())
 
     def late() -> bool:
         return left is not None and clock.perf_counter() - began > left
