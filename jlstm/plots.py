@@ -93,6 +93,55 @@ def plot_training(
     save(figure, path)
 
 
+def plot_trials(
+    trials: Sequence[tuple[int, str, float | None]],
+    path: str | os.PathLike[str],
+    *,
+    score: str = "loss",
+) -> None:
+    """Draw the validation loss of each trial of a search into the PNG file ``path``.
+
+    Args:
+        trials: number, ``"finished"``, ``"pruned"`` or ``"failed"``, and the lowest loss of each.
+        path: the PNG file to write.
+        score: what the loss is measured in.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    figure = new_figure(8, 5)
+    axes = figure.add_subplot()
+    losses = sorted(loss for _, _, loss in trials if loss is not None)
+    low, high = (losses[0], losses[(9 * len(losses) - 1) // 10]) if losses else (0.0, 1.0)
+    margin = 0.08 * (high - low) or 0.05 * abs(low) or 0.1
+    # One that went wrong would press the others flat: it is drawn at the edge, as one that has no
+    # loss at all is.
+    top = high + margin
+    for status, style in (
+        ("finished", {"color": BLUE, "marker": "o"}),
+        ("pruned", {"color": PALE, "marker": "v"}),
+        ("failed", {"color": RED, "marker": "x"}),
+    ):
+        shown = [(n, loss) for n, s, loss in trials if s == status]
+        numbers = [n for n, _ in shown]
+        heights = [top if loss is None else min(loss, top) for _, loss in shown]
+        if shown:
+            axes.plot(numbers, heights, linestyle="", label=status, clip_on=False, **style)
+    ended = [(n, loss) for n, s, loss in trials if s == "finished" and loss is not None]
+    best = [(n, min(loss for m, loss in ended if m <= n)) for n, _ in ended]
+    if best:
+        best.append((max(n for n, _, _ in trials), best[-1][1]))
+        places, lows = zip(*best, strict=True)
+        label = f"best so far: {lows[-1]:.4g}"
+        axes.step(places, lows, where="post", color=RED, linewidth=1, label=label)
+    axes.set(xlabel="trial", ylabel=f"validation loss, {score}", ylim=(low - margin, top))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    save(figure, path)
+
+
 def plot_comparison(comparison: "Comparison", path: str | os.PathLike[str]) -> None:
     """Draw errors, times and temporary memory of each rule into the PNG file ``path``.
 

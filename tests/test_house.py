@@ -167,7 +167,7 @@ def loaded_by(*command: str) -> tuple[set[str], str]:
 
 HEAVY = {
     "jax", "jaxlib", "matplotlib", "optax", "scipy", "polars", "orbax", "safetensors",
-    "filelock", "sklearn", "vega_datasets", "pandas", "tensorboardX",
+    "filelock", "sklearn", "vega_datasets", "pandas", "tensorboardX", "optuna",
 }  # fmt: skip
 
 
@@ -184,8 +184,9 @@ def test_the_doors_open_at_once(command):
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "train text", "train table", "train sequences", "resume", "evaluate", "report",
-     "predict", "sample", "runs", "export", "import", "demo", "compare"],
+    ["train", "train text", "train table", "train sequences", "tune", "tune text", "tune table",
+     "tune sequences", "resume", "evaluate", "report", "predict", "sample", "runs", "export",
+     "import", "demo", "compare"],
 )  # fmt: skip
 def test_no_help_waits_for_what_the_work_needs(command):
     loaded, out = loaded_by("-m", "jlstm", *command.split(), "--help")

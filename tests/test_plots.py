@@ -18,6 +18,7 @@ from jlstm.plots import (
     plot_forecast,
     plot_predicted,
     plot_training,
+    plot_trials,
 )
 
 ERRORS = {"w_ih": 1e-7, "w_hh": 2e-7, "b": 3e-7, "h0": 1e-7, "c0": 1e-7, "xs": 9e-7}
@@ -355,3 +356,28 @@ def test_none_of_them_goes_without_matplotlib_or_touches_its_state(
     with pytest.raises(MissingExtraError, match=r"pip install 'jlstm\[plots\]'"):
         plot(**arguments, path=tmp_path / "a.png")
     assert not [*tmp_path.iterdir()]
+
+
+def test_trials_and_the_best_so_far(saved, tmp_path):
+    trials = [
+        (0, "finished", 1.0), (1, "finished", 0.5), (2, "pruned", 0.7), (3, "failed", None),
+        (4, "finished", 0.6), (5, "finished", 900.0),
+    ]  # fmt: skip
+    (axes,) = saved(plot_trials, trials, tmp_path / "trials.png", score="points").axes
+    lines = {line.get_label().partition(":")[0]: line for line in axes.get_lines()}
+    assert [*lines["finished"].get_xdata()] == [0, 1, 4, 5]
+    assert [*lines["pruned"].get_ydata()] == [0.7]
+    low, high = axes.get_ylim()
+    assert low < 0.5
+    assert high < 2  # one that went wrong does not press the others flat
+    assert lines["finished"].get_ydata()[-1] == lines["failed"].get_ydata()[0] == high
+    assert [*lines["best so far"].get_ydata()] == [1.0, 0.5, 0.5, 0.5, 0.5]
+    assert lines["best so far"].get_label() == "best so far: 0.5"
+    assert axes.get_ylabel() == "validation loss, points"
+
+
+@pytest.mark.parametrize(
+    "trials", [[(0, "finished", 1.0)], [(0, "failed", None)], [(0, "pruned", 0.0)]]
+)
+def test_few_trials_are_a_picture_too(saved, tmp_path, trials):
+    saved(plot_trials, trials, tmp_path / "trials.png")

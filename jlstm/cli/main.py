@@ -78,19 +78,23 @@ def build_app() -> "App":
         version_format="plaintext",
         suppress_keyboard_interrupt=False,  # main has its own word for it
     )
-    train = App(
-        name="train",
-        help="Train a model on a file of yours.",
-        default_parameter=Parameter(converter=as_typed, negative_iterable=()),
-        config=(_from_file, _taken_over),  # what comes first has more to say
-    )
-    for kind, what in (
-        ("text", "A language model, on texts."),
-        ("table", "Forecasts, on a table with a row for each time."),
-        ("sequences", "Labels, on a table with a row for each step of each sequence."),
+    for name, what in (
+        ("train", "Train a model on a file of yours."),
+        ("tune", "Train many, and find better options by validation."),
     ):
-        train.command(f"jlstm.cli.train:{kind}", name=kind, help=what)
-    app.command(train)
+        group = App(
+            name=name,
+            help=what,
+            default_parameter=Parameter(converter=as_typed, negative_iterable=()),
+            config=(_from_file, _taken_over),  # what comes first has more to say
+        )
+        for kind, model in (
+            ("text", "A language model, on texts."),
+            ("table", "Forecasts, on a table with a row for each time."),
+            ("sequences", "Labels, on a table with a row for each step of each sequence."),
+        ):
+            group.command(f"jlstm.cli.{name}:{kind}", name=kind, help=model)
+        app.command(group)
     for home, name, what in (
         (
             "train:resume",
@@ -123,6 +127,10 @@ def _taken_over(app: "App", commands: tuple[str, ...], arguments: "ArgumentColle
     from jlstm.cli.train import taken_over
 
     taken_over(app, commands, arguments)
+    if "tune" in commands:
+        from jlstm.cli.tune import note_typed
+
+        note_typed(arguments)
 
 
 def _version() -> str:
@@ -169,4 +177,6 @@ def typed_as(name: str) -> str:
     """An option as it is typed: ``--learning-rate``, or ``FILE`` for what goes by its place."""
     if name in ("run", "file", "files", "folder"):
         return name.upper()
-    return f"--{name.strip('_').replace('_', '-')}"
+    from jlstm.tasks.config import key_of
+
+    return f"--{key_of(name)}"

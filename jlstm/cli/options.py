@@ -24,6 +24,22 @@ def path_of(name: str) -> Callable[[Any, Sequence[Token]], Any]:
 
 
 Run = Annotated[Path, Parameter(help="The folder of the run.", converter=path_of("RUN"))]
+Texts = Annotated[
+    Path, Parameter(help="Text files, or folders of them.", converter=path_of("FILES"))
+]
+File = Annotated[
+    Path, Parameter(help="A .csv (or .csv.gz) or .parquet file.", converter=path_of("FILE"))
+]
+
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(
+        name="--config",
+        help="Options, and the files, from a .toml file; what is typed comes first. Each run's "
+        "folder has one.",
+        converter=path_of("--config"),
+    ),
+]
 
 
 def whole_number(_: type, tokens: Sequence[Token]) -> int:

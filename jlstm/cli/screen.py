@@ -13,6 +13,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:  # importing these imports JAX, for which `--help` need not wait
     from jlstm.tasks.job import Evaluation
+    from jlstm.tasks.job import Table as Judged
 
 Record = Mapping[str, Any]
 
@@ -106,12 +107,17 @@ def show_table(
     console.print(table, crop=False)
 
 
-def show_evaluation(judged: "Evaluation", console: Console) -> None:
-    """Print the tables and what they say."""
-    for table in judged.tables:
+def show_tables(tables: "Sequence[Judged]", console: Console) -> None:
+    """Print tables, each below its title."""
+    for table in tables:
         console.print(f"\n{table.title}")
         numbers = range(1, len(table.columns))
         show_table(table.columns, table.rows, console, right=numbers, best=table.best)
+
+
+def show_evaluation(judged: "Evaluation", console: Console) -> None:
+    """Print the tables and what they say."""
+    show_tables(judged.tables, console)
     console.print()
     for sentence in (judged.verdict, *judged.notes):
         console.print(sentence)

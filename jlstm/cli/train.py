@@ -1,12 +1,12 @@
-"""`jlstm train`, `jlstm resume`: a model trained on the user's file, and gone on with."""
+"""`jlstm train`, `jlstm resume`: models trained on the user's file, and gone on with."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import UNSET, Parameter, Token
 
-from jlstm.cli.options import Count, Positive, Run, fill, path_of
-from jlstm.cli.screen import new_console, show_evaluation, show_files, watching
+from jlstm.cli.options import ConfigFile, Count, File, Positive, Run, Texts, fill
+from jlstm.cli.screen import new_console, show_evaluation, show_files, show_tables, watching
 from jlstm.tasks.config import Training
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.table.config import TableConfig
@@ -19,20 +19,11 @@ if TYPE_CHECKING:
 
     from jlstm.runs.run import Outcome
 
-Texts = Annotated[
-    Path, Parameter(help="Text files, or folders of them.", converter=path_of("FILES"))
-]
-File = Annotated[
-    Path, Parameter(help="A .csv (or .csv.gz) or .parquet file.", converter=path_of("FILE"))
-]
-
-ConfigFile = Annotated[
-    Path | None,
+Seeds = Annotated[
+    Count,
     Parameter(
-        name="--config",
-        help="Options, and the files, from a .toml file; what is typed comes first. Each run's "
-        "folder has one.",
-        converter=path_of("--config"),
+        help="How many runs to train, with the seeds --seed, one more, and so on; what is measured "
+        "is then told as mean ± standard deviation."
     ),
 ]
 
@@ -48,6 +39,7 @@ LEFT = (
 
 def text(
     *files: Texts,
+    seeds: Seeds = 1,
     config: Annotated[TextConfig, Parameter(name="*")] = TextConfig(),
     config_file: ConfigFile = None,
 ) -> None:
@@ -58,12 +50,13 @@ def text(
     """
     if not files:
         raise ValueError("FILES: expected a text file or a folder of them, got none")
-    go_on(config, *files)
+    go_on(config, *files, seeds=seeds)
 
 
 def table(
     file: File,
     *,
+    seeds: Seeds = 1,
     config: Annotated[TableConfig, Parameter(name="*")],
     config_file: ConfigFile = None,
 ) -> None:
@@ -73,12 +66,13 @@ def table(
     its end kept for the evaluation, where the model is held against forecasts that need no
     training. Ctrl-C saves; `jlstm resume` goes on exactly where it stopped.
     """
-    go_on(config, file)
+    go_on(config, file, seeds=seeds)
 
 
 def sequences(
     file: File,
     *,
+    seeds: Seeds = 1,
     config: Annotated[SequencesConfig, Parameter(name="*")],
     config_file: ConfigFile = None,
 ) -> None:
@@ -87,7 +81,7 @@ def sequences(
     The table has a row for each step of each sequence. A part of the sequences is kept for the
     evaluation. Ctrl-C saves; `jlstm resume` goes on exactly where it stopped.
     """
-    go_on(config, file)
+    go_on(config, file, seeds=seeds)
 
 
 def resume(
@@ -109,15 +103,36 @@ def resume(
         str | None,
         Parameter(help="Of the longer run's folder, beside RUN; by default one with the time."),
     ] = None,
+    trials: Annotated[
+        Count | None, Parameter(help="Of a search, the new number, those made so far included.")
+    ] = None,
+    minutes: Annotated[
+        Positive | None,
+        Parameter(help="Of a search, how long it may take, in all."),
+    ] = None,
 ) -> None:
-    """Go on with a training that was stopped, from its last checkpoint; or make one longer."""
+    """Go on with a training or a search that was stopped; or make one longer that has finished.
+
+    Of several runs with a seed each, those that have not finished are gone on with.
+    """
+    from jlstm.cli import tune
     from jlstm.runs import run as jobs
+    from jlstm.runs.folder import SEARCH, SEEDS
     from jlstm.runs.origin import lengthen
     from jlstm.train import interrupt_flag
     from jlstm.train.interrupt import terminable
 
+    longer = {steps, epochs, learning_rate, name} != {None}
+    if (run / SEARCH).is_file() and not longer:
+        tune.go_on(run, trials, minutes)
+        return
+    if {trials, minutes} != {None}:
+        raise ValueError(f"--trials, --minutes: expected the folder of a search, got {run}")
+    if (run / SEEDS).is_file() and not longer:
+        _resume_seeds(run)
+        return
     console = new_console()
-    if {steps, epochs, learning_rate, name} != {None}:
+    if longer:
         with terminable():
             run = lengthen(
                 run,
@@ -132,13 +147,18 @@ def resume(
     _tell(outcome, console)
 
 
-def go_on(config: Training, *files: Path) -> Path:
-    """Start a run, train it to the end, show what it is worth; its folder."""
-    from jlstm.runs.run import start
+def go_on(config: Training, *files: Path, seeds: int = 1) -> Path:
+    """Start a run, or one for each seed, train it to the end, show what it is worth; its folder."""
+    from jlstm.runs import run
+    from jlstm.runs import seeds as several
     from jlstm.train.interrupt import terminable
 
+    say = new_console().print
     with terminable():
-        folder = start(config, *files, say=new_console().print)
+        if seeds == 1:
+            folder = run.start(config, *files, say=say)
+        else:
+            folder = several.start(config, *files, count=seeds, say=say)
     resume(folder)
     return folder
 
@@ -149,7 +169,7 @@ def from_file(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollect
     Raises:
         OSError, ValueError: there is no such file, or it is not what it should be.
     """
-    path = _given(arguments, "--config")
+    path = given(arguments, "--config")
     if path is None:
         return
     from jlstm.runs.toml import read_toml
@@ -169,25 +189,46 @@ def from_file(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollect
         place.append(Token(value=str(file), source=str(path), index=n))
 
 
+def _resume_seeds(folder: Path) -> None:
+    """Train what has not finished of a run for each seed; then show how they compare."""
+    from jlstm.runs import seeds
+    from jlstm.train import interrupt_flag
+
+    console = new_console()
+    with interrupt_flag() as interrupted, watching(console) as watch:
+        outcome = seeds.resume(folder, say=console.print, watch=watch, interrupted=interrupted)
+    if not outcome.finished:
+        console.print(f"Stopped; all of it is saved. To go on:\n  jlstm resume {folder}")
+        raise KeyboardInterrupt
+    show_tables(outcome.tables, console)
+    best = outcome.best.name if outcome.best else ""
+    left = (
+        (best, "the run with the lowest validation loss"),
+        ("seeds.json", "mean and spread of each measure"),
+        ("seeds.csv", "the same as a table"),
+    )
+    show_files(folder, left, console)
+
+
 def taken_over(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollection") -> None:
     """The options of the run after ``--from``, for what was not typed, and is not in a file.
 
     Raises:
         OSError, ValueError: there is no such run, or it is one of another kind.
     """
-    run = _given(arguments, "--from")
+    run = given(arguments, "--from")
     if run is None:
         return
-    from jlstm.runs.folder import read_config
+    from jlstm.runs.folder import best_run, read_config
     from jlstm.runs.origin import check_kind, inherited
 
-    config = read_config(run, "from_")
+    config = read_config(best_run(run), "from_")
     check_kind(run, config, commands[-1])
     options = {name: value for name, value in inherited(config).items() if value is not None}
     fill(arguments, options, str(run))
 
 
-def _given(arguments: "ArgumentCollection", flag: str) -> Path | None:
+def given(arguments: "ArgumentCollection", flag: str) -> Path | None:
     """The path that an option has, typed or filled in; None where it has none."""
     (tokens, *_) = [argument.tokens for argument in arguments if flag in argument.names]
     if not tokens:

@@ -13,6 +13,7 @@ from typing import Any
 from jlstm.checks import wrong
 from jlstm.records import write_json
 from jlstm.runs.folder import (
+    best_run,
     check_sums,
     make_folder,
     read_config,
@@ -58,7 +59,7 @@ def backtest(
             or not so often.
         FloatingPointError: a loss or gradient is not finite.
     """
-    folder = Path(folder)
+    folder = best_run(folder)
     config = read_config(folder)
     task = task_of(config)
     if option != task.RESPLIT:

@@ -16,6 +16,8 @@
     report.html          all of this as a page to read
     log.txt              what was said
 
+A folder with several runs has them as folders in it: see ``best_run``.
+
 Everything that resumes, evaluates, predicts or samples needs this folder alone: it can be moved.
 """
 
@@ -144,12 +146,16 @@ def check_best(folder: Path) -> Mapping[str, Any]:
 
 def write_config(folder: Path, config: Training, files: Sequence[Path]) -> None:
     """Write down what was asked for."""
+    write_json(folder / "config.json", as_asked(config, files))
+
+
+def as_asked(config: Training, files: Sequence[Path]) -> dict[str, Any]:
+    """What was asked for, as JSON has it."""
     options = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in asdict(config).items()
     }
-    known = {"kind": kind_of(config), "files": [str(file) for file in files], "options": options}
-    write_json(folder / "config.json", known)
+    return {"kind": kind_of(config), "files": [str(file) for file in files], "options": options}
 
 
 def read_config(folder: Path, name: str = "run") -> Training:
@@ -164,6 +170,16 @@ def read_config(folder: Path, name: str = "run") -> Training:
         what = "is a file" if folder.is_file() else "is not there"
         what = "holds no config.json" if folder.is_dir() else what
         raise wrong(name, f"expected the folder of a run, but {folder} {what}", FileNotFoundError)
+    return asked_in(path)
+
+
+def asked_in(path: Path) -> Training:
+    """The configuration in a file that holds ``as_asked``.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or of another version of jlstm.
+    """
     try:
         said = json.loads(path.read_text("utf-8"))
         cls, options = KINDS[said["kind"]], dict(said["options"])
@@ -179,6 +195,48 @@ def read_config(folder: Path, name: str = "run") -> Training:
         return cls(**known)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: expected the configuration of a run, got: {error}") from None
+
+
+SEEDS, SEARCH = "seeds.json", "search.json"
+"""The files that a folder of several runs is known by: one run for each seed, or the trials of a
+search. Each of the runs is a folder in it like any other."""
+
+
+def is_group(folder: Path) -> bool:
+    """Whether this is a folder of several runs."""
+    return any((folder / name).is_file() for name in (SEEDS, SEARCH))
+
+
+def runs_in(parent: Path) -> list[Path]:
+    """The folders of runs in a folder, the oldest first."""
+    folders = [path.parent for path in parent.glob("[!.]*/config.json")]  # not the unfinished
+    return sorted(folders, key=lambda path: path.stat().st_mtime)
+
+
+def best_run(folder: str | os.PathLike[str]) -> Path:
+    """The folder itself; of several runs, the one with the lowest validation loss.
+
+    It is one of those that have finished, if any has.
+
+    Raises:
+        ValueError: of several, none has been validated yet.
+    """
+    folder = Path(folder)
+    if not is_group(folder):
+        return folder
+    known = [(path, read_json(path / "best.json")) for path in runs_in(folder)]
+    ranked = [
+        (not (path / "result.json").exists(), about["loss"], path.name)
+        for path, about in known
+        if isinstance(about, dict) and "loss" in about
+    ]
+    if not ranked:
+        raise wrong(
+            "run",
+            f"expected trained models in {folder}, but nothing has been validated yet; see "
+            f"jlstm resume {folder}",
+        )
+    return folder / min(ranked)[-1]
 
 
 def begins_at(folder: Path) -> int:
@@ -273,6 +331,8 @@ class Summary(NamedTuple):
 def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
     """The runs in a folder, the oldest first; of the folder of a run, that one.
 
+    A folder of several runs, see ``best_run``, is one of them, unless it is the folder asked for.
+
     Raises:
         OSError: there is no such folder.
     """
@@ -282,8 +342,33 @@ def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
         raise wrong("folder", f"expected a folder with runs, but {what}", FileNotFoundError)
     if (parent / "config.json").is_file():  # the folder of a run
         return [_summary(parent)]
-    folders = [path.parent for path in parent.glob("[!.]*/config.json")]  # not the unfinished
-    return [_summary(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
+    groups = {path.parent for name in (SEEDS, SEARCH) for path in parent.glob(f"[!.]*/{name}")}
+    folders = sorted([*runs_in(parent), *groups], key=lambda path: path.stat().st_mtime)
+    return [_group_summary(path) if path in groups else _summary(path) for path in folders]
+
+
+def _group_summary(folder: Path) -> Summary:
+    """Several runs in a line: how they stand, and the best of them."""
+    runs = {path: _summary(path) for path in runs_in(folder)}
+    states = {one.status for one in runs.values()}
+    if is_locked(folder):
+        status = "training"
+    else:
+        status = next((s for s in ("training", "damaged", "stopped") if s in states), "finished")
+    damage = next((one.damage for one in runs.values() if one.damage), "")
+    seeds = (folder / SEEDS).is_file()
+    count = len(runs) if seeds else len(read_json_lines(folder / "trials.jsonl"))
+    said: dict[str, Any] = {"seeds" if seeds else "trials": count}
+    if all(one.best_loss is None for one in runs.values()):
+        return Summary(folder, "?", status, 0, None, "", said, damage)
+    best = runs[best_run(folder)]
+    options = {name: value for name, value in best.changed.items() if not seeds or name != "seed"}
+    return best._replace(
+        folder=folder,
+        status=status,
+        changed={**said, "best": best.folder.name, **options},
+        damage=damage,
+    )
 
 
 def _resumed_from(checkpoints: Path) -> int:

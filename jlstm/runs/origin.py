@@ -17,6 +17,7 @@ from typing import Any
 from jlstm.checks import wrong
 from jlstm.records import write_json
 from jlstm.runs.folder import (
+    best_run,
     check_sums,
     make_folder,
     read_config,
@@ -36,7 +37,7 @@ def like(run: str | os.PathLike[str], **options: Any) -> Training:
     """What to ask for to train the model of a run on another file.
 
     Args:
-        run: the folder of a run.
+        run: the folder of a run, or of several, of which the best one is taken.
         options: of the new one; what is not said is as it was in ``run``, but for the length and
             the place of the training: ``Training.of_one_run``.
 
@@ -45,8 +46,9 @@ def like(run: str | os.PathLike[str], **options: Any) -> Training:
         TypeError, ValueError: an option that there is not, of another type or out of range; or one
             that is part of the model.
     """
-    config = read_config(Path(run))
-    own = type(config)(**{**inherited(config), "from_": Path(run), **options})
+    run = best_run(run)
+    config = read_config(run)
+    own = type(config)(**{**inherited(config), "from_": run, **options})
     check_origin(own)
     return own
 
@@ -142,7 +144,7 @@ def lengthen(
         TypeError, ValueError: the run has not finished, or its last checkpoint is no longer there;
             a length that is no longer than the run, or another option out of range.
     """
-    run = Path(run)
+    run = best_run(run)
     old = read_config(run)
     check_sums(run)
     ended = read_json(run / "result.json")

@@ -6,8 +6,6 @@ gives the same page, but for the seconds that it took.
 """
 
 import base64
-import csv
-import io
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +19,8 @@ from jlstm.extras import require
 from jlstm.files import replacing
 from jlstm.plots import DPI
 from jlstm.records import plain, read_json_lines
-from jlstm.runs.folder import begins_at, read_config, read_json
+from jlstm.runs.command import arguments, flag, typed
+from jlstm.runs.folder import begins_at, best_run, read_config, read_json
 from jlstm.runs.kinds import kind_of, task_of
 from jlstm.runs.naming import results_path
 from jlstm.tasks.config import Training
@@ -137,7 +136,7 @@ def write_report(folder: Path) -> Path:
         ValueError: a file of it is damaged.
     """
     jinja2 = require("jinja2", "train")
-    folder = Path(folder)
+    folder = best_run(folder)
     template = jinja2.Environment(
         autoescape=True,  # people name columns and classes as they like
         undefined=jinja2.StrictUndefined,
@@ -234,8 +233,8 @@ def _options(config: Training) -> Iterator[tuple[str, str, str, bool]]:
     for field in fields(config):
         value = getattr(config, field.name)
         needed = field.default is MISSING
-        default = "" if needed else _typed(field.default) or "–"
-        yield _flag(field.name), _typed(value) or "–", default, needed or value != field.default
+        default = "" if needed else typed(field.default) or "–"
+        yield flag(field.name), typed(value) or "–", default, needed or value != field.default
 
 
 def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -247,47 +246,6 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name.replace("_", " "), ", ".join(dict.fromkeys(map(str, value)))
         else:
             yield name.replace("_", " "), str(value)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.strip("_").replace("_", "-")
-
-
-def _typed(value: Any) -> str:
-    """The value of an option as it is typed; nothing where it is none."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value == "\t":
-        return "tab"
-    if isinstance(value, tuple):  # names with a comma in them stand in quotes
-        line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(value)
-        return line.getvalue() if value else ""
-    return str(value)
-
-
-def arguments(config: Training, without: Mapping[str, Any]) -> list[str]:
-    """The options on a command line that ask for this configuration.
-
-    Args:
-        config: what is asked for.
-        without: what holds where nothing is said.
-    """
-    asked = []
-    for name in (field.name for field in fields(config)):
-        value = getattr(config, name)
-        if value is None or value == () or (name in without and without[name] == value):
-            continue
-        flag, typed = _flag(name), _typed(value)
-        if isinstance(value, bool):
-            asked.append(flag if value else f"--no-{flag[2:]}")
-        elif typed.startswith("-"):
-            asked.append(f"{flag}={typed}")
-        else:
-            asked += [flag, typed]
-    return asked
 
 
 def _commands(folder: Path, config: Training, sources: Sequence[str]) -> Iterator[tuple[str, str]]:

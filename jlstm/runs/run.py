@@ -13,8 +13,9 @@ Runs that begin with what another one has learnt are in ``origin.py``.
 import errno
 import shutil
 import time as clock
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from jlstm.records import (
 )
 from jlstm.runs.folder import (
     begins_at,
+    best_run,
     check_sums,
     locked,
     logged,
@@ -80,7 +82,7 @@ class Outcome(NamedTuple):
     finished: bool
     """False where it was interrupted."""
     evaluation: Evaluation | None
-    """On the data that was kept back, once the run is finished."""
+    """On the data that was kept back, once the run is finished and judged."""
 
 
 def train(
@@ -110,29 +112,35 @@ def start(config: Training, *files: Path_, say: Say = print) -> Path:
         TypeError, ValueError, OSError: the configuration or the files are not what they should be;
             nothing is left behind.
     """
-    # Before the work, not after it.
+    folder = make_folder(config, lambda folder: fill(config, files, folder, say))
+    say(f"The run is in {folder}.")
+    return folder
+
+
+def check_packages() -> None:
+    """Raise MissingExtraError where something is missing: before the work, not after it."""
     packages = ("orbax.checkpoint", "filelock", "safetensors", "polars", "tomlkit", "jinja2")
     for package in packages:
         require(package, "train")
     require("matplotlib", "plots")
-    task = task_of(config)
+
+
+def fill(config: Training, files: Sequence[Path_], folder: Path, say: Say) -> None:
+    """Write into a new folder all that a run begins with; ``start`` says what it raises."""
+    check_packages()
+    if config.from_ is not None:
+        config = replace(config, from_=best_run(config.from_))
+    task, paths = task_of(config), [Path(file) for file in files]
     check_origin(config)
-    paths = [Path(file) for file in files]
-
-    def fill(folder: Path) -> None:
-        task.prepare(config, paths, folder)
-        job = task.build(config, folder)  # refuses what cannot be
-        check_memory(config, job)
-        write_config(folder, config, paths)
-        write_toml(folder / "config.toml", config, paths)
-        write_sums(folder, task.FILES)
-        write_json(folder / "environment.json", environment_of(job))
-        if config.from_ is not None:
-            begin_with_best(config, folder, job, say)
-
-    folder = make_folder(config, fill)
-    say(f"The run is in {folder}.")
-    return folder
+    task.prepare(config, paths, folder)
+    job = task.build(config, folder)  # refuses what cannot be
+    check_memory(config, job)
+    write_config(folder, config, paths)
+    write_toml(folder / "config.toml", config, paths)
+    write_sums(folder, task.FILES)
+    write_json(folder / "environment.json", environment_of(job))
+    if config.from_ is not None:
+        begin_with_best(config, folder, job, say)
 
 
 def resume(
@@ -141,6 +149,7 @@ def resume(
     say: Say = print,
     watch: Watch = lambda record: None,
     interrupted: Callable[[], bool] = lambda: False,
+    judging: bool = True,
 ) -> Outcome:
     """Train on from the newest checkpoint, to the end; then judge the best parameters.
 
@@ -152,6 +161,9 @@ def resume(
         say: is told what there is to know.
         watch: is told of every report, as a dict.
         interrupted: asked after every step; True saves a checkpoint and ends the training.
+        judging: whether the parameters are judged once the training is at its end. Where they are
+            not, nothing has looked at the part for the test, and the run waits for a ``resume``
+            that does.
 
     Raises:
         OSError, ValueError: no folder of a run, or a damaged one; somebody else trains in it; it
@@ -181,6 +193,8 @@ def resume(
                 "training: expected a finite validation loss, got none in the whole run; a lower "
                 "learning rate may help"
             )
+        if not judging:
+            return Outcome(folder, step, best, True, None)
         if config.from_ is not None and best.step <= begins_at(folder):
             say(f"Nothing was better than what {config.from_} had learnt, and that is kept.")
         (folder / "plots").mkdir(exist_ok=True)
@@ -192,7 +206,8 @@ def resume(
         )
         _, judged = _judged(config, job, folder, say)
         ended = {"step": step, "steps": job.steps, "best_step": best.step, "best_loss": best.loss}
-        write_json(folder / "result.json", {**ended, "score": job.score, "verdict": judged.verdict})
+        said = {"score": job.score, "verdict": judged.verdict, "scores": judged.scores}
+        write_json(folder / "result.json", {**ended, **said})
         write_report(folder)
         return Outcome(folder, step, best, True, judged)
 

@@ -28,7 +28,7 @@ from jlstm.checks import options_of
 from jlstm.extras import require
 from jlstm.files import replacing, with_an_end
 from jlstm.runs.kinds import KINDS, kind_of
-from jlstm.tasks.config import Training
+from jlstm.tasks.config import Training, key_of
 
 WIDTH = 100
 """Of a line of comment."""
@@ -40,11 +40,6 @@ class Asked(NamedTuple):
     files: tuple[Path, ...]
     options: dict[str, Any]
     """By the names that they have in Python; those alone that are in the file."""
-
-
-def key_of(name: str) -> str:
-    """An option as it is written in the file: ``learning-rate``, ``from``."""
-    return name.strip("_").replace("_", "-")
 
 
 def read_toml(path: str | os.PathLike[str], kind: str) -> Asked:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jlstm.records import write_json
-from jlstm.runs.folder import check_sums, read_config
+from jlstm.runs.folder import best_run, check_sums, read_config
 from jlstm.runs.kinds import task_of
 from jlstm.runs.naming import name_for, results_path
 from jlstm.runs.report import for_people, write_report
@@ -59,7 +59,7 @@ def load_best(folder: Path_, *, whole: bool = True, say: Say = print) -> Trained
     Where their file is not as it was written, those of the newest good checkpoint are taken.
 
     Args:
-        folder: of the run.
+        folder: of the run; of several runs, their best one is taken, see ``best_run``.
         whole: whether all of its data has to be as it was written, which is read for that; False
             for what forecasts, labels or writes, and asks nothing of what was trained on.
         say: is told what there is to know.
@@ -67,7 +67,9 @@ def load_best(folder: Path_, *, whole: bool = True, say: Say = print) -> Trained
     Raises:
         OSError, ValueError: no folder of a run; nothing has been validated yet.
     """
-    folder = Path(folder)
+    folder, asked = best_run(folder), Path(folder)
+    if folder != asked:
+        say(f"Of the runs in {asked}, {folder.name} has the lowest validation loss.")
     config = read_config(folder)
     task = task_of(config)
     check_sums(folder, None if whole else task.ABOUT)

@@ -7,9 +7,10 @@ there imports JAX, so that ``--help`` answers at once.
 
 import csv
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from jlstm.checks import check_choice, check_flag, check_number, check_size, check_text, wrong
 from jlstm.tasks.frame import check_time_format
@@ -22,6 +23,24 @@ Target = Literal["onnx", "stablehlo", "safetensors", "torch"]
 
 MOST_LAYERS = 100
 """Each layer is compiled by itself: more would take hours before the first step."""
+
+
+class Range(NamedTuple):
+    """Numbers that `jlstm tune` may try."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether 1 to 10 is as far as 10 to 100."""
+
+
+Space = Mapping[str, Range | tuple[Any, ...]]
+"""What `jlstm tune` may try of which option: numbers in a range, or one of several values."""
+
+
+def key_of(name: str) -> str:
+    """An option as it is typed, or written in a file: ``learning-rate``, ``from``."""
+    return name.strip("_").replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +58,9 @@ class Training:
         "from_", "epochs", "steps", "warmup", "validate_every", "out", "name", "until", "split",
     )  # fmt: skip
     """Options that a training never takes over from the one that it goes on from."""
+    space: ClassVar[Space] = {}
+    """What is searched for the lowest validation loss: no option that changes what this loss is, or
+    what it is measured on."""
 
     epochs: float | None = None
     """Times that the training data is gone through; by default 15 for texts, 5 for tables and 80

@@ -165,6 +165,8 @@ class Evaluation:
     """A sentence that says whether the model beats the baselines."""
     notes: Sequence[str] = ()
     """Other sentences worth reading."""
+    scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    """The measures of the whole, of the model and of each baseline; None where one has no value."""
     sums: Any = None
     """What the results were made of, for the ``pooled`` of the task; it is not written."""
     details: Sequence["Table"] = ()

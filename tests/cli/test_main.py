@@ -54,8 +54,8 @@ def test_help_names_every_command(run):
         assert (status, err) == (0, "")
         assert "hand-derived" in out
         for name in (
-            "train", "resume", "evaluate", "predict", "sample", "runs", "export", "import", "demo",
-            "compare",
+            "train", "tune", "resume", "evaluate", "predict", "sample", "runs", "export", "import",
+            "demo", "report", "compare",
         ):  # fmt: skip
             assert re.search(rf"\b{name}\b", out)
         assert max(map(len, out.splitlines())) <= 80
@@ -66,10 +66,11 @@ def test_help_names_every_command(run):
     [
         ("compare", "--time --seed --json"),
         ("demo", "--steps --seed --out --compare-seconds"),
-        ("train text", "--tokens --hidden --seed --learning-rate"),
+        ("train text", "--tokens --hidden --seed --seeds --learning-rate"),
+        ("tune table", "--trials --minutes --time --target --horizon"),
         ("train table", "--time --target --horizon --quantiles --no-calendar"),
         ("train sequences", "--id --label --features --class-weights"),
-        ("resume", "RUN"),
+        ("resume", "RUN --trials --minutes"),
         ("evaluate", "RUN FILE"),
         ("predict", "RUN FILE --out"),
         ("sample", "--prompt --top-k --top-p --temperature --seed"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from jlstm.checks import check_choice, check_flag, check_number, check_size, wrong
-from jlstm.tasks.config import MOST_LAYERS, Columns, TableFile, column_names
+from jlstm.tasks.config import MOST_LAYERS, Columns, Range, Space, TableFile, column_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,15 @@ class SequencesConfig(TableFile):
         "id", "time", "label", "task", "features", "categories", "hidden", "layers",
         "bidirectional",
     )  # fmt: skip
+    space: ClassVar[Space] = {
+        "learning_rate": Range(3e-4, 2e-2, log=True),
+        "hidden": (32, 64, 128, 256),
+        "layers": (1, 2),
+        "bidirectional": (True, False),
+        "input_dropout": Range(0.0, 0.4),
+        "dropout": Range(0.0, 0.7),
+        "weight_decay": Range(1e-4, 0.3, log=True),
+    }
 
     patience: int = 40
     """Validations without a better one after which training ends; 0: never."""

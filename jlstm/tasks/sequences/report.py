@@ -77,8 +77,18 @@ def judge_classes(
         ],
     )
     said = "macro F1" if decides == "macro_f1" else f"{items} labelled rightly"
-    verdict = _verdict(ranks, said, "{:.2%}", 1)
-    return Evaluation(results, tables, verdict, notes, details=[of_each], sums=confusions)
+    scores = {
+        who: {"accuracy": m["accuracy"], "macro F1": m["macro_f1"]} for who, m in measures.items()
+    }
+    return Evaluation(
+        results,
+        tables,
+        _verdict(ranks, said, "{:.2%}", 1),
+        notes,
+        scores,
+        details=[of_each],
+        sums=confusions,
+    )
 
 
 def judge_numbers(
@@ -108,9 +118,11 @@ def judge_numbers(
         ],
         best=[n for n, rank in enumerate(ranks.values()) if rank == least],
     )
-    return Evaluation(
-        results, [table], _verdict(ranks, "RMSE", "{:.4g}", -1), notes, sums=(true, guesses)
-    )
+    scores = {
+        who: {"MAE": m["mae"], "RMSE": m["rmse"], "R²": m["r2"]} for who, m in measures.items()
+    }
+    verdict = _verdict(ranks, "RMSE", "{:.4g}", -1)
+    return Evaluation(results, [table], verdict, notes, scores, sums=(true, guesses))
 
 
 def _verdict(ranks: Mapping[str, float], measure: str, form: str, sign: int) -> str:

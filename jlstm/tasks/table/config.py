@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from jlstm.checks import check_choice, check_flag, check_number, check_size, check_text, wrong
-from jlstm.tasks.config import MOST_LAYERS, Columns, TableFile, column_names
+from jlstm.tasks.config import MOST_LAYERS, Columns, Range, Space, TableFile, column_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,15 @@ class TableConfig(TableFile):
         "time", "target", "horizon", "lookback", "past", "known_future", "static", "group",
         "season", "missing", "calendar", "quantiles", "hidden", "layers", "patch", "linear",
     )  # fmt: skip
+    space: ClassVar[Space] = {
+        "learning_rate": Range(3e-4, 2e-2, log=True),
+        "hidden": (16, 32, 64, 128, 256),
+        "layers": (1, 2),
+        "dropout": Range(0.0, 0.6),
+        "patch": (None, 1, 2, 4),
+        "batch": (64, 128, 256, 512),
+        "weight_decay": Range(1e-4, 0.3, log=True),
+    }
 
     time: str
     """The column with the times."""

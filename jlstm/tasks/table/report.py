@@ -199,6 +199,7 @@ def report(
         ],
         sums=judged,
         details=details,
+        scores=plain({name: _scores(raw[name], scaled[name]) for name in names}),
     )
 
 
@@ -256,6 +257,12 @@ def _told(chance: Mapping[str, Any]) -> str:
         )
     groups = counted(chance["groups"], chance["of"], "series" if chance["of"] == "series" else None)
     return f" Its {'; its '.join(parts)} (95 % intervals over {groups})."
+
+
+def _scores(raw: Mapping[str, Any], scaled: Mapping[str, Any]) -> dict[str, Any]:
+    """The measures over all windows by the names that they have in the tables."""
+    in_deviations = {f"{NAMES[name]} s": scaled[name] for name in ("mse", "mae")}
+    return {**in_deviations, **{NAMES[name]: raw[name] for name in NAMES if name in raw}}
 
 
 def _measures(

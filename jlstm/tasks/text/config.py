@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from jlstm.checks import check_choice, check_flag, check_number, check_size, wrong
-from jlstm.tasks.config import MOST_LAYERS, Training
+from jlstm.tasks.config import MOST_LAYERS, Range, Space, Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,16 @@ class TextConfig(Training):
     kept: ClassVar[tuple[str, ...]] = (
         "tokens", "vocabulary", "embedding", "hidden", "layers", "tied",
     )  # fmt: skip
+    space: ClassVar[Space] = {
+        "learning_rate": Range(1e-3, 2e-2, log=True),
+        "hidden": (128, 256, 512, 768),
+        "layers": (1, 2, 3),
+        "embedding": (32, 64, 128),
+        "dropout": Range(0.0, 0.6),
+        "output_dropout": Range(0.0, 0.6),
+        "weight_dropout": Range(0.0, 0.5),
+        "weight_decay": Range(1e-4, 0.3, log=True),
+    }
 
     learning_rate: float = 4e-3
     """The highest; it rises from 0 and falls to 0 along a cosine (for sgd, to a hundredth)."""

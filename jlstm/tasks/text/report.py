@@ -50,7 +50,11 @@ def report(
         best=(order.index("LSTM"),),
     )
     results = {"text": name, **part._asdict(), "models": measured, "verdict": said}
-    return Evaluation(results, (table,), said, notes)
+    scores = {
+        who: {what.replace("_", " "): value for what, value in found.items()}
+        for who, found in measured.items()
+    }
+    return Evaluation(results, (table,), said, notes, scores)
 
 
 def _short(number: float) -> str:
