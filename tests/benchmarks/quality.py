@@ -8,7 +8,8 @@ of yours::
     vowels       JapaneseVowels, 7 to 29 frames of speech of nine speakers, from the files of sktime
                  (`pip install --no-deps sktime`); its own split
     etth1=FILE   ETTh1.csv: seven loads and temperatures, hour by hour; 12, 4 and 4 months
-    text=FILE    a text, such as tiny Shakespeare: characters
+    ot=FILE      the same file, the temperature OT alone, and no option for the split
+    text=FILE    a text, such as tiny Shakespeare: characters; once more by dynamic evaluation
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 
 from jlstm.cli.demo import digits
 from jlstm.runs.run import train
+from jlstm.runs.use import evaluate
 from jlstm.tasks.config import Training
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.table.config import TableConfig
@@ -59,7 +61,7 @@ def task(name: str, folder: Path, common: dict[str, Any]) -> tuple[Training, Pat
     """The configuration and the file of one of the names above."""
     name, _, given = name.partition("=")
     file = Path(given)
-    if name in ("etth1", "text") and not file.is_file():
+    if name in ("etth1", "ot", "text") and not file.is_file():
         raise SystemExit(f"{name}: expected {name}=FILE, got {given!r}")
     match name:
         case "digits":
@@ -68,9 +70,11 @@ def task(name: str, folder: Path, common: dict[str, Any]) -> tuple[Training, Pat
             return SequencesConfig(**VOWELS, **common), vowels(folder)
         case "etth1":
             return TableConfig(**ETTH1, **common), file
+        case "ot":
+            return TableConfig(time="date", target="OT", horizon=24, **common), file
         case "text":
             return TextConfig(**common), file
-    raise SystemExit(f"expected digits, vowels, etth1=FILE or text=FILE, got {name!r}")
+    raise SystemExit(f"expected digits, vowels, etth1=FILE, ot=FILE or text=FILE, got {name!r}")
 
 
 def scores(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -97,8 +101,11 @@ def run(names: Iterable[str], seeds: Sequence[int], out: Path) -> None:
                 config, file = task(name, Path(folder), common)
                 outcome = train(config, file, say=lambda text: None)
             seconds = time.perf_counter() - began
-            assert outcome.evaluation is not None
-            told = ", ".join(f"{who} {said}" for who, said in scores(outcome.evaluation.results))
+            judged = outcome.evaluation
+            assert judged is not None
+            if isinstance(config, TextConfig):
+                judged = evaluate(outcome.folder, dynamic=True, say=lambda text: None)
+            told = ", ".join(f"{who} {said}" for who, said in scores(judged.results))
             print(f"{name.partition('=')[0]}, seed {seed}, {seconds:.0f} s: {told}", flush=True)
 
 
@@ -106,7 +113,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", nargs="+", help="digits, vowels, etth1=FILE, text=FILE")
+    parser.add_argument("data", nargs="+", help="digits, vowels, etth1=FILE, ot=FILE, text=FILE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     asked = parser.parse_args()

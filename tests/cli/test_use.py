@@ -71,6 +71,14 @@ def runs(files, tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("kind", ["table", "sequences"])
+def test_only_language_models_learn_as_they_are_judged(runs, kind):
+    wanted = "jlstm: --dynamic: expected a language model, got another one\n"
+    assert mistake("evaluate", runs / kind, "--dynamic") == wanted
+    both = mistake("evaluate", runs / kind, "--dynamic", "--folds", "2")
+    assert "without FILE, --save-forecasts or --dynamic" in both
+
+
 @pytest.mark.parametrize("kind", ["text", "table", "sequences"])
 def test_a_report_is_written_anew(runs, kind):
     page = runs / kind / "report.html"

@@ -11,7 +11,8 @@ from text_runs import SMALL, prepared, some_text, trained
 
 from jlstm.tasks.text import results
 from jlstm.tasks.text.preparing import load
-from jlstm.tasks.text.results import evaluate
+from jlstm.tasks.text.report import LEARNING
+from jlstm.tasks.text.results import evaluate, evaluate_dynamic
 from jlstm.tasks.text.training import build
 
 
@@ -49,6 +50,17 @@ def test_a_model_that_knows_nothing_loses(tmp_path):
     fresh = build(SMALL, folder).init(jax.random.key(0))
     lost = evaluate(SMALL, folder, fresh)
     assert lost.verdict.startswith("The LSTM loses: the baseline order-5 Kneser–Ney needs ")
+
+
+def test_learning_on_stands_beside_the_model_and_is_no_baseline(tmp_path):
+    folder = prepared(tmp_path, SMALL, some_text(300))
+    fresh = build(SMALL, folder).init(jax.random.key(0))  # far from what the text can teach it
+    once, found = evaluate(SMALL, folder, fresh), evaluate_dynamic(SMALL, folder, fresh)
+    models = found.results["models"]
+    assert models[LEARNING]["bits_per_byte"] < models["LSTM"]["bits_per_byte"]
+    assert {who: models[who] for who in once.results["models"]} == once.results["models"]
+    assert found.verdict == once.verdict
+    assert any(note.startswith(f"{LEARNING}: after each 32 characters") for note in found.notes)
 
 
 def test_baselines_that_are_left_out_are_named(tmp_path, monkeypatch):
