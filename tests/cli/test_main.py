@@ -54,8 +54,8 @@ def test_help_names_every_command(run):
         assert (status, err) == (0, "")
         assert "hand-derived" in out
         for name in (
-            "train", "tune", "resume", "evaluate", "predict", "sample", "runs", "export", "import", "demo",
-            "compare",
+            "train", "tune", "resume", "evaluate", "predict", "sample", "runs", "export", "import",
+            "demo", "compare",
         ):  # fmt: skip
             assert re.search(rf"\b{name}\b", out)
         assert max(map(len, out.splitlines())) <= 80
