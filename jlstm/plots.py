@@ -112,8 +112,11 @@ def plot_trials(
     """
     figure = new_figure(8, 5)
     axes = figure.add_subplot()
-    losses = sorted(loss for _, _, loss in trials if loss is not None)
-    low, high = (losses[0], losses[(9 * len(losses) - 1) // 10]) if losses else (0.0, 1.0)
+    losses = sorted(loss for _, _, loss in trials if loss is not None) or [0.0]
+    low, high = losses[0], losses[-1]
+    middle = losses[len(losses) // 2]
+    if middle > low:
+        high = min(high, low + 8 * (middle - low))
     margin = 0.08 * (high - low) or 0.05 * abs(low) or 0.1
     # One that went wrong would press the others flat: it is drawn at the edge, as one that has no
     # loss at all is.
@@ -135,7 +138,7 @@ def plot_trials(
         places, lows = zip(*best, strict=True)
         label = f"best so far: {lows[-1]:.4g}"
         axes.step(places, lows, where="post", color=RED, linewidth=1, label=label)
-    axes.set(xlabel="trial", ylabel=f"validation loss, {score}", ylim=(low - margin, top))
+    axes.set(xlabel="trial", ylabel=f"validation: {score}", ylim=(low - margin, top))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
