@@ -127,3 +127,8 @@ def test_what_is_kept_is_of_these_parameters_and_whole(tmp_path, monkeypatch):
     # That there is none is kept, too: it asks for no data another time.
     monkeypatch.delattr(calibrating, "find")
     assert calibrating.ready(config, tmp_path, other).calibration is None
+
+
+def test_intervals_that_have_fallen_together_stay_numbers():
+    found = calibrate(MODEL, sample(400, wide=1e-40), np.array([200.0, 200.0]))
+    assert np.asarray(found.spread).max() == calibrating.MOST
