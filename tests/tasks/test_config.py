@@ -65,6 +65,7 @@ BAD = {
         "group": ("load", "when"),
         "missing": ("drop", None),
         "calendar": (1,),
+        "calibrate": (1,),
         "linear": ("no",),
         "dropout": (1, -0.1),
         "quantiles": ((0, 0.5), (0.5, 1), ("0.5",), 0.5, (math.nan,)),
