@@ -59,7 +59,7 @@ def backtest(
             or not so often.
         FloatingPointError: a loss or gradient is not finite.
     """
-    folder = best_run(folder)
+    folder = best_run(folder, say)
     config = read_config(folder)
     task = task_of(config)
     if option != task.RESPLIT:

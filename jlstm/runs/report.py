@@ -20,7 +20,7 @@ from jlstm.files import replacing
 from jlstm.plots import DPI
 from jlstm.records import plain, read_json_lines
 from jlstm.runs.command import arguments, flag, typed
-from jlstm.runs.folder import begins_at, best_run, read_config, read_json
+from jlstm.runs.folder import SEEDS, begins_at, best_run, read_config, read_json
 from jlstm.runs.kinds import kind_of, task_of
 from jlstm.runs.naming import results_path
 from jlstm.tasks.config import Training
@@ -164,6 +164,7 @@ def _contents(folder: Path) -> dict[str, Any]:
         "finished": (folder / "result.json").exists(),
         "facts": [*_facts(folder, config)],
         "judged": judged,
+        "seeds": _seeds(folder.resolve()),
         "picture": lambda path: _picture(folder / path),
         "about": [str(sentence) for sentence in _read(folder / "about.json", list)],
         "files": sources,
@@ -175,6 +176,16 @@ def _contents(folder: Path) -> dict[str, Any]:
         "seed": config.seed,
         "log": log.read_text("utf-8", "replace") if log.is_file() else "",
     }
+
+
+def _seeds(folder: Path) -> list[Table]:
+    """Of one of several runs with a seed each, once all have ended: how they compare."""
+    path = folder.parent / SEEDS
+    with _as_written(path):
+        said = _read(path, dict)
+        if folder.name not in [f"seed-{seed}" for seed in said.get("seeds", ())]:
+            return []
+        return [_table(table) for table in said.get("for_people", ())]
 
 
 def _facts(folder: Path, config: Training) -> Iterator[tuple[str, str]]:

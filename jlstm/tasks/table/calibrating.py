@@ -51,8 +51,8 @@ ENOUGH = 30
 """Windows that do not overlap, for a factor of its own."""
 FEWEST = 10
 """Such windows, below which nothing is said of the intervals."""
-LEAST = 1e-3
-"""A factor; quantiles are not to fall together."""
+LEAST, MOST = 1e-3, 1e3
+"""Factors; quantiles are not to fall together, and those that have cannot be torn apart."""
 MOST_NUMBERS = 2**23
 """Of windows times steps, that are looked at."""
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -237,4 +237,4 @@ def _factors(
         own = scores[series == n]
         if has_enough(own, apart[n]):
             found[n] = quantile(own, apart[n], 0)
-    return found.clip(LEAST)
+    return found.clip(LEAST, MOST)

@@ -6,7 +6,7 @@ import pytest
 
 from jlstm.tasks.table import calibrating
 from jlstm.tasks.table.batch import WindowBatch
-from jlstm.tasks.table.calibrating import ENOUGH, FEWEST, Sample, calibrate
+from jlstm.tasks.table.calibrating import ENOUGH, FEWEST, MOST, Sample, calibrate
 from jlstm.tasks.table.model import ForecasterConfig, forecast, init_forecaster
 
 QUANTILES = (0.1, 0.3, 0.5, 0.9)
@@ -100,6 +100,13 @@ def test_the_median_stays_and_nothing_crosses():
     np.testing.assert_array_equal(before[..., 2], after[..., 2])
     assert (np.diff(after, axis=-1) > 0).all()
     assert (before[..., [0, 1, 3]] != after[..., [0, 1, 3]]).all()
+
+
+def test_quantiles_that_have_fallen_together_give_finite_factors():
+    own = sample(400)
+    own = own._replace(quantiles=np.zeros_like(own.quantiles))
+    found = calibrate(MODEL, own, np.array([200.0, 200.0]))
+    np.testing.assert_array_equal(np.unique(found.spread), [1, MOST])
 
 
 def test_what_is_kept_is_of_these_parameters_and_whole(tmp_path, monkeypatch):
