@@ -203,8 +203,7 @@ def _resume_seeds(folder: Path) -> None:
     show_tables(outcome.tables, console)
     best = outcome.best.name if outcome.best else ""
     left = (
-        (best, "the run with the lowest validation loss"),
-        (f"{best}/report.html", "all of it as a page to read, the other seeds beside it"),
+        (best, "the run with the lowest validation loss; its report.html tells of all seeds"),
         ("seeds.json", "mean and spread of each measure"),
         ("seeds.csv", "the same as a table"),
     )

@@ -144,8 +144,8 @@ def lengthen(
         TypeError, ValueError: the run has not finished, or its last checkpoint is no longer there;
             a length that is no longer than the run, or another option out of range.
     """
-    asked = Path(run)
-    run = best_run(asked, say)
+    given = Path(run)
+    run = best_run(given, say)
     old = read_config(run)
     check_sums(run)
     ended = read_json(run / "result.json")
@@ -153,7 +153,7 @@ def lengthen(
         raise wrong("run", f"expected one that has finished, got {run}; see jlstm resume {run}")
     last = int(ended["step"])
     rate = old.learning_rate if learning_rate is None else learning_rate
-    parent = asked.parent if asked.name not in ("", "..") else asked.resolve().parent
+    parent = given.parent if given.name not in ("", "..") else given.resolve().parent
     config = replace(
         old, steps=steps, epochs=epochs, learning_rate=rate, from_=run, out=parent, name=name
     )
