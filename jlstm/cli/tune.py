@@ -149,6 +149,11 @@ def go_on(folder: Path, trials: int | None = None, minutes: float | None = None)
     if found.winner is None:
         raise ValueError(_nothing_found(folder, found))
     _show(found, console)
+    if len(found.trials) < asked.trials:
+        console.print(
+            f"\nThe {asked.minutes:g} minutes are over after {len(found.trials)} of "
+            f"{asked.trials} trials. For more:\n  jlstm resume {folder} --minutes …"
+        )
 
 
 def _nothing_found(folder: Path, found: "Outcome") -> str:

@@ -22,6 +22,7 @@ from jlstm.runs.folder import (
     write_sums,
 )
 from jlstm.runs.kinds import kind_of, task_of
+from jlstm.runs.report import for_people, write_report
 from jlstm.runs.run import Watch, resume
 from jlstm.runs.state import check_memory, environment_of
 from jlstm.runs.use import Path_, evaluate
@@ -88,11 +89,17 @@ def backtest(
         judged.append(outcome.evaluation)
     found = task.pooled(config, folder, judged, once)
     path = home.with_suffix(".json")
-    write_json(path, {option: count, "verdict": found.verdict, **found.results})
     where = (
         f"The results are in {path.relative_to(folder)}, the runs in {home.relative_to(folder)}."
     )
-    return replace(found, notes=[*found.notes, where])
+    begun = []
+    if config.from_ is not None:
+        begun = [f"The run went on from {config.from_}; these trainings began with nothing learnt."]
+    found = replace(found, notes=[*begun, *found.notes, where])
+    about = {option: count, "file": None, "splits": f"--{option} {count}", "verdict": found.verdict}
+    write_json(path, {**about, **found.results, "for_people": for_people(found, "")})
+    write_report(folder)
+    return found
 
 
 def _make(config: Training, fill: Callable[[Path], Any]) -> None:

@@ -39,6 +39,8 @@ class Judgement:
 
     of: str | None
     """The file; None for the part that was kept back."""
+    splits: str
+    """The option of a backtest; empty where the model of the run itself was judged."""
     verdict: str
     notes: Sequence[str]
     tables: Sequence[Table]
@@ -70,6 +72,7 @@ def read_judgement(path: Path) -> Judgement:
         shown = said.get("for_people", {})  # of an older run, there is only the verdict
         return Judgement(
             of=said["file"],
+            splits=str(said.get("splits", "")),
             verdict=str(said["verdict"]),
             notes=[str(note) for note in shown.get("notes", ())],
             tables=[_table(table) for table in shown.get("tables", ())],

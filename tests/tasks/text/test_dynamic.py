@@ -66,3 +66,13 @@ def test_a_text_that_repeats_itself_is_learnt_and_the_model_stays_as_it_is(param
     assert found.nats < judged(params, TEXT, 0.0) - 0.1
     assert found.rate == max(RATES)  # the fastest of the three, of a text as simple as this
     jax.tree.map(np.testing.assert_array_equal, params, before)
+
+
+def test_the_rate_is_chosen_on_the_part_for_validation_alone():
+    """What holds of a window is wrong of the next: the slowest rate would be the best."""
+    params = init_language_model(jax.random.key(0), CONFIG)
+    text = np.repeat(np.arange(10) % CONFIG.vocabulary, TIME)
+    assert judged(params, text, max(RATES)) > judged(params, text, min(RATES))
+    found = evaluate_learning(CONFIG, params, TEXT, text, run=stack)
+    assert found.rate == max(RATES)
+    assert found.nats == judged(params, text, max(RATES))
