@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jlstm.checks import wrong
+from jlstm.devices import use_cores
 from jlstm.records import write_json
 from jlstm.runs.folder import (
     best_run,
@@ -72,6 +73,7 @@ def backtest(
         )
     check_sums(folder)
     parts = task.resplits(config, folder, count)
+    use_cores()  # for the trainings; what is judged first would settle for one
     once = evaluate(folder, say=say)
     home = folder / "evaluation" / f"{option}-{count}"
     judged = []

@@ -65,6 +65,15 @@ def test_a_run_is_refitted_and_goes_on_where_it_was_stopped(run, tmp_path):
     assert (moved / "report.html").read_text() == page
 
 
+def test_trainings_get_every_core_though_something_is_judged_before(run, monkeypatch):
+    done = []
+    monkeypatch.setattr("jlstm.runs.backtest.use_cores", lambda: done.append("cores"))
+    monkeypatch.setattr("jlstm.runs.backtest.evaluate", lambda *a, **o: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        backtest(run, 2, "refit", say=nothing)
+    assert done == ["cores"]
+
+
 def test_what_cannot_be_split_so_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match=r"refit: expected at most the 117 origins .*, got 200"):
         backtest(run, 200, "refit", say=nothing)
