@@ -90,6 +90,7 @@ def test_what_cannot_be_split_so_is_refused(run, tmp_path):
     [
         ("--refit 2 --folds 2", "--refit, --folds: expected one of them"),
         ("x.csv --refit 2", "--refit, --folds: expected one of them, without FILE"),
+        ("--dynamic --save-forecasts f.parquet", "--save-forecasts, --dynamic: expected one of"),
         ("--refit 2 --dynamic", "--save-forecasts or --dynamic"),
         ("--refit 2 --save-forecasts f.parquet", "expected one of them, without FILE, --save-f"),
         ("--save-forecasts f.csv", "--save-forecasts: expected a name that ends in .parquet, got"),
