@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from jlstm.cli.options import ConfigFile, Count, File, Positive, Texts
+from jlstm.cli.options import ConfigFile, Count, File, Positive, Texts, given
 from jlstm.cli.screen import new_console, show_evaluation, show_files, show_table
 from jlstm.tasks.config import Training
 from jlstm.tasks.sequences.config import SequencesConfig
@@ -84,8 +84,6 @@ def note_typed(arguments: "ArgumentCollection") -> None:
     """Fill in ``typed``: what was said, but for what only a run that is gone on from has said."""
     from cyclopts import Token
 
-    from jlstm.cli.train import given
-
     run = str(given(arguments, "--from"))
     (typed,) = [argument for argument in arguments if "--typed" in argument.names]
     names = [
@@ -149,6 +147,11 @@ def go_on(folder: Path, trials: int | None = None, minutes: float | None = None)
     if found.winner is None:
         raise ValueError(_nothing_found(folder, found))
     _show(found, console)
+    if len(found.trials) < asked.trials:
+        console.print(
+            f"\nThe {asked.minutes:g} minutes are over after {len(found.trials)} of "
+            f"{asked.trials} trials. For more:\n  jlstm resume {folder} --minutes …"
+        )
 
 
 def _nothing_found(folder: Path, found: "Outcome") -> str:

@@ -57,6 +57,11 @@ def evaluate(
     """
     from jlstm.runs import use
 
+    if save_forecasts is not None and dynamic:
+        raise ValueError(
+            "--save-forecasts, --dynamic: expected one of them: the first is for a table, the "
+            "other for a language model"
+        )
     if save_forecasts is not None:
         check_output("--save-forecasts", save_forecasts, ".parquet")
     console = new_console()

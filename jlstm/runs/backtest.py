@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jlstm.checks import wrong
+from jlstm.devices import use_cores
 from jlstm.records import write_json
 from jlstm.runs.folder import (
     best_run,
@@ -22,6 +23,7 @@ from jlstm.runs.folder import (
     write_sums,
 )
 from jlstm.runs.kinds import kind_of, task_of
+from jlstm.runs.report import for_people, write_report
 from jlstm.runs.run import Watch, resume
 from jlstm.runs.state import check_memory, environment_of
 from jlstm.runs.use import Path_, evaluate
@@ -59,7 +61,7 @@ def backtest(
             or not so often.
         FloatingPointError: a loss or gradient is not finite.
     """
-    folder = best_run(folder)
+    folder = best_run(folder, say)
     config = read_config(folder)
     task = task_of(config)
     if option != task.RESPLIT:
@@ -71,6 +73,7 @@ def backtest(
         )
     check_sums(folder)
     parts = task.resplits(config, folder, count)
+    use_cores()  # for the trainings; what is judged first would settle for one
     once = evaluate(folder, say=say)
     home = folder / "evaluation" / f"{option}-{count}"
     judged = []
@@ -88,11 +91,17 @@ def backtest(
         judged.append(outcome.evaluation)
     found = task.pooled(config, folder, judged, once)
     path = home.with_suffix(".json")
-    write_json(path, {option: count, "verdict": found.verdict, **found.results})
     where = (
         f"The results are in {path.relative_to(folder)}, the runs in {home.relative_to(folder)}."
     )
-    return replace(found, notes=[*found.notes, where])
+    begun = []
+    if config.from_ is not None:
+        begun = [f"The run went on from {config.from_}; these trainings began with nothing learnt."]
+    found = replace(found, notes=[*begun, *found.notes, where])
+    about = {option: count, "file": None, "splits": f"--{option} {count}", "verdict": found.verdict}
+    write_json(path, {**about, **found.results, "for_people": for_people(found, "")})
+    write_report(folder)
+    return found
 
 
 def _make(config: Training, fill: Callable[[Path], Any]) -> None:

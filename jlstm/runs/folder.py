@@ -23,6 +23,7 @@ Everything that resumes, evaluates, predicts or samples needs this folder alone:
 
 import json
 import os
+import re
 import shutil
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -200,6 +201,8 @@ def asked_in(path: Path) -> Training:
 SEEDS, SEARCH = "seeds.json", "search.json"
 """The files that a folder of several runs is known by: one run for each seed, or the trials of a
 search. Each of the runs is a folder in it like any other."""
+MEMBER = re.compile(r"(seed|trial)-\d+")
+"""The name of such a run."""
 
 
 def is_group(folder: Path) -> bool:
@@ -213,10 +216,19 @@ def runs_in(parent: Path) -> list[Path]:
     return sorted(folders, key=lambda path: path.stat().st_mtime)
 
 
-def best_run(folder: str | os.PathLike[str]) -> Path:
+def members(folder: Path) -> list[Path]:
+    """Those of several runs that the folder is about, and no run that somebody put beside them."""
+    return [path for path in runs_in(folder) if MEMBER.fullmatch(path.name)]
+
+
+def best_run(folder: str | os.PathLike[str], say: Callable[[str], None] | None = None) -> Path:
     """The folder itself; of several runs, the one with the lowest validation loss.
 
     It is one of those that have finished, if any has.
+
+    Args:
+        folder: of a run, or of several.
+        say: is told which of several it is.
 
     Raises:
         ValueError: of several, none has been validated yet.
@@ -224,7 +236,7 @@ def best_run(folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     if not is_group(folder):
         return folder
-    known = [(path, read_json(path / "best.json")) for path in runs_in(folder)]
+    known = [(path, read_json(path / "best.json")) for path in members(folder)]
     ranked = [
         (not (path / "result.json").exists(), about["loss"], path.name)
         for path, about in known
@@ -236,7 +248,10 @@ def best_run(folder: str | os.PathLike[str]) -> Path:
             f"expected trained models in {folder}, but nothing has been validated yet; see "
             f"jlstm resume {folder}",
         )
-    return folder / min(ranked)[-1]
+    best = folder / min(ranked)[-1]
+    if say is not None:
+        say(f"Of the runs in {folder}, {best.name} has the lowest validation loss.")
+    return best
 
 
 def begins_at(folder: Path) -> int:
@@ -349,7 +364,7 @@ def summaries(parent: str | os.PathLike[str]) -> list[Summary]:
 
 def _group_summary(folder: Path) -> Summary:
     """Several runs in a line: how they stand, and the best of them."""
-    runs = {path: _summary(path) for path in runs_in(folder)}
+    runs = {path: _summary(path) for path in members(folder)}
     states = {one.status for one in runs.values()}
     if is_locked(folder):
         status = "training"

@@ -132,11 +132,11 @@ def lengthen(
     once more over the steps that are added, see ``make_optimizer``.
 
     Args:
-        run: the folder of the finished run, which stays as it is.
+        run: the folder of the finished run, which stays as it is; of several, the best is taken.
         steps: the new length, the steps made so far included.
         epochs: the same in epochs.
         learning_rate: the highest from now on; None for that of ``run``.
-        name: of the new folder, beside the old one; None for one with the time.
+        name: of the new folder, beside ``run``; None for one with the time.
         say: is told where the folder is.
 
     Raises:
@@ -144,7 +144,8 @@ def lengthen(
         TypeError, ValueError: the run has not finished, or its last checkpoint is no longer there;
             a length that is no longer than the run, or another option out of range.
     """
-    run = best_run(run)
+    given = Path(run)
+    run = best_run(given, say)
     old = read_config(run)
     check_sums(run)
     ended = read_json(run / "result.json")
@@ -152,7 +153,7 @@ def lengthen(
         raise wrong("run", f"expected one that has finished, got {run}; see jlstm resume {run}")
     last = int(ended["step"])
     rate = old.learning_rate if learning_rate is None else learning_rate
-    parent = run.parent if run.name not in ("", "..") else run.resolve().parent
+    parent = given.parent if given.name not in ("", "..") else given.resolve().parent
     config = replace(
         old, steps=steps, epochs=epochs, learning_rate=rate, from_=run, out=parent, name=name
     )

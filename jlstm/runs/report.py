@@ -20,7 +20,7 @@ from jlstm.files import replacing
 from jlstm.plots import DPI
 from jlstm.records import plain, read_json_lines
 from jlstm.runs.command import arguments, flag, typed
-from jlstm.runs.folder import begins_at, best_run, read_config, read_json
+from jlstm.runs.folder import SEEDS, begins_at, best_run, read_config, read_json
 from jlstm.runs.kinds import kind_of, task_of
 from jlstm.runs.naming import results_path
 from jlstm.tasks.config import Training
@@ -39,6 +39,8 @@ class Judgement:
 
     of: str | None
     """The file; None for the part that was kept back."""
+    splits: str
+    """The option of a backtest; empty where the model of the run itself was judged."""
     verdict: str
     notes: Sequence[str]
     tables: Sequence[Table]
@@ -70,6 +72,7 @@ def read_judgement(path: Path) -> Judgement:
         shown = said.get("for_people", {})  # of an older run, there is only the verdict
         return Judgement(
             of=said["file"],
+            splits=str(said.get("splits", "")),
             verdict=str(said["verdict"]),
             notes=[str(note) for note in shown.get("notes", ())],
             tables=[_table(table) for table in shown.get("tables", ())],
@@ -164,6 +167,7 @@ def _contents(folder: Path) -> dict[str, Any]:
         "finished": (folder / "result.json").exists(),
         "facts": [*_facts(folder, config)],
         "judged": judged,
+        "seeds": _seeds(folder.resolve()),
         "picture": lambda path: _picture(folder / path),
         "about": [str(sentence) for sentence in _read(folder / "about.json", list)],
         "files": sources,
@@ -175,6 +179,16 @@ def _contents(folder: Path) -> dict[str, Any]:
         "seed": config.seed,
         "log": log.read_text("utf-8", "replace") if log.is_file() else "",
     }
+
+
+def _seeds(folder: Path) -> list[Table]:
+    """Of one of several runs with a seed each, once all have ended: how they compare."""
+    path = folder.parent / SEEDS
+    with _as_written(path):
+        said = _read(path, dict)
+        if folder.name not in [f"seed-{seed}" for seed in said.get("seeds", ())]:
+            return []
+        return [_table(table) for table in said.get("for_people", ())]
 
 
 def _facts(folder: Path, config: Training) -> Iterator[tuple[str, str]]:

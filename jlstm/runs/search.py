@@ -135,8 +135,8 @@ def searched(config: Training, fixed: Sequence[str] = ()) -> Space:
         if name not in stay
     }
     if not space:
-        raise ValueError(
-            f"{', '.join(config.space)}: expected one of them left to be searched, got all of them"
+        raise wrong(
+            ", ".join(config.space), "expected one of them left to be searched, got all of them"
         )
     return space
 
@@ -227,10 +227,16 @@ def extend(folder: Path_, *, trials: int | None = None, minutes: float | None = 
     """Give a search more trials or more time: what there was so far included.
 
     Raises:
-        OSError, ValueError: no folder of a search; no more than before.
+        OSError, ValueError: no folder of a search; less than before, or than it took so far.
     """
     folder = Path(folder)
     search = read_search(folder)
+    spent = _Spent(folder).seconds / 60
+    if minutes is not None and search.minutes is None and minutes < spent:
+        raise wrong(
+            "minutes",
+            f"expected at least the {spent:.3g} that the search has taken so far, got {minutes:g}",
+        )
     for name, value, before in (
         ("trials", trials, search.trials), ("minutes", minutes, search.minutes),
     ):  # fmt: skip

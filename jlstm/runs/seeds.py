@@ -12,14 +12,15 @@ import csv
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jlstm.files import replacing
-from jlstm.records import write_json
+from jlstm.records import plain, write_json
 from jlstm.runs import run as jobs
 from jlstm.runs.folder import SEEDS, best_run, locked, make_folder, read_json
+from jlstm.runs.report import write_report
 from jlstm.runs.run import Watch
 from jlstm.runs.use import Path_
 from jlstm.tasks.config import Training
@@ -194,8 +195,6 @@ def _compared(folder: Path, seeds: Sequence[int], failed: Mapping[int, str]) -> 
             for who, measures in found.items()
         },
     }
-    write_json(folder / SEEDS, about)
-    _write_csv(folder / "seeds.csv", found, {s: results[s]["scores"] for s in ended})
     columns = list(dict.fromkeys(what for measures in found.values() for what in measures))
     tables = (
         Table(
@@ -221,6 +220,11 @@ def _compared(folder: Path, seeds: Sequence[int], failed: Mapping[int, str]) -> 
             ],
         ),
     )
+    shown = [plain(asdict(table)) for table in tables]
+    write_json(folder / SEEDS, {**about, "for_people": shown})
+    _write_csv(folder / "seeds.csv", found, {s: results[s]["scores"] for s in ended})
+    for seed in ended:
+        write_report(folder / f"seed-{seed}")
     return Outcome(folder, True, best, tables)
 
 

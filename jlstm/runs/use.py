@@ -67,9 +67,7 @@ def load_best(folder: Path_, *, whole: bool = True, say: Say = print) -> Trained
     Raises:
         OSError, ValueError: no folder of a run; nothing has been validated yet.
     """
-    folder, asked = best_run(folder), Path(folder)
-    if folder != asked:
-        say(f"Of the runs in {asked}, {folder.name} has the lowest validation loss.")
+    folder = best_run(folder, say)
     config = read_config(folder)
     task = task_of(config)
     check_sums(folder, None if whole else task.ABOUT)

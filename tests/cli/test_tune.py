@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -124,6 +125,18 @@ def test_resume_makes_it_longer(tuned, monkeypatch):
     )
     ended = command("resume", best_run(folder), "--minutes", "1")
     assert ended.err.startswith("jlstm: --trials, --minutes: expected the folder of a search, got")
+
+
+def test_time_that_is_over_is_told_and_cannot_be_taken_back(tuned, tmp_path):
+    folder = shutil.copytree(tuned[0], tmp_path / "found")
+    ended = command("resume", folder, "--minutes", "1e-9")
+    assert ended.err.startswith("jlstm: --minutes: expected at least the ")
+    assert ended.err.endswith(" that the search has taken so far, got 1e-09\n")
+    path = folder / "search.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "minutes": 1e-9}))
+    ended = command("resume", folder, "--trials", "3")
+    assert ended.status == 0
+    assert "The 1e-09 minutes are over after 2 of 3 trials. For more:" in ended.out
 
 
 def test_the_folder_goes_where_that_of_a_run_does(tuned, file, tmp_path):

@@ -23,7 +23,7 @@ def run(tmp_path_factory):
 def contents(folder):
     """Of all files that are not about when and how it was judged."""
     paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-    other = {".lock", "log.txt", "timing.jsonl", "evaluation", "plots"}
+    other = {".lock", "log.txt", "timing.jsonl", "evaluation", "plots", "report.html"}
     return {str(name): paths[name].read_bytes() for name in paths if not other & {*name.parts}}
 
 
@@ -51,6 +51,9 @@ def test_a_run_is_refitted_and_goes_on_where_it_was_stopped(run, tmp_path):
     written = json.loads((moved / "evaluation/refit-2.json").read_text())
     assert written["refit"] == 2
     assert written["verdict"] == found.verdict
+    page = (moved / "report.html").read_text()
+    assert "<h3>Trained anew on other splits: --refit 2</h3>" in page
+    assert "the model trained on all before it, and trained once" in page
     # The first stretch begins where the test part does: it is the run itself, bit for bit.
     for name in ("best.safetensors", "metrics.jsonl", "calibration.safetensors"):
         assert kept[name] == before[name]
@@ -59,6 +62,16 @@ def test_a_run_is_refitted_and_goes_on_where_it_was_stopped(run, tmp_path):
     # Asked for once more, nothing is trained.
     again = backtest(moved, 2, "refit", say=nothing, interrupted=lambda: 1 / 0)
     assert (again.results, again.verdict) == (found.results, found.verdict)
+    assert (moved / "report.html").read_text() == page
+
+
+def test_trainings_get_every_core_though_something_is_judged_before(run, monkeypatch):
+    done = []
+    monkeypatch.setattr("jlstm.runs.backtest.use_cores", lambda: done.append("cores"))
+    monkeypatch.setattr("jlstm.runs.backtest.evaluate", lambda *a, **o: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        backtest(run, 2, "refit", say=nothing)
+    assert done == ["cores"]
 
 
 def test_what_cannot_be_split_so_is_refused(run, tmp_path):
@@ -77,7 +90,9 @@ def test_what_cannot_be_split_so_is_refused(run, tmp_path):
     [
         ("--refit 2 --folds 2", "--refit, --folds: expected one of them"),
         ("x.csv --refit 2", "--refit, --folds: expected one of them, without FILE"),
-        ("--refit 2 --save-forecasts f.parquet", "expected one of them, without FILE or --save-f"),
+        ("--dynamic --save-forecasts f.parquet", "--save-forecasts, --dynamic: expected one of"),
+        ("--refit 2 --dynamic", "--save-forecasts or --dynamic"),
+        ("--refit 2 --save-forecasts f.parquet", "expected one of them, without FILE, --save-f"),
         ("--save-forecasts f.csv", "--save-forecasts: expected a name that ends in .parquet, got"),
         ("--save-forecasts none/f.parquet", "--save-forecasts: there is no directory"),
         ("--refit 0", "--refit"),

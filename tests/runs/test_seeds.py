@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import statistics
 from dataclasses import replace
 
@@ -12,6 +13,8 @@ from small_runs import labelled, nothing, result, table, text
 from jlstm.runs import run as jobs
 from jlstm.runs import seeds
 from jlstm.runs.folder import best_run, read_config, summaries
+from jlstm.runs.origin import lengthen
+from jlstm.runs.report import write_report
 from jlstm.runs.use import evaluate, load
 from jlstm.tasks.table.config import TableConfig
 
@@ -90,6 +93,32 @@ def test_the_best_is_that_of_the_lowest_validation_loss(three):
         evaluate(folder, say=nothing).verdict
         == json.loads((folder / best / "result.json").read_text())["verdict"]
     )
+
+
+def test_each_page_tells_mean_and_spread(three, tmp_path):
+    folder = three[0].folder
+    (spread,) = [row[1] for row in three[0].tables[1].rows if row[0] == "model"]
+    for n in (3, 4, 5):
+        page = (folder / f"seed-{n}/report.html").read_text()
+        assert page.count("Several seeds") == 2  # the section, and the way to it
+        assert f"<td>{spread}</td>" in page
+    alone = shutil.copytree(folder / "seed-3", tmp_path / "seed-3")
+    assert "Several seeds" not in write_report(alone).read_text()
+
+
+def test_a_run_made_longer_is_none_of_the_seeds(three, tmp_path):
+    folder = shutil.copytree(three[0].folder, tmp_path / "three")
+    best, said = three[0].best.name, []
+    longer = lengthen(folder, steps=8, name="longer", say=said.append)
+    assert longer.parent == tmp_path
+    assert said[0] == f"Of the runs in {folder}, {best} has the lowest validation loss."
+    within = lengthen(folder / "seed-3", steps=8, say=nothing)
+    assert within.parent == folder
+    (within / "best.json").write_text('{"loss": -1.0}')
+    (within / "result.json").write_text("{}")
+    assert best_run(folder).name == best
+    (three_of_them,) = [one for one in summaries(tmp_path) if one.folder == folder]
+    assert (three_of_them.changed["seeds"], three_of_them.changed["best"]) == (3, best)
 
 
 def test_the_test_part_does_not_choose(tmp_path):

@@ -1,6 +1,7 @@
 """Forecasts of every window in a file, series that were not trained on, and stretches to refit."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from jlstm.tasks.table import calibrating, preparing
 from jlstm.tasks.table import job as table
-from jlstm.tasks.table import preparing
+from jlstm.tasks.table.chance import difference, spans
 from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.model import Calibration
 from jlstm.tasks.table.subject import admit, subject
@@ -69,6 +71,22 @@ def test_what_was_covered_before_is_told(run):
     assert told in found.notes
 
 
+def test_intervals_are_calibrated_on_the_validation_part_alone(run, tmp_path):
+    folder, params = run
+    own = shutil.copytree(folder, tmp_path / "own")
+    _, schema, series = preparing.load(folder)
+    when, path = series.times(schema.step), own / "data/values.npy"
+
+    def found_after(changed):
+        np.save(path, np.where(changed[:, None], 1.5 * series.values, series.values))
+        return calibrating.find(CONFIG, own, params._replace(calibration=None))
+
+    same = found_after(when >= schema.test)
+    jax.tree.map(np.testing.assert_array_equal, same, params.calibration)
+    other = found_after((when >= schema.validation) & (when < schema.test))
+    assert (np.asarray(other.spread) != np.asarray(params.calibration.spread)).any()
+
+
 def test_a_validation_part_that_is_too_short_calibrates_nothing(tmp_path):
     frame_of("a").write_csv(tmp_path / "t.csv")
     config = replace(CONFIG, validation="0.05")
@@ -96,6 +114,19 @@ def test_few_windows_get_no_verdict(run, tmp_path):
     assert own.results["chance"]["groups"] == 12  # of 45 origins
     assert "(95 % intervals over 12 horizons)" in own.verdict
     json.dumps(own.results, allow_nan=False)
+
+
+def test_neighbouring_spans_are_known_to_share_windows(run):
+    folder, params = run
+    noise = np.random.default_rng(0).normal(0, 0.3, params.readout.shape).astype(np.float32)
+    other = params._replace(readout=params.readout + noise)  # as the linear baseline no more
+    found = table.evaluate(CONFIG, folder, other, None, None)
+    known, groups = found.results["chance"]["mae"], spans(found.sums.origins, HORIZON)
+    margins = [
+        difference(groups, known["baseline"], squared=False, neighbours=n).margin for n in (0, 1)
+    ]
+    assert known["margin"] == pytest.approx(margins[1])
+    assert margins[1] > 1.01 * margins[0]
 
 
 def test_many_series_stand_for_many_windows(run, tmp_path, monkeypatch):

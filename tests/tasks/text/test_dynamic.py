@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jlstm.layers import Stack, init_stack_carry, stack
+from jlstm.tasks.text import dynamic
 from jlstm.tasks.text.dynamic import RATES, TIME, evaluate_learning, learning_loss
 from jlstm.tasks.text.model import (
     LanguageModelConfig,
@@ -66,3 +67,15 @@ def test_a_text_that_repeats_itself_is_learnt_and_the_model_stays_as_it_is(param
     assert found.nats < judged(params, TEXT, 0.0) - 0.1
     assert found.rate == max(RATES)  # the fastest of the three, of a text as simple as this
     jax.tree.map(np.testing.assert_array_equal, params, before)
+
+
+def test_the_rate_is_chosen_on_the_part_for_validation_alone(params, monkeypatch):
+    """Of two texts, the one is foretold the better the lower the rate, the other the worse."""
+
+    def cost(loss, params, carry, windows, rate):
+        return rate if int(np.ravel(next(iter(windows)).inputs)[0]) == 0 else -rate
+
+    monkeypatch.setattr(dynamic, "learning_loss", cost)
+    one, other = np.zeros(100, np.int32), np.ones(100, np.int32)
+    assert evaluate_learning(CONFIG, params, one, other, run=stack) == (-min(RATES), min(RATES))
+    assert evaluate_learning(CONFIG, params, other, one, run=stack) == (max(RATES), max(RATES))
