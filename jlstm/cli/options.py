@@ -74,6 +74,17 @@ def fill(arguments: "ArgumentCollection", values: Mapping[str, Any], source: str
             argument.append(Token(source=source, implicit_value=value))
 
 
+def given(arguments: "ArgumentCollection", flag: str) -> Path | None:
+    """The path that an option has, typed or filled in; None where it has none."""
+    (tokens, *_) = [argument.tokens for argument in arguments if flag in argument.names]
+    if not tokens:
+        return None
+    value = tokens[0].implicit_value
+    if value is UNSET and not tokens[0].value:  # Python would take this folder
+        raise ValueError(f"{flag}: expected a path, got nothing")
+    return Path(tokens[0].value if value is UNSET else value)
+
+
 def finite(*, zero: bool) -> Callable[[type, float | None], None]:
     """A validator: the number, if there is one, is above 0, or 0 where allowed, and finite."""
     wanted = "of at least 0" if zero else "above 0"

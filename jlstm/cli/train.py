@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import UNSET, Parameter, Token
+from cyclopts import Parameter, Token
 
-from jlstm.cli.options import ConfigFile, Count, File, Positive, Run, Texts, fill
+from jlstm.cli.options import ConfigFile, Count, File, Positive, Run, Texts, fill, given
 from jlstm.cli.screen import new_console, show_evaluation, show_files, show_tables, watching
 from jlstm.tasks.config import Training
 from jlstm.tasks.sequences.config import SequencesConfig
@@ -226,17 +226,6 @@ def taken_over(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollec
     check_kind(run, config, commands[-1])
     options = {name: value for name, value in inherited(config).items() if value is not None}
     fill(arguments, options, str(run))
-
-
-def given(arguments: "ArgumentCollection", flag: str) -> Path | None:
-    """The path that an option has, typed or filled in; None where it has none."""
-    (tokens, *_) = [argument.tokens for argument in arguments if flag in argument.names]
-    if not tokens:
-        return None
-    value = tokens[0].implicit_value
-    if value is UNSET and not tokens[0].value:  # Python would take this folder
-        raise ValueError(f"{flag}: expected a path, got nothing")
-    return Path(tokens[0].value if value is UNSET else value)
 
 
 def _tell(outcome: "Outcome", console: "Console") -> None:

@@ -84,7 +84,7 @@ def note_typed(arguments: "ArgumentCollection") -> None:
     """Fill in ``typed``: what was said, but for what only a run that is gone on from has said."""
     from cyclopts import Token
 
-    from jlstm.cli.train import given
+    from jlstm.cli.options import given
 
     run = str(given(arguments, "--from"))
     (typed,) = [argument for argument in arguments if "--typed" in argument.names]
