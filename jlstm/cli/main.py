@@ -167,6 +167,8 @@ def _complain(error: Exception | str, name: str = "jlstm") -> int:
     from jlstm.checks import options_of  # with NumPy, which `--help` need not wait for
 
     said = str(error)
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str | bytes):
+        said = f"{os.fsdecode(error.filename)}: {error.strerror}"  # without Python's numbers
     if isinstance(error, Exception) and (names := options_of(error)):
         said = ", ".join(map(typed_as, names)) + said.removeprefix(", ".join(names))
     print(f"{name}:", " ".join(said.split()), file=sys.stderr)
@@ -177,6 +179,6 @@ def typed_as(name: str) -> str:
     """An option as it is typed: ``--learning-rate``, or ``FILE`` for what goes by its place."""
     if name in ("run", "file", "files", "folder"):
         return name.upper()
-    from jlstm.tasks.config import key_of
+    from jlstm.tasks.config import flag
 
-    return f"--{key_of(name)}"
+    return flag(name)

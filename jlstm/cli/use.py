@@ -131,7 +131,9 @@ def runs(
     ] = Path("runs"),
 ) -> None:
     """List the runs: how each stands, its best validation loss, what was asked for."""
+    from jlstm.runs.command import typed
     from jlstm.runs.folder import summaries
+    from jlstm.tasks.config import key_of
 
     console = new_console()
     found = summaries(folder)
@@ -141,10 +143,7 @@ def runs(
     rows = []
     for one in found:
         best = "–" if one.best_loss is None else f"{one.best_loss:.4f} {one.score}".rstrip()
-        options = (
-            f"{name.strip('_')}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
-            for name, value in one.changed.items()
-        )
+        options = (f"{key_of(name)}={typed(value)}" for name, value in one.changed.items())
         rows.append((one.folder.name, one.status, f"{one.step:,}", best, " ".join(options)))
     columns = ("run", "status", "step", "best validation", "asked for")
     show_table(columns, rows, console, right=[2], fold=[3, 4])

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jlstm.checks import wrong
 from jlstm.equations import PLAIN
 from jlstm.files import with_an_end
 from jlstm.interop.keras import find_cells, from_keras
@@ -56,7 +57,7 @@ def look(path: str | os.PathLike[str]) -> list[Found]:
         ".stablehlo": _stablehlo,
     }
     if path.suffix not in looks:
-        raise ValueError(f"file: expected a name that ends in {', '.join(looks)}, got {path}")
+        raise wrong("file", f"expected a name that ends in {', '.join(looks)}, got {path}")
     with open(with_an_end(path), "rb"):  # or the error for what is not there
         pass
     return looks[path.suffix](path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jlstm.runs.kinds import kind_of
-from jlstm.tasks.config import Training, key_of
+from jlstm.tasks.config import Training, flag
 
 
 def command_line(config: Training, files: Sequence[Path]) -> str:
@@ -45,11 +45,6 @@ def arguments(config: Training, without: Mapping[str, Any]) -> list[str]:
         else:
             asked += [option, said]
     return asked
-
-
-def flag(name: str) -> str:
-    """An option as it is typed: ``--learning-rate``."""
-    return f"--{key_of(name)}"
 
 
 def typed(value: Any) -> str:

@@ -19,11 +19,11 @@ from jlstm.extras import require
 from jlstm.files import replacing
 from jlstm.plots import DPI
 from jlstm.records import plain, read_json_lines
-from jlstm.runs.command import arguments, flag, typed
+from jlstm.runs.command import arguments, typed
 from jlstm.runs.folder import SEEDS, begins_at, best_run, read_config, read_json
 from jlstm.runs.kinds import kind_of, task_of
 from jlstm.runs.naming import results_path
-from jlstm.tasks.config import Training
+from jlstm.tasks.config import Training, flag
 from jlstm.tasks.job import Evaluation, Picture, Table, no_forecast
 
 NAME = "report.html"
@@ -267,12 +267,23 @@ def _commands(folder: Path, config: Training, sources: Sequence[str]) -> Iterato
     predicts = task_of(config).predict is not no_forecast
     run = str(folder)
     yield "Train the same once more", shlex.join(_asked_by(folder, config, sources))
-    yield "Go on with the training, where it was stopped", shlex.join(["jlstm", "resume", run])
+    if (asked := folder / "config.toml").is_file():
+        again = ["jlstm", "train", kind_of(config), "--config", str(asked)]
+        yield "The same, from the file that says what was asked for", shlex.join(again)
+    with _as_written(folder / "result.json"):
+        ended = _read(folder / "result.json", dict)
+        steps = 2 * int(ended["steps"]) if ended else None
+    if steps is not None:
+        longer = ["jlstm", "resume", run, "--steps", str(steps)]
+        yield "Make the training twice as long, in a new folder", shlex.join(longer)
+    else:
+        go_on = ["jlstm", "resume", run]
+        yield "Go on with the training where it was stopped", shlex.join(go_on)
     yield "Judge the model again", shlex.join(["jlstm", "evaluate", run])
     if predicts:
         yield "Write forecasts or labels", shlex.join(["jlstm", "predict", run]) + " FILE"
     else:
-        yield "Let the model write", shlex.join(["jlstm", "sample", run, "--prompt", "…"])
+        yield "Let the model write", shlex.join(["jlstm", "sample", run])
     yield "Take the model elsewhere", shlex.join(["jlstm", "export", run, "--to", "onnx"])
 
 

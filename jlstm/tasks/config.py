@@ -43,6 +43,11 @@ def key_of(name: str) -> str:
     return name.strip("_").replace("_", "-")
 
 
+def flag(name: str) -> str:
+    """An option as it is typed: ``--learning-rate``."""
+    return f"--{key_of(name)}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """How to train, whatever the kind of job.

@@ -103,7 +103,7 @@ def no_dynamic(*_: Any, **__: Any) -> NoReturn:
 
 def no_saved_forecasts(*_: Any, **__: Any) -> NoReturn:
     """``save_forecasts`` of a kind whose models do not forecast."""
-    raise wrong("run", "expected a model of a table to save the forecasts of")
+    raise wrong("save_forecasts", "expected a model of a table, got another one")
 
 
 def no_resplits(*_: Any, **__: Any) -> NoReturn:

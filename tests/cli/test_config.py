@@ -123,6 +123,8 @@ def test_a_table_is_one_file(folder, mistake):
 
 
 def test_what_is_no_file_is_named(folder, mistake):
-    assert "nowhere.toml" in mistake("text", "--config", folder / "nowhere.toml")
+    nowhere = folder / "nowhere.toml"
+    said = mistake("text", "--config", nowhere)
+    assert said == f"jlstm: {nowhere}: No such file or directory\n"
     assert "expected a file, got a folder" in mistake("text", "--config", folder)
     assert "--config: expected a path, got nothing" in mistake("text", "--config", "")

@@ -79,6 +79,12 @@ def test_only_language_models_learn_as_they_are_judged(runs, kind):
     assert "without FILE, --save-forecasts or --dynamic" in both
 
 
+@pytest.mark.parametrize("kind", ["text", "sequences"])
+def test_only_models_of_tables_save_forecasts(runs, kind, tmp_path):
+    wanted = "jlstm: --save-forecasts: expected a model of a table, got another one\n"
+    assert mistake("evaluate", runs / kind, "--save-forecasts", tmp_path / "a.parquet") == wanted
+
+
 @pytest.mark.parametrize("kind", ["text", "table", "sequences"])
 def test_a_report_is_written_anew(runs, kind):
     page = runs / kind / "report.html"
@@ -351,6 +357,14 @@ def test_runs_are_listed_in_a_line_each(runs, tmp_path):
     table = told["a table of a rather long name, longer than most are"]
     assert table[0] == "finished"
     assert "target=load" in table
+
+
+def test_options_are_listed_as_they_are_typed(runs, tmp_path):
+    folder = shutil.copytree(runs / "text", tmp_path / "text")
+    asked = json.loads((folder / "config.json").read_text())
+    asked["options"] |= {"learning_rate": 0.5, "tensorboard": True}
+    (folder / "config.json").write_text(json.dumps(asked))
+    assert {"learning-rate=0.5", "tensorboard=yes"} <= {*said("runs", folder).split()}
 
 
 @pytest.mark.parametrize(

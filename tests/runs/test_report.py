@@ -316,6 +316,32 @@ def test_the_command_asks_for_the_same(runs, kind):
     assert replace(bound.arguments["config"], name="run") == read_config(folder)
 
 
+def commands(folder):
+    """All commands of a page."""
+    page = html.unescape((folder / "report.html").read_text("utf-8"))
+    return re.findall(r"<pre>jlstm (.*?)</pre>", page)
+
+
+@pytest.mark.parametrize("kind", ["text", "table", "labelled"])
+def test_every_command_can_be_typed(runs, kind):
+    folder, _ = runs[kind]
+    for line in commands(folder):
+        arguments = shlex.split(line)
+        bound = build_app().parse_args(arguments, exit_on_error=False, print_error=False)[1]
+        if arguments[0] == "resume":
+            assert bound.arguments["steps"] > read_config(folder).steps
+        if "--config" in arguments:
+            assert replace(bound.arguments["config"], name="run") == read_config(folder)
+    assert sum("--config" in line for line in commands(folder)) == 1
+
+
+def test_what_was_stopped_is_gone_on_with(tmp_path):
+    file = tmp_path / "in.csv"
+    folder = start(replace(table(file), name="run"), file, say=nothing)
+    write_report(folder)
+    assert f"resume {folder}" in commands(folder)
+
+
 ODD = {
     "target": ("a, b", 'c "d"', "-e"), "quantiles": (0.05, 0.5, 0.95), "calendar": False,
     "separator": "\t", "tensorboard": True, "past": "-x y", "time_format": "%d/%m/%Y",

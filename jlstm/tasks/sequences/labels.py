@@ -1,5 +1,7 @@
 """The labels of a table: found, checked, and made into numbers."""
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -87,13 +89,27 @@ def learn_labels(
         raise wrong(
             "label",
             f"expected classes with several sequences each, got {len(labels)} different "
-            "labels; are they numbers, for the task regress?",
+            "labels; of numbers: --task regress",
         )
     numbered = {label: n for n, label in enumerate(labels)}
     targets = np.asarray([numbered[text] for text in raw.texts], np.int32)
     unseen = sorted(set(range(len(labels))) - set(targets[in_train].tolist()))
     notes = ["Not in the training part: " + ", ".join(labels[n] for n in unseen)] if unseen else []
+    if config.task == "classify" and _are_measured(labels):
+        notes.append(
+            "The labels are numbers, some with decimals, and each different one is taken for a "
+            "class; to predict a number instead: --task regress."
+        )
     return {"labels": labels, "mean": 0.0, "scale": 1.0, "notes": notes}, targets
+
+
+def _are_measured(labels: Sequence[str]) -> bool:
+    """Whether all are numbers, and not all whole."""
+    try:
+        numbers = [float(label) for label in labels]
+    except ValueError:
+        return False
+    return all(map(math.isfinite, numbers)) and not all(n.is_integer() for n in numbers)
 
 
 def scale_labels(

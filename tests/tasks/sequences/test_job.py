@@ -108,6 +108,13 @@ def test_where_all_have_one_length_there_is_no_padding(tmp_path):
     assert not any("padding" in sentence for sentence in job.about)
 
 
+@pytest.mark.parametrize(("label", "told"), [("1.5", True), ("1.0", False), ("nan?", False)])
+def test_numbers_that_are_taken_for_classes_are_told_of(tmp_path, label, told):
+    frame = make_table().with_columns(pl.col("label").replace({"up": label, "down": "2"}))
+    job = build(CONFIG, prepared(tmp_path, frame))
+    assert any("--task regress" in sentence for sentence in job.about) == told
+
+
 def test_an_epoch_goes_through_the_training_part_and_nothing_else(tmp_path):
     folder = prepared(tmp_path)
     job = build(CONFIG, folder)
