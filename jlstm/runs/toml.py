@@ -30,6 +30,8 @@ from jlstm.files import replacing, with_an_end
 from jlstm.runs.kinds import KINDS, kind_of
 from jlstm.tasks.config import Training, key_of
 
+NOT_OF_A_RUN = ("seeds", "trials", "minutes")
+"""Options of the commands that say how many runs there are to be."""
 WIDTH = 100
 """Of a line of comment."""
 
@@ -72,6 +74,8 @@ def read_toml(path: str | os.PathLike[str], kind: str) -> Asked:
     names = {key_of(field.name): field.name for field in fields(KINDS[kind])}
     for key, value in told.items():
         same = key_of(key)
+        if same in NOT_OF_A_RUN:
+            raise ValueError(f"{path}: {key}: expected an option of a run; it is typed: --{same}")
         if same not in names:
             near = difflib.get_close_matches(same, [*names, "files", "kind"], 1, 0.6)
             hint = f"; is it {near[0]}?" if near else ""

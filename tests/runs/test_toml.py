@@ -150,6 +150,7 @@ def test_nothing_and_a_byte_order_mark_are_fine(said):
         ("files = 3", "files: expected paths, got 3"),
         ('files = ["a", 3]', "files: expected paths, got ['a', 3]"),
         ('files = [""]', "files: expected paths, got ['']"),
+        ("seeds = 3", "seeds: expected an option of a run; it is typed: --seeds"),
         ("hiden = 3", "expected options of jlstm train table, got 'hiden'; is it hidden?"),
         ("learning.rate = 3", "expected options of jlstm train table, got 'learning'"),
         ("[table]\nhidden = 3", "expected options of jlstm train table, got 'table'"),

@@ -1,6 +1,7 @@
 """What a trained language model is worth, beside models that only count."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,7 +60,16 @@ def evaluate(
         text = np.load(path, mmap_mode="r", allow_pickle=False)
         if len(text) < 2:
             raise ValueError(f"{file}: expected at least two {NAMES[config.tokens]}s, got one")
-        return _evaluate(config, data, params, text, corpus.parts[TRAINING], str(file), dynamic)
+        judged = _evaluate(config, data, params, text, corpus.parts[TRAINING], str(file), dynamic)
+    own = {known["sha256"]: known["name"] for known in data.files}
+    seen = [own[digest] for _, _, digest in corpus.files if digest in own]
+    if not seen:
+        return judged
+    note = (
+        f"The run was trained on this text: {', '.join(seen)}. The model knows it, and looks "
+        "better than it is; what it is worth is told by the test part."
+    )
+    return replace(judged, notes=[note, *judged.notes])
 
 
 evaluate_dynamic = partial(evaluate, dynamic=True)

@@ -86,6 +86,18 @@ def test_many_words_have_no_counted_baseline_and_many_unknown_ones_a_note(tmp_pa
     assert "White space between words costs nothing" in notes
 
 
+def test_a_text_that_was_trained_on_is_named(tmp_path):
+    text = some_text(300)
+    folder = prepared(tmp_path, SMALL, text)
+    fresh = build(SMALL, folder).init(jax.random.key(0))
+    same, other = tmp_path / "same.txt", tmp_path / "other.txt"
+    same.write_text(text, "utf-8")
+    other.write_text(text[:-1], "utf-8")
+    first, *_ = evaluate(SMALL, folder, fresh, same).notes
+    assert first.startswith("The run was trained on this text: ")
+    assert not any("was trained on" in note for note in evaluate(SMALL, folder, fresh, other).notes)
+
+
 def test_another_text_is_evaluated_with_the_vocabulary_of_the_run(tmp_path):
     folder = prepared(tmp_path, SMALL, some_text(300))
     params = build(SMALL, folder).init(jax.random.key(0))
