@@ -503,6 +503,7 @@ def real(tmp_path_factory):
     return asked, path, stopped, early, search.resume(folder, say=nothing)
 
 
+@pytest.mark.slow
 def test_it_is_so_with_real_trainings(real, tmp_path):
     asked, path, stopped, early, found = real
     assert (stopped.finished, len(stopped.trials), early) == (False, 1, [])
@@ -515,6 +516,7 @@ def test_it_is_so_with_real_trainings(real, tmp_path):
     assert ended(found.folder) == ended(whole)
 
 
+@pytest.mark.slow
 def test_the_winner_is_what_its_options_give(real, tmp_path):
     _, path, _, _, found = real
     assert found.evaluation.verdict
