@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from io import BytesIO, TextIOWrapper
 
 import pytest
@@ -240,12 +242,30 @@ def test_the_text_is_laid_out_in_the_pieces_that_it_came_in():
     assert "".join(laid_out("P", pieces, 2)) == "--- 1 of 2 ---\nPab\n\n--- 2 of 2 ---\nPc\n"
 
 
+# What a shell starts in the background ignores Ctrl-C, and hands that on to all that it starts.
+COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from jlstm.cli.main import main
+main()
+"""
+
+
+@contextmanager
 def process(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "jlstm", *map(str, arguments)],
+    """The command as a person runs it; ended in two minutes at the latest."""
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
+    ) as running:
+        too_late = threading.Timer(120, running.kill)
+        too_late.start()
+        try:
+            yield running
+        finally:
+            too_late.cancel()
+            running.kill()
 
 
 def test_who_stops_reading_is_told_nothing(runs):
