@@ -301,7 +301,7 @@ def _asked_by(folder: Path, config: Training, sources: Sequence[str]) -> list[st
         try:
             origin = read_config(config.from_)
         except (OSError, ValueError):
-            without = {name: without[name] for name in config.of_one_run}
+            without = {n: default for n, default in without.items() if n in config.of_one_run}
         else:
             taken = set(without) - set(config.of_one_run)
             without |= {name: getattr(origin, name, MISSING) for name in taken}

@@ -17,7 +17,7 @@ from jlstm.runs.folder import read_config, summaries
 from jlstm.runs.kinds import task_of
 from jlstm.runs.origin import inherited, lengthen, like
 from jlstm.runs.state import restore
-from jlstm.runs.use import load
+from jlstm.runs.use import load_best
 from jlstm.train import make_optimizer, make_train_step
 
 MAKERS = {"table": table, "text": text, "sequences": labelled}
@@ -207,7 +207,7 @@ def test_a_training_on_another_file_begins_with_the_best_parameters(old, kind, t
         for name in ("one", "two")
     ]
     # Before anything is trained: the parameters, and what they take a text or a table for.
-    learnt, begun = load(folder, say=nothing), load(runs[0], say=nothing)
+    learnt, begun = load_best(folder, say=nothing), load_best(runs[0], say=nothing)
     jax.tree.map(np.testing.assert_array_equal, begun.params, learnt.params)
     assert begun.step == 0
     assert same_scales(kind, folder, runs[0])
@@ -241,7 +241,7 @@ def test_it_is_told_what_the_model_was_worth_before_and_that_it_got_no_better(ol
     said = []
     config = like(folder, steps=6, learning_rate=100.0, out=tmp_path, name="run")
     run = jobs.start(config, another("table", path, tmp_path), say=said.append)
-    loss = load(run, say=nothing).loss
+    loss = load_best(run, say=nothing).loss
     assert said[0] == (
         f"The model of {folder}: {loss:.4g} quantile loss, in standard deviations, on the new data "
         "for validation."
@@ -251,8 +251,8 @@ def test_it_is_told_what_the_model_was_worth_before_and_that_it_got_no_better(ol
     assert f"Nothing was better than what {folder} had learnt, and that is kept." in said
     jax.tree.map(
         np.testing.assert_array_equal,
-        load(run, say=nothing).params,
-        load(folder, say=nothing).params,
+        load_best(run, say=nothing).params,
+        load_best(folder, say=nothing).params,
     )
 
 
@@ -307,7 +307,7 @@ def test_a_file_that_the_model_does_not_fit_is_named(old, kind, change, said, tm
 
 def test_a_run_of_another_kind_and_one_that_has_learnt_nothing_are_refused(old, tmp_path):
     folder, path = old("text")
-    config = replace(read_config(old("table")[0]), from_=folder)
+    config = replace(read_config(old("table")[0]), from_=folder, name="other")
     with pytest.raises(ValueError, match=r"from_: expected a run of jlstm train table, got .*text"):
         jobs.start(config, path, say=nothing)
     begun = jobs.start(replace(text(tmp_path / "f"), name="begun"), tmp_path / "f", say=nothing)

@@ -422,7 +422,7 @@ def test_a_table_of_sequences_may_be_written_in_other_ways(tmp_path):
         (GOOD + "s3,0,3,b\n", {}, "row 10: expected each time once in sequence 's3', got 0 as in"),
         (GOOD.replace(",b", ",a"), {}, "label: expected at least two classes, got only 'a'"),
         (GOOD, {"task": "regress"}, "column 'label', row 2: expected a number, got 'a'"),
-        (GOOD, {"label": "x", "features": "label"}, "got 8 different labels; are they numbers"),
+        (GOOD, {"label": "x", "features": "label"}, "8 different labels; of numbers: --task "),
         (GOOD, {"split": "label"}, "split: expected the name of a column of its own"),
         (GOOD, {"split": "x"}, "row 2: expected train, validation or test, got '0'"),
         (GOOD, {"features": "t"}, "expected a column with more than one value in the training"),
