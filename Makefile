@@ -37,15 +37,18 @@ test-pure: $(VENV)/.dev ## run the tests of what has a native kernel without it
 		tests/test_kernels.py tests/test_layers.py tests/test_sequence.py
 
 # An environment of its own, resolved anew: what a user of today gets, where `make test` has what is
-# locked. Without what needs other people's LSTMs, notebooks or benchmarks.
+# locked. Without what needs other people's LSTMs, notebooks or benchmarks; and without what computes
+# for minutes by the same parts of other packages as the rest.
 NEWEST := .venv-newest
+LONG := $(addprefix --ignore=tests/, test_local.py test_variants.py test_variants_random.py \
+	runs/test_origin.py runs/test_search.py)
 test-newest: ## run the tests of all that uses JAX on the newest Python at hand, with the newest packages
 	$$(.ci/newest-python $(PYTHON)) -m venv --clear $(NEWEST)
 	@echo "Installing the newest packages for $$($(NEWEST)/bin/python --version) into $(NEWEST)."
 	@$(NEWEST)/bin/python -m pip --disable-pip-version-check install --quiet \
 		--editable '.[all,demo,tensorboard]' hypothesis pytest pytest-xdist
 	@$(NEWEST)/bin/python -m pip --disable-pip-version-check list | grep -E '^(jax|jaxlib|numpy|optax|orbax-checkpoint) '
-	$(NEWEST)/bin/python $(PYTEST) -m "not slow" tests/test_[!bhnr]*.py tests/test_native.py \
+	$(NEWEST)/bin/python $(PYTEST) -m "not slow" $(LONG) tests/test_[!bhnr]*.py tests/test_native.py \
 		tests/train tests/tasks tests/runs tests/cli
 
 # PyTorch is as large as all else together, so it has an environment of its own, with JAX as locked.
