@@ -40,7 +40,7 @@ test-pure: $(VENV)/.dev ## run the tests of what has a native kernel without it
 # locked. Without what needs other people's LSTMs, notebooks or benchmarks; and without what computes
 # for minutes by the same parts of other packages as the rest.
 NEWEST := .venv-newest
-LONG := $(addprefix --ignore=tests/, test_local.py test_variants.py test_variants_random.py \
+LONG := $(addprefix --deselect=tests/, test_local.py test_variants.py test_variants_random.py \
 	runs/test_origin.py runs/test_search.py)
 test-newest: ## run the tests of all that uses JAX on the newest Python at hand, with the newest packages
 	$$(.ci/newest-python $(PYTHON)) -m venv --clear $(NEWEST)
