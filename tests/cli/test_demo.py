@@ -64,7 +64,7 @@ def test_it_is_a_run_like_any_other(demos, kind):
     assert type(config) is KINDS[kind]
     assert config.steps == 3
     assert evaluate(folder, say=print).verdict in out
-    named = re.findall(r"^  (\S+) +\S", out.partition(f"In {folder}:\n")[2], re.MULTILINE)[:5]
+    named = re.findall(r"^  (\S+) +\S", out.partition(f"In {folder}:\n")[2], re.MULTILINE)[:6]
     assert named == [
         "report.html",
         "best.safetensors",
