@@ -71,7 +71,7 @@ def test_it_is_a_run_like_any_other(demos, kind):
         "evaluation",
         "plots",
         "metrics.jsonl",
-        "config.json",
+        "config.toml",
     ]
     assert all((folder / name).exists() for name in named)
 
