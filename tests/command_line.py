@@ -21,3 +21,19 @@ def command(*arguments):
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main([*map(str, arguments)])
     return Ended(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def said(*arguments):
+    """What it prints where nothing is wrong."""
+    ended = command(*arguments)
+    assert (ended.status, ended.err) == (0, "")
+    return ended.out
+
+
+def mistake(*arguments):
+    """The line in which it ends."""
+    ended = command(*arguments)
+    assert ended.status == 2
+    assert ended.err.startswith("jlstm: ")
+    assert ended.err.count("\n") == 1
+    return ended.err

@@ -19,13 +19,10 @@ from jlstm.runs.folder import (
     make_folder,
     read_config,
     read_json,
-    write_config,
-    write_sums,
 )
 from jlstm.runs.kinds import kind_of, task_of
 from jlstm.runs.report import for_people, write_report
-from jlstm.runs.run import Watch, resume
-from jlstm.runs.state import check_memory, environment_of
+from jlstm.runs.run import Watch, resume, settle
 from jlstm.runs.use import Path_, evaluate
 from jlstm.tasks.config import Training
 from jlstm.tasks.job import Evaluation, Say
@@ -109,11 +106,6 @@ def _make(config: Training, fill: Callable[[Path], Any]) -> None:
 
     def whole(folder: Path) -> None:
         own = replace(fill(folder), out=config.out, name=config.name)
-        task = task_of(own)
-        job = task.build(own, folder)
-        check_memory(own, job)
-        write_config(folder, own, [])
-        write_sums(folder, task.FILES)
-        write_json(folder / "environment.json", environment_of(job))
+        settle(own, [], folder)
 
     make_folder(config, whole)

@@ -133,14 +133,25 @@ def fill(config: Training, files: Sequence[Path_], folder: Path, say: Say) -> No
     task, paths = task_of(config), [Path(file) for file in files]
     check_origin(config)
     task.prepare(config, paths, folder)
+    job = settle(config, paths, folder)
+    write_toml(folder / "config.toml", config, paths)
+    if config.from_ is not None:
+        begin_with_best(config, folder, job, say)
+
+
+def settle(config: Training, paths: Sequence[Path], folder: Path) -> Job:
+    """Check that what is prepared can be trained, and write down what was asked for, and on what.
+
+    Raises:
+        OSError, ValueError: it cannot be trained, or not be written.
+    """
+    task = task_of(config)
     job = task.build(config, folder)  # refuses what cannot be
     check_memory(config, job)
     write_config(folder, config, paths)
-    write_toml(folder / "config.toml", config, paths)
     write_sums(folder, task.FILES)
     write_json(folder / "environment.json", environment_of(job))
-    if config.from_ is not None:
-        begin_with_best(config, folder, job, say)
+    return job
 
 
 def resume(

@@ -10,29 +10,13 @@ from contextlib import contextmanager
 from io import BytesIO, TextIOWrapper
 
 import pytest
-from command_line import command
+from command_line import command, mistake, said
 
 from jlstm.cli.sample import laid_out, printable
 from jlstm.runs import use
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(200))
 TINY = "--embedding 3 --streams 2 --time 4 --hidden 4 --steps 4"
-
-
-def said(*arguments):
-    """What it prints where nothing is wrong."""
-    ended = command(*arguments)
-    assert (ended.status, ended.err) == (0, "")
-    return ended.out
-
-
-def mistake(*arguments):
-    """The line in which it ends."""
-    ended = command(*arguments)
-    assert ended.status == 2
-    assert ended.err.startswith("jlstm: ")
-    assert ended.err.count("\n") == 1
-    return ended.err
 
 
 @pytest.fixture(scope="module")

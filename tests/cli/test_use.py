@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from command_line import command
+from command_line import mistake, said
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n % 7} fell.\n" for n in range(200))
 HOURS = [f"2020-01-{1 + n // 24:02d} {n % 24:02d}:00" for n in range(200)]
@@ -27,22 +27,6 @@ OPTIONS = {
     "table": "table --time when --target load --horizon 4 --lookback 8 --season 1 --batch 16",
     "sequences": "sequences --id id --time step --label kind",
 }
-
-
-def said(*arguments):
-    """What it prints where nothing is wrong."""
-    ended = command(*arguments)
-    assert (ended.status, ended.err) == (0, "")
-    return ended.out
-
-
-def mistake(*arguments):
-    """The line in which it ends."""
-    ended = command(*arguments)
-    assert ended.status == 2
-    assert ended.err.startswith("jlstm: ")
-    assert ended.err.count("\n") == 1
-    return ended.err
 
 
 @pytest.fixture(scope="module")
