@@ -59,13 +59,15 @@ def check_number(
 def check_flag(name: str, value: Any) -> None:
     """Raise unless ``value`` is a Python bool."""
     if not isinstance(value, bool | np.bool_):
-        raise wrong(name, f"expected a bool, got {type(value).__name__} {value!r}", TypeError)
+        raise wrong(
+            name, f"expected True or False, got {type(value).__name__} {value!r}", TypeError
+        )
 
 
 def check_text(name: str, value: Any) -> None:
     """Raise unless ``value`` is a str."""
     if not isinstance(value, str):
-        raise wrong(name, f"expected a str, got {type(value).__name__} {value!r}", TypeError)
+        raise wrong(name, f"expected a string, got {type(value).__name__} {value!r}", TypeError)
 
 
 def check_function(name: str, value: Any) -> None:

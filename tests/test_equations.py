@@ -162,7 +162,7 @@ class TestInitParams:
             ({"key": jax.random.split(jax.random.key(0), 3)}, ValueError, "key: expected a single"),
             ({"forget_bias": "x"}, TypeError, "forget_bias: expected a number, got str 'x'"),
             ({"forget_bias": np.nan}, ValueError, "forget_bias: expected a finite number, got nan"),
-            ({"bias": "no"}, TypeError, "bias: expected a bool, got str 'no'"),
+            ({"bias": "no"}, TypeError, "bias: expected True or False, got str 'no'"),
         ],
     )
     def test_bad_arguments(self, change, error, message):

@@ -231,7 +231,7 @@ HEADERS = {
     "size": (in_stack(sizes=[4, 6, 50]), "expected 50 units"),
     "rate": (in_stack(dropout=2), "dropout: expected a finite number"),
     "rate_nan": (in_stack(dropout=float("nan")), "dropout: expected a finite number"),
-    "flag": (in_stack(learned_carry=1), "learned_carry: expected a bool"),
+    "flag": (in_stack(learned_carry=1), "learned_carry: expected True or False"),
     "connections": (in_stack(connections="dense"), "connections: expected one of"),
     "one_direction": (in_stack(bidirectional=False), "gates: expected a single one"),
     "cell_unknown": (first_cell({"cell": "gru"}), "gates: expected a cell out of plain"),

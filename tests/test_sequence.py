@@ -993,7 +993,7 @@ class TestBadArguments:
             ),
             ({"gates": "peephole"}, TypeError, "gates: expected a cell, such as Variant"),
             ({"gates": jlstm.Variant}, TypeError, "gates: expected a cell, such as Variant"),
-            ({"reverse": 1}, TypeError, "reverse: expected a bool, got int 1"),
+            ({"reverse": 1}, TypeError, "reverse: expected True or False, got int 1"),
             ({"derivative": "grad"}, ValueError, "derivative: expected one of 'vjp', 'jvp', 'auto"),
             ({"residuals": "all"}, ValueError, "residuals: expected one of 'gates', 'carry', 'chu"),
             ({"derivative": np.array(["vjp", "jvp"])}, ValueError, "derivative: expected one of"),

@@ -300,8 +300,12 @@ def test_wrong_arguments_of_a_step():
         (lambda: stack_step(config, params[:0], state, xs[0]), ValueError, "params: .* 1 layers"),
         (lambda: stack_step(config, None, state, xs[0]), TypeError, "params: expected a tuple"),
         (lambda: compile_step(config, params, -1), ValueError, "batch_shape: .* at least 0"),
-        (lambda: compile_step(config, params, baked=1), TypeError, "baked: expected a bool"),
-        (lambda: compile_step(config, params, donate=None), TypeError, "donate: expected a bool"),
+        (lambda: compile_step(config, params, baked=1), TypeError, "baked: expected True or False"),
+        (
+            lambda: compile_step(config, params, donate=None),
+            TypeError,
+            "donate: expected True or False",
+        ),
         (
             lambda: compile_step(config, params, implementation="fast"),
             ValueError,

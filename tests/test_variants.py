@@ -542,7 +542,7 @@ class TestInit:
             ({"output_size": True}, TypeError, "output_size: expected an int, got bool True"),
             ({"forget_bias": "x"}, TypeError, "forget_bias: expected a number, got str 'x'"),
             ({"forget_bias": np.inf}, ValueError, "forget_bias: expected a finite number, got inf"),
-            ({"bias": 1}, TypeError, "bias: expected a bool, got int 1"),
+            ({"bias": 1}, TypeError, "bias: expected True or False, got int 1"),
             ({"dtype": int}, TypeError, "dtype: expected a floating-point dtype, got int64"),
         ],
     )
@@ -559,7 +559,7 @@ class TestInit:
     ("options", "error", "message"),
     [
         *[
-            ({name: 1}, TypeError, f"{name}: expected a bool, got int 1")
+            ({name: 1}, TypeError, f"{name}: expected True or False, got int 1")
             for name in ("peepholes", "coupled", "layer_norm", "deterministic")
         ],
         *[

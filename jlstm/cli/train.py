@@ -174,11 +174,10 @@ def from_file(app: "App", commands: tuple[str, ...], arguments: "ArgumentCollect
         return
     from jlstm.runs.toml import read_toml
 
-    files, options = read_toml(path, commands[-1])
     typed = {argument.keys[-1] for argument in arguments if argument.keys and argument.tokens}
-    for one, other in (("epochs", "steps"), ("steps", "epochs")):
-        if one in typed:  # in place of the other
-            options.pop(other, None)
+    if typed & {"epochs", "steps"}:  # one in place of the other
+        typed |= {"epochs", "steps"}
+    files, options = read_toml(path, commands[-1], typed)
     fill(arguments, options, str(path))
     (place,) = [a for a in arguments if a.field_info.name in ("file", "files")]
     if place.tokens:

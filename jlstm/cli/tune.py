@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from jlstm.cli.options import ConfigFile, Count, File, Positive, Texts, given
-from jlstm.cli.screen import new_console, show_evaluation, show_files, show_table
+from jlstm.cli.screen import new_console, show_evaluation, show_files, show_tables
 from jlstm.tasks.config import Training
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.table.config import TableConfig
@@ -23,9 +23,6 @@ Minutes = Annotated[
 ]
 Typed = Annotated[tuple[str, ...], Parameter(show=False)]
 """The options that were typed, which are not searched: ``note_typed`` fills it in."""
-
-SHOWN = 10
-"""Trials on the screen: the best ones."""
 
 
 def text(
@@ -165,23 +162,9 @@ def _nothing_found(folder: Path, found: "Outcome") -> str:
 
 def _show(found: "Outcome", console: Any) -> None:
     """The best trials, the winner on the test part, and how to train it again."""
-    known = [trial for trial in found.trials if trial.loss is not None]
-    # The pruned ones may have had a low loss for a moment, but are not to be chosen from.
-    ranked = sorted(known, key=lambda t: (t.status != "finished", t.loss or 0.0))[:SHOWN]
-    names = list(found.trials[0].options)
-    rows = []
-    for t in ranked:
-        options = [show_option(t.options[name]) for name in names]
-        about = (str(t.number), f"{t.loss:.4f}", t.status, f"{t.step:,}", f"{t.seconds:,.0f}")
-        rows.append((*about, *options))
-    counts = dict.fromkeys(("finished", "pruned", "failed"), 0)
-    for trial in found.trials:
-        counts[trial.status] += 1
-    said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-    console.print(f"\n{len(found.trials)} trials ({said}); the best, by {found.score}:")
-    columns = ("trial", "validation loss", "", "step", "s", *names)
-    right = {0, 1, 3, 4} | {*range(5, len(columns))}
-    show_table(columns, rows, console, right=right, best=[0])
+    from jlstm.runs import search
+
+    show_tables([search.ranking(found.trials, found.score)], console)
     if found.evaluation is not None:
         show_evaluation(found.evaluation, console)
     winner = found.winner.name if found.winner else ""
@@ -194,10 +177,7 @@ def _show(found: "Outcome", console: Any) -> None:
     console.print(f"\nTo train the winner again:\n  {found.command}")
 
 
-def show_option(value: Any) -> str:
-    """An option of a trial in a few digits."""
-    return f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value)
-
-
 def _options(options: Any) -> str:
+    from jlstm.runs.search import show_option
+
     return " ".join(f"{name}={show_option(value)}" for name, value in options.items())

@@ -2,9 +2,10 @@
 
 import csv
 import io
+import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ def command_line(config: Training, files: Sequence[Path]) -> str:
     """
     without = {field.name: field.default for field in fields(config)}
     without |= {"out": config.out, "name": config.name}
+    if config.from_ is not None:  # wherever the shell is
+        config = replace(config, from_=Path(os.path.abspath(config.from_)))
     command = ["jlstm", "train", kind_of(config), *map(str, files)]
     return shlex.join([*command, *arguments(config, without)])
 

@@ -201,6 +201,8 @@ def asked_in(path: Path) -> Training:
 SEEDS, SEARCH = "seeds.json", "search.json"
 """The files that a folder of several runs is known by: one run for each seed, or the trials of a
 search. Each of the runs is a folder in it like any other."""
+WINNER = "winner.json"
+"""In the folder of a search: which trial is the best."""
 MEMBER = re.compile(r"(seed|trial)-\d+")
 """The name of such a run."""
 

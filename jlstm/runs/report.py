@@ -20,7 +20,7 @@ from jlstm.files import replacing
 from jlstm.plots import DPI
 from jlstm.records import plain, read_json_lines
 from jlstm.runs.command import arguments, typed
-from jlstm.runs.folder import SEEDS, begins_at, best_run, read_config, read_json
+from jlstm.runs.folder import SEEDS, WINNER, begins_at, best_run, read_config, read_json
 from jlstm.runs.kinds import kind_of, task_of
 from jlstm.runs.naming import results_path
 from jlstm.tasks.config import Training, flag
@@ -104,10 +104,7 @@ def _as_written(path: Path) -> Iterator[None]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if str(path) in str(error):
             raise
-        raise ValueError(
-            f"{path}: expected what jlstm wrote there, got something else "
-            f"({type(error).__name__}: {error})"
-        ) from None
+        raise ValueError(f"{path}: expected what jlstm wrote there, got something else") from None
 
 
 def _read(path: Path, kind: type) -> Any:
@@ -167,11 +164,13 @@ def _contents(folder: Path) -> dict[str, Any]:
         "finished": (folder / "result.json").exists(),
         "facts": [*_facts(folder, config)],
         "judged": judged,
-        "seeds": _seeds(folder.resolve()),
+        "seeds": _of_seeds(folder.resolve()),
+        "search": _of_search(folder.resolve()),
         "picture": lambda path: _picture(folder / path),
         "about": [str(sentence) for sentence in _read(folder / "about.json", list)],
         "files": sources,
         "curve": Picture("plots/training.png", "The loss over the steps of the training."),
+        "trials": Picture("../plots/trials.png", "The validation loss of each trial."),
         "validations": [*_validations(folder / "metrics.jsonl")],
         "options": [*_options(config)],
         "environment": [*_flat(_read(folder / "environment.json", dict))],
@@ -181,12 +180,22 @@ def _contents(folder: Path) -> dict[str, Any]:
     }
 
 
-def _seeds(folder: Path) -> list[Table]:
+def _of_seeds(folder: Path) -> list[Table]:
     """Of one of several runs with a seed each, once all have ended: how they compare."""
     path = folder.parent / SEEDS
     with _as_written(path):
         said = _read(path, dict)
         if folder.name not in [f"seed-{seed}" for seed in said.get("seeds", ())]:
+            return []
+        return [_table(table) for table in said.get("for_people", ())]
+
+
+def _of_search(folder: Path) -> list[Table]:
+    """Of the winner of a search: the best trials."""
+    path = folder.parent / WINNER
+    with _as_written(path):
+        said = _read(path, dict)
+        if folder.name != f"trial-{said.get('trial')}":
             return []
         return [_table(table) for table in said.get("for_people", ())]
 

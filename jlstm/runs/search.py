@@ -31,7 +31,7 @@ import shutil
 import time as clock
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -47,6 +47,7 @@ from jlstm.runs import run as jobs
 from jlstm.runs.command import command_line
 from jlstm.runs.folder import (
     SEARCH,
+    WINNER,
     as_asked,
     asked_in,
     begins_at,
@@ -57,15 +58,19 @@ from jlstm.runs.folder import (
     read_json,
 )
 from jlstm.runs.kinds import task_of
+from jlstm.runs.report import write_report
 from jlstm.runs.use import Path_
 from jlstm.tasks.config import Range, Space, Training
-from jlstm.tasks.job import Evaluation, Say
+from jlstm.tasks.frame import counted
+from jlstm.tasks.job import Evaluation, Say, Table
 from jlstm.train.checkpoints import newest_checkpoint
 
 RUNGS = 10
 """In each training, how often it is asked whether to go on with it."""
 WARM = 2
 """Rungs before which the answer is yes: the learning rate has hardly risen."""
+SHOWN = 10
+"""Trials in tables for people: the best ones."""
 TRIES = 3
 """How often a trial is begun, where it ends the process."""
 
@@ -298,9 +303,11 @@ def resume(
         command = command_line(read_config(winner), search.files)
         if stopped:
             return Outcome(folder, trials, False, winner, score, command, None)
-        outcome = jobs.resume(winner, say=_nothing)
         about = {"trial": best.number, "validation_loss": best.loss, "command": command}
-        write_json(folder / "winner.json", about)
+        shown = [plain(asdict(ranking(trials, score)))]
+        write_json(folder / WINNER, {**about, "for_people": shown})
+        outcome = jobs.resume(winner, say=_nothing)
+        write_report(winner)  # which of an earlier end of the search may be there already
         return Outcome(folder, trials, True, winner, score, command, outcome.evaluation)
 
 
@@ -495,6 +502,40 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
     """The one that has finished with the lowest validation loss, the first of equals."""
     ended = [trial for trial in trials if trial.status == "finished" and trial.loss is not None]
     return min(ended, key=lambda trial: trial.loss or 0.0, default=None)
+
+
+def ranking(trials: Sequence[Trial], score: str) -> Table:
+    """The best trials as a table.
+
+    Args:
+        trials: those that have ended.
+        score: what a validation loss is measured in.
+    """
+    known = [trial for trial in trials if trial.loss is not None]
+    # The pruned ones may have had a low loss for a moment, but are not to be chosen from.
+    known.sort(key=lambda trial: (trial.status != "finished", trial.loss or 0.0))
+    names = list(trials[0].options)
+    rows = [
+        [
+            *(str(t.number), f"{t.loss:.4f}", t.status, f"{t.step:,}", f"{t.seconds:,.0f}"),
+            *(show_option(t.options[name]) for name in names),
+        ]
+        for t in known[:SHOWN]
+    ]
+    states = [trial.status for trial in trials]
+    counts = {status: states.count(status) for status in ("finished", "pruned", "failed")}
+    said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+    return Table(
+        f"{counted(len(trials), 'trial')} ({said}); the best, by {score}",
+        ("trial", "validation loss", "", "step", "s", *names),
+        rows,
+        (0,),
+    )
+
+
+def show_option(value: Any) -> str:
+    """An option of a trial in a few digits."""
+    return f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
 def read_trials(folder: Path) -> list[Trial]:

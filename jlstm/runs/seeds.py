@@ -10,6 +10,7 @@ each, for the mean and the spread of what is measured there; which run is the be
 
 import csv
 import math
+import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -19,7 +20,8 @@ from typing import Any, NamedTuple
 from jlstm.files import replacing
 from jlstm.records import plain, write_json
 from jlstm.runs import run as jobs
-from jlstm.runs.folder import SEEDS, best_run, locked, make_folder, read_json
+from jlstm.runs.command import command_line
+from jlstm.runs.folder import SEEDS, best_run, locked, make_folder, members, read_config, read_json
 from jlstm.runs.report import write_report
 from jlstm.runs.run import Watch
 from jlstm.runs.use import Path_
@@ -96,6 +98,7 @@ def resume(
             path = folder / f"seed-{seed}"
             if read_json(path / "result.json") is not None:
                 continue
+            _check_there(folder, seed)
             say(f"Seed {seed}, {n} of {len(seeds)}.")
             try:
                 outcome = jobs.resume(path, say=say, watch=watch, interrupted=interrupted)
@@ -122,6 +125,19 @@ def seeds_of(folder: Path) -> list[int]:
     if not (isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)):
         raise ValueError(f"{folder / SEEDS}: expected the seeds of the runs, got none")
     return seeds
+
+
+def _check_there(folder: Path, seed: int) -> None:
+    """Raise unless there is the run of a seed; the message says how to make it again."""
+    path, others = folder / f"seed-{seed}", members(folder)
+    if path in others or not others:
+        return
+    config = replace(read_config(others[0]), seed=seed)
+    again = command_line(
+        config, [Path(file) for file in read_json(others[0] / "config.json")["files"]]
+    )
+    place = shlex.join(["--out", str(folder), "--name", path.name])
+    raise ValueError(f"{path}: expected a run, but it is not there; to train it: {again} {place}")
 
 
 def spread(values: Sequence[float]) -> Spread:

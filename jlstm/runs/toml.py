@@ -15,7 +15,7 @@ import inspect
 import os
 import textwrap
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import date
 from itertools import pairwise
@@ -44,20 +44,22 @@ class Asked(NamedTuple):
     """By the names that they have in Python; those alone that are in the file."""
 
 
-def read_toml(path: str | os.PathLike[str], kind: str) -> Asked:
+def read_toml(path: str | os.PathLike[str], kind: str, replaced: Collection[str] = ()) -> Asked:
     """What a file asks for.
 
-    Each option is checked by itself. What they must not be together is seen when a configuration is
-    made of them, for others may be added to them or take their place.
+    Each option is checked by itself, and with the others of the file. What they must not be
+    together with options that are added is seen when a configuration is made of them.
 
     Args:
         path: of the file.
         kind: of the training, a key of ``KINDS``.
+        replaced: options, as they are called in Python, that are said elsewhere: those of the file
+            are checked by themselves, and left out.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is no TOML, or of another kind; an option is unknown, of another type or out
-            of range. The message names file and option.
+            of range; some do not go together. The message names file and options.
     """
     path = with_an_end(path)
     try:
@@ -92,6 +94,14 @@ def read_toml(path: str | os.PathLike[str], kind: str) -> Asked:
                 raise ValueError(f"{path}: {key}: {said}") from None
         if name in ("out", "from_"):
             options[name] = path.parent / options[name]
+    options = {name: value for name, value in options.items() if name not in replaced}
+    try:
+        KINDS[kind](**{**_placeholders(KINDS[kind]), **options})
+    except (ValueError, TypeError) as error:
+        if options.keys() >= {*options_of(error)} > set():
+            keys = ", ".join(map(key_of, options_of(error)))
+            why = str(error).removeprefix(", ".join(options_of(error)))
+            raise ValueError(f"{path}: {keys}{why}") from None
     return Asked(tuple(path.parent / file for file in files), options)
 
 

@@ -255,7 +255,7 @@ def test_what_cannot_be_exported():
         ({"platforms": ("gpu",)}, ValueError, "platforms: expected one of 'cpu'"),
         ({"platforms": "cpu"}, ValueError, "platforms: expected names of platforms, got 'cpu'"),
         ({"platforms": ()}, ValueError, "platforms: expected names of platforms"),
-        ({"state": 1}, TypeError, "state: expected a bool"),
+        ({"state": 1}, TypeError, "state: expected True or False"),
         ({"vjp_order": -1}, ValueError, "vjp_order: expected at least 0"),
     ):
         with pytest.raises(error, match=said):

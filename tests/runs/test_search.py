@@ -6,6 +6,7 @@ Most of it is seen with trainings that take no time, and whose loss is a formula
 import csv
 import json
 import math
+import shutil
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from small_runs import nothing, result, table
 from jlstm.runs import run as jobs
 from jlstm.runs import search
 from jlstm.runs.folder import best_run, read_config, summaries, write_config
+from jlstm.runs.report import write_report
 from jlstm.tasks.config import Range
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.table.config import TableConfig
@@ -73,7 +75,9 @@ class Trainings:
             self.now += 60
             seen = loss + 1 / step - 0.1
             best = seen if best is None else min(best, seen)
-            (folder / "best.json").write_text(json.dumps({"loss": best}))
+            (folder / "best.json").write_text(
+                json.dumps({"loss": best, "step": step, "score": "points"})
+            )
             watch({"step": step, "steps": 10, "validation_loss": seen, "score": "points"})
             if step < 10 and interrupted():
                 return jobs.Outcome(folder, step, Best(best, step, None), False, None)
@@ -193,6 +197,21 @@ def test_the_winner_alone_is_kept_and_judged(trainings, tmp_path, file):
     assert f"--learning-rate {options['learning_rate']}" in found.command
     (one,) = summaries(folder.parent)
     assert (one.folder, one.changed["trials"]) == (folder, 12)
+
+
+def test_the_page_of_the_winner_shows_the_search(trainings, tmp_path, file):
+    folder = begun(trainings, tmp_path, file)
+    found = search.resume(folder, say=nothing)
+    page = (found.winner / "report.html").read_text()
+    table = search.ranking(found.trials, found.score)
+    assert len(table.rows) == search.SHOWN < len(found.trials) == 12
+    assert float(table.rows[0][1]) == round(search.best_of(found.trials).loss, 4)
+    assert table.title.endswith("the best, by points")
+    assert table.title in page
+    assert all(f"<td>{cell}</td>" in page for cell in table.rows[-1][1:])
+    assert 'alt="The validation loss of each trial."' in page
+    alone = shutil.copytree(found.winner, tmp_path / found.winner.name)
+    assert table.title not in write_report(alone).read_text()
 
 
 def test_all_trials_stand_in_the_table_and_the_picture(trainings, tmp_path, file):

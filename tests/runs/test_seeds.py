@@ -177,6 +177,14 @@ def test_a_seed_that_fails_is_left_out(tmp_path, three, monkeypatch):
     (own / "seeds.json").write_text('{"seeds": [3, 4, 5]}')
     for n in (4, 5):
         (own / f"seed-{n}").symlink_to(folder / f"seed-{n}")
+    with pytest.raises(ValueError, match="seed-3: expected a run, but it is not there") as missing:
+        seeds.resume(own, say=nothing)
+    again = str(missing.value).partition("to train it: ")[2]
+    assert again.startswith("jlstm train table /")
+    assert " --seed 3 " in again
+    assert again.endswith(f"--out {own} --name seed-3")
+    shutil.copytree(folder / "seed-3", own / "seed-3")
+    (own / "seed-3/result.json").unlink()
 
     def fail(*arguments, **options):
         raise FloatingPointError("loss: expected a finite number, got nan at step 1")
@@ -192,6 +200,7 @@ def test_a_seed_that_fails_is_left_out(tmp_path, three, monkeypatch):
     assert any(line.startswith("Seed 3 is left out.") for line in said)
     for n in (4, 5):
         (own / f"seed-{n}").unlink()
+    (own / "seeds.json").write_text('{"seeds": [3]}')
     with pytest.raises(FloatingPointError, match="got nan"):
         seeds.resume(own, say=nothing)
 

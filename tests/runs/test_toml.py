@@ -32,9 +32,9 @@ def again(path, config, *files):
 def said(tmp_path):
     """A function that reads TOML."""
 
-    def read(text, kind="table"):
+    def read(text, kind="table", replaced=()):
         (tmp_path / "asked.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_toml(tmp_path / "asked.toml", kind)
+        return read_toml(tmp_path / "asked.toml", kind, replaced)
 
     return read
 
@@ -162,13 +162,13 @@ def test_nothing_and_a_byte_order_mark_are_fine(said):
         ("hidden = 0", "hidden: expected at least 1, got 0"),
         ('learning-rate = "fast"', "learning-rate: expected a number, got str 'fast'"),
         ("learning_rate = nan", "learning_rate: expected a finite number above 0, got nan"),
-        ("calendar = 1", "calendar: expected a bool, got int 1"),
+        ("calendar = 1", "calendar: expected True or False, got int 1"),
         ("quantiles = 0.5", "quantiles: expected numbers, got 0.5"),
         ('quantiles = [0.5, "b"]', "quantiles: expected a number, got str 'b'"),
         ('missing = "mask"', "missing: expected one of 'error', 'fill', 'interpolate', got 'mask'"),
         ("target = 3", "target: expected names of columns, got 3"),
         ("out = 3", "out: expected a path, got int 3"),
-        ("name = 3", "name: expected a str, got int 3"),
+        ("name = 3", "name: expected a string, got int 3"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_by_file_and_key(said, tmp_path, text, complaint):
@@ -188,13 +188,30 @@ def test_of_each_option_another_type_is_refused_by_name(said, kind):
             said(f"{key} = {{ a = 1 }}", kind)
 
 
-def test_what_depends_on_other_options_waits_for_them(said):
-    # They may be typed.
-    assert said("validation = 0.6\ntest = 0.6", "text").options == {"validation": 0.6, "test": 0.6}
-    late = said("validation = 0.95\ntest = 0.01", "text")  # with the test's default too much
-    assert late.options == {"validation": 0.95, "test": 0.01}
-    assert said("epochs = 1\nsteps = 1").options == {"epochs": 1, "steps": 1}
-    assert said("lookback = 4\npatch = 8").options == {"lookback": 4, "patch": 8}
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("validation = 0.6\ntest = 0.6", "text", "validation, test: expected to leave something"),
+        ("epochs = 1\nsteps = 1", "table", "epochs, steps: expected one of them"),
+        ("lookback = 4\npatch = 8", "table", "patch: expected at most the 4 steps of lookback"),
+        ('tokens = "byte"\nvocabulary = 5', "text", "tokens, vocabulary: expected no size"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named_with_the_file(said, text, kind, message):
+    with pytest.raises(ValueError, match=rf"asked\.toml: {message}"):
+        said(text, kind)
+
+
+def test_what_takes_the_place_of_an_option_settles_it(said):
+    late = said("validation = 0.6\ntest = 0.6", "text", {"test"})
+    assert late.options == {"validation": 0.6}
+    # By itself 0.95 would be too much, with the test's default.
+    both = said("validation = 0.95\ntest = 0.01", "text")
+    assert both.options == {"validation": 0.95, "test": 0.01}
+    assert said("lookback = 4\npatch = 8", "table", {"lookback"}).options == {"patch": 8}
+    with pytest.raises(ValueError, match=r"asked\.toml: steps: expected at least 1"):
+        said("steps = 0", "table", {"steps"})
+    # What a column is called is not known before all columns are.
     assert said('features = ["id", "time"]', "sequences").options == {"features": ["id", "time"]}
 
 

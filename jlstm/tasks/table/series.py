@@ -211,7 +211,10 @@ def regular(
         except ValueError as reason:
             reasons.append(reason)
     else:
-        raise reasons[0]
+        if not roles.group:
+            raise reasons[0]
+        by = f"by {', '.join(roles.group)} the table has {len(members):,} series"
+        raise ValueError(f"{reasons[0]}; {by}") from None
     even = clocks[0]
     ahead = (even.local - even.counted).astype(np.int64) + even.form.base
     if even.form.zone is not None:

@@ -73,6 +73,12 @@ class TextConfig(Training):
             check_size(name, getattr(self, name))
         check_size("layers", self.layers, most=MOST_LAYERS)
         check_size("vocabulary", self.vocabulary, 2)
+        if self.tokens == "byte" and self.vocabulary != TextConfig.vocabulary:
+            raise wrong(
+                "tokens, vocabulary",
+                f"expected no size of the vocabulary for bytes, of which there are 256, got "
+                f"{self.vocabulary}",
+            )
         for name in ("validation", "test"):
             check_number(name, getattr(self, name), above=0, below=1)
         if self.validation + self.test >= 1:

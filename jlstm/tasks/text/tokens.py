@@ -183,7 +183,7 @@ def decode(vocabulary: Vocabulary, ids: Iterable[int] | Integer[np.ndarray, " to
 def unknown_tokens(vocabulary: Vocabulary, text: str) -> tuple[str, ...]:
     """The different tokens of a text that the vocabulary does not have, in their order."""
     if not isinstance(text, str):
-        raise TypeError(f"text: expected a str, got {type(text).__name__}")
+        raise TypeError(f"text: expected a string, got {type(text).__name__}")
     if vocabulary.kind == "byte":
         return ()
     known = set(vocabulary.tokens)

@@ -221,7 +221,7 @@ def test_one_series_needs_no_embedding(batch):
         ({"patch": 8}, ValueError, "patch: expected at most the 7 steps of the window, got 8"),
         ({"horizon": 0}, ValueError, "horizon: expected at least 1, got 0"),
         ({"past": -1}, ValueError, "past: expected at least 0"),
-        ({"linear": 1}, TypeError, "linear: expected a bool"),
+        ({"linear": 1}, TypeError, "linear: expected True or False"),
         ({"stack": 5}, TypeError, "stack: expected a Stack, got int"),
     ],
 )

@@ -173,7 +173,7 @@ def test_wrong_ids_are_refused():
         decode(ABC, [0, 4])
     with pytest.raises(ValueError, match="ids: expected 0 to 3, got -1 to 2"):
         decode(ABC, [-1, 2])
-    with pytest.raises(TypeError, match="text: expected a str, got bytes"):
+    with pytest.raises(TypeError, match="text: expected a string, got bytes"):
         encode(ABC, b"a")
     assert decode(ABC, []) == ""
 
