@@ -188,7 +188,9 @@ def report(
         results=results,
         tables=tables,
         verdict=verdict(
-            {name: (float(m["mae"]), float(m["mse"])) for name, m in scaled.items()}, enough
+            {name: (float(m["mae"]), float(m["mse"])) for name, m in scaled.items()},
+            enough,
+            any(Difference(**chance[m]).beyond_chance for m in ("mae", "mse") if m in chance),
         )
         + _told(chance),
         notes=[
@@ -275,12 +277,15 @@ def _measures(
     return found
 
 
-def verdict(scores: Mapping[str, tuple[float, float]], enough: bool = True) -> str:
+def verdict(
+    scores: Mapping[str, tuple[float, float]], enough: bool = True, clear: bool = True
+) -> str:
     """Whether the model beats the baselines, in both MAE and MSE, in a plain sentence.
 
     Args:
         scores: MAE and MSE of ``"model"`` and of each baseline.
         enough: whether there are windows enough to say so, see ``chance.py``.
+        clear: whether the least difference in one of them is more than chance may do.
     """
     own = scores["model"]
     others = {name: found for name, found in scores.items() if name != "model"}
@@ -302,7 +307,10 @@ def verdict(scores: Mapping[str, tuple[float, float]], enough: bool = True) -> s
     ]
     losses = [name for name in others if name in worse[0] or name in worse[1]]
     if not losses:
-        return f"The model beats every baseline: {mine}; the best of them is {said(best)}."
+        won = "beats every baseline"
+        if not clear:
+            won = "has lower errors than every baseline, by no more than chance may do"
+        return f"The model {won}: {mine}; the best of them is {said(best)}."
     if len(losses) == len(others) and all(n in w for n in losses for w in worse):
         return f"The model LOSES to every baseline: {mine}; the best of them is {said(best)}."
     lost = []

@@ -15,7 +15,8 @@ import pytest
 from jlstm.tasks.frame import read_table
 from jlstm.tasks.job import FEWEST_STEPS
 from jlstm.tasks.table import job as table
-from jlstm.tasks.table import preparing, training
+from jlstm.tasks.table import preparing, report, training
+from jlstm.tasks.table.chance import Difference
 from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.judging import judge
 from jlstm.tasks.table.model import forecast, forecaster_loss
@@ -280,6 +281,19 @@ def test_intervals_that_hold_too_little_are_told(run):
 def test_verdicts(model, said):
     found = verdict({"model": model, "a": (2.0, 5.0), "b": (3.0, 4.0)})
     assert re.search(said, found), found
+
+
+def test_a_lead_that_may_be_chance_is_no_victory(run, monkeypatch):
+    config, folder, _, params = run
+
+    def judged(*margins):  # of MAE, and of MSE
+        ways = iter([Difference("linear", -0.1, margin) for margin in margins])
+        monkeypatch.setattr(report, "difference", lambda *args, **options: next(ways))
+        return table.evaluate(config, folder, params).verdict
+
+    chance = "The model has lower errors than every baseline, by no more than chance may do: MAE"
+    assert judged(0.2, 0.2).startswith(chance)
+    assert judged(0.2, 0.05).startswith("The model beats every baseline: MAE")
 
 
 def test_another_file_is_judged_by_the_scales_of_the_run(run, tmp_path):
