@@ -24,6 +24,7 @@ class TableConfig(TableFile):
         "hidden": (16, 32, 64, 128, 256),
         "layers": (1, 2),
         "dropout": Range(0.0, 0.6),
+        "augment": (None, 0.0, 0.3, 0.8),
         "patch": (None, 1, 2, 4),
         "batch": (64, 128, 256, 512),
         "weight_decay": Range(1e-4, 0.3, log=True),
@@ -73,6 +74,10 @@ class TableConfig(TableFile):
     """Layers of the LSTM."""
     dropout: float = 0.2
     """Part of the features left out after each layer."""
+    augment: float | None = None
+    """How much larger or smaller windows are made in training, with what follows them, by chance:
+    the standard deviation of the factor's logarithm; by default 0.2, and 0.5 where there is only
+    one series and target to learn from; 0: as they are."""
     patch: int | None = None
     """Steps that the LSTM reads at once, at most all that there are to forecast from; by default a
     twelfth of these, at most 8."""
@@ -118,6 +123,8 @@ class TableConfig(TableFile):
         check_flag("linear", self.linear)
         check_flag("calibrate", self.calibrate)
         check_number("dropout", self.dropout, least=0, below=1)
+        if self.augment is not None:
+            check_number("augment", self.augment, least=0, below=5)
         object.__setattr__(self, "quantiles", _quantiles(self.quantiles))
         written = ("target", *(f"q{q:g}" for q in self.quantiles))
         for column in roles["time"] + roles["group"]:

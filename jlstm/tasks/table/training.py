@@ -32,6 +32,7 @@ from jlstm.tasks.table.windows import (
     Panel,
     Part,
     Places,
+    augmented,
     batches,
     cut,
     find_windows,
@@ -50,8 +51,11 @@ MOST_FITTED = 2**17
 """Windows, spread evenly, that fit the linear baseline; the test has no such limit."""
 FITTED_AT_ONCE = 8192
 """Windows; without influence on the result."""
-DROPOUT = 1
-"""Tells the keys of the dropout from those of the first parameters."""
+DROPOUT, AUGMENT = 1, 2
+"""Tells what is random in training from the first parameters, and from each other."""
+SPREAD, SPREAD_OF_ONE = 0.2, 0.5
+"""Of the sizes of windows in training, unless another is asked for; the latter where one series is
+all there is to learn from, for several show more sizes by themselves."""
 
 
 def model_config(config: TableConfig, schema: Schema) -> ForecasterConfig:
@@ -120,10 +124,15 @@ def build(config: TableConfig, folder: Path) -> Job:
     size = min(config.batch, len(places))
     run, devices = runner_over_devices(config.implementation, size)
     chosen = shuffled(len(places), size, config.seed)
+    spread = config.augment
+    if spread is None:
+        spread = SPREAD_OF_ONE if model.series == 1 else SPREAD
     noise = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
 
     def batch(n: int) -> WindowBatch:
         window = cut(panel, places.at(chosen(n)))
+        if spread:
+            window = augmented(window, spread, (config.seed, AUGMENT, n))
         return window._replace(key=jax.random.fold_in(noise, n))
 
     def init(key: PRNGKeyArray) -> Forecaster:

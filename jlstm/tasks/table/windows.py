@@ -12,7 +12,7 @@ A missing truth never counts. A missing value among those that are forecast from
 before it, or lies on the line between its neighbours if the later one is known by then, too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -204,6 +204,26 @@ def cut(panel: Panel, places: Places) -> WindowBatch:
         known=values(whole[..., None], known, (origins + s.horizon)[:, None]),
         about=np.concatenate(about, axis=-1),
         targets=panel.truth[ahead, places.targets],
+    )
+
+
+def augmented(batch: WindowBatch, spread: float, seed: Sequence[int]) -> WindowBatch:
+    """Windows made larger or smaller about their last value, and so is what followed.
+
+    With ``f = exp(spread·z)``, z standard normal, for each window: ``x_l → x_L + f·(x_l − x_L)``. A
+    series that moves twice as much is mostly foretold to move on twice as much, and the model
+    learns it from windows that were never seen (magnitude scaling, Um et al. 2017).
+
+    Args:
+        batch: windows with targets.
+        spread: the standard deviation of log f.
+        seed: of all that is random.
+    """
+    assert batch.targets is not None
+    now, count = batch.values[-1], batch.values.shape[1]
+    factor = np.exp(spread * np.random.default_rng(seed).normal(size=count)).astype(np.float32)
+    return batch._replace(
+        values=now + factor * (batch.values - now), targets=now + factor * (batch.targets - now)
     )
 
 

@@ -247,6 +247,27 @@ def test_the_evaluation(run):
     assert "beats every baseline" in found.verdict
 
 
+@pytest.mark.parametrize(
+    ("options", "spread"),
+    [({}, 0.2), ({"target": "load"}, 0.5), ({"augment": 0.0}, 0.0), ({"augment": 1.0}, 1.0)],
+)
+def test_windows_are_augmented_in_training_alone(tmp_path, options, spread):
+    config = config_of(**options)
+    frame_of().write_csv(tmp_path / "table.csv")
+    table.prepare(config, [tmp_path / "table.csv"], tmp_path)
+    job = table.build(config, tmp_path)
+    plain = table.build(replace(config, augment=0.0), tmp_path)
+    for n in (0, 7):
+        now, own, other = plain.batch(n).values[-1], plain.batch(n).values, job.batch(n).values
+        np.testing.assert_array_equal(other[-1], now)
+        sizes = np.abs(other - now).sum(axis=0) / np.abs(own - now).sum(axis=0)
+        # Of 32 windows.
+        assert np.std(np.log(sizes)) == pytest.approx(spread, rel=0.4, abs=1e-6)
+        np.testing.assert_array_equal(other, job.batch(n).values)
+    params = job.init(jax.random.key(0))
+    assert job.validate(params) == plain.validate(params)
+
+
 def test_a_model_that_knows_nothing_is_told_to_lose(run):
     config, folder, job, _ = run
     fresh = job.init(jax.random.key(0))

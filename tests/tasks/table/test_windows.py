@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jlstm.tasks.table.series import Roles, regular
-from jlstm.tasks.table.windows import Places, cut, fill, find_windows, make_panel, shuffled
+from jlstm.tasks.table.windows import (
+    Places,
+    augmented,
+    cut,
+    fill,
+    find_windows,
+    make_panel,
+    shuffled,
+)
 
 NAN = np.nan
 
@@ -195,3 +203,21 @@ def test_the_calendar_of_a_window_is_the_local_one():
     about = cut(make_panel(series, schema), Places(np.array([25, 26, 49]), np.zeros(3, int))).about
     angle = 2 * np.pi * np.array([1, 3, 2]) / 24
     np.testing.assert_allclose(about, np.stack([np.sin(angle), np.cos(angle)], 1), atol=1e-6)
+
+
+@given(st.data())
+def test_augmented_windows_are_larger_or_smaller_about_their_last_value(data):
+    series, schema = everything(data)
+    panel = make_panel(series, schema)
+    batch = cut(panel, find_windows(series, panel, "training"))
+    found = augmented(batch, 0.5, (1, 2))
+    now, factor = (
+        batch.values[-1],
+        np.exp(0.5 * np.random.default_rng((1, 2)).normal(size=len(batch.series))),
+    )
+    for name in ("values", "targets"):
+        own, others = getattr(batch, name), getattr(found, name)
+        assert others.dtype == np.float32
+        np.testing.assert_allclose(others, now + factor * (own - now), rtol=1e-4, atol=1e-4)
+    for name in ("series", "past", "known", "about"):
+        assert getattr(found, name) is getattr(batch, name)
