@@ -91,9 +91,12 @@ def _evaluate(
         run = runner(config.implementation)
         found = evaluate_learning(model, params, data.tokens["validation"], text, run=run)
         bits[LEARNING] = found.nats / math.log(2)
+        rate = f"at the rate {found.rate:g}, chosen on the validation part"
+        if not found.rate:
+            rate = "at the rate 0, that is not at all: on the validation part it does not help"
         notes.append(
             f"{LEARNING}: after each {TIME} {NAMES[config.tokens]}s, and once they are judged, the "
-            f"model learns from them, at the rate {found.rate:g}, chosen on the validation part."
+            f"model learns from them, {rate}."
         )
     return report(config.tokens, bits | baselines, part, name, notes)
 

@@ -65,7 +65,7 @@ def test_a_text_that_repeats_itself_is_learnt_and_the_model_stays_as_it_is(param
     before = jax.tree.map(np.array, params)
     found = evaluate_learning(CONFIG, params, TEXT, TEXT, run=stack)
     assert found.nats < judged(params, TEXT, 0.0) - 0.1
-    assert found.rate == max(RATES)  # the fastest of the three, of a text as simple as this
+    assert found.rate == max(RATES)  # of a text as simple as this
     jax.tree.map(np.testing.assert_array_equal, params, before)
 
 

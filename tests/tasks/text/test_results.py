@@ -10,6 +10,7 @@ import pytest
 from text_runs import SMALL, prepared, some_text, trained
 
 from jlstm.tasks.text import results
+from jlstm.tasks.text.dynamic import Learning
 from jlstm.tasks.text.preparing import load
 from jlstm.tasks.text.report import LEARNING
 from jlstm.tasks.text.results import evaluate, evaluate_dynamic
@@ -60,7 +61,17 @@ def test_learning_on_stands_beside_the_model_and_is_no_baseline(tmp_path):
     assert models[LEARNING]["bits_per_byte"] < models["LSTM"]["bits_per_byte"]
     assert {who: models[who] for who in once.results["models"]} == once.results["models"]
     assert found.verdict == once.verdict
-    assert any(note.startswith(f"{LEARNING}: after each 32 characters") for note in found.notes)
+    (note,) = [note for note in found.notes if note.startswith(LEARNING)]
+    assert "after each 32 characters" in note
+    assert "chosen on the validation part" in note
+
+
+def test_learning_that_does_not_help_is_told(tmp_path, monkeypatch):
+    folder = prepared(tmp_path, SMALL, some_text(300))
+    fresh = build(SMALL, folder).init(jax.random.key(0))
+    monkeypatch.setattr(results, "evaluate_learning", lambda *args, **options: Learning(1.0, 0.0))
+    (note,) = [n for n in evaluate_dynamic(SMALL, folder, fresh).notes if n.startswith(LEARNING)]
+    assert note.endswith("that is not at all: on the validation part it does not help.")
 
 
 def test_baselines_that_are_left_out_are_named(tmp_path, monkeypatch):
