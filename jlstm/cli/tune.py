@@ -15,7 +15,8 @@ from jlstm.tasks.text.config import TextConfig
 if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
 
-    from jlstm.runs.search import Outcome, Trial
+    from jlstm.runs.search import Outcome
+    from jlstm.runs.trials import Trial
 
 Trials = Annotated[Count, Parameter(help="Trainings to try, at most; the first has the defaults.")]
 Minutes = Annotated[
@@ -162,9 +163,9 @@ def _nothing_found(folder: Path, found: "Outcome") -> str:
 
 def _show(found: "Outcome", console: Any) -> None:
     """The best trials, the winner on the test part, and how to train it again."""
-    from jlstm.runs import search
+    from jlstm.runs.trials import ranking
 
-    show_tables([search.ranking(found.trials, found.score)], console)
+    show_tables([ranking(found.trials, found.score)], console)
     if found.evaluation is not None:
         show_evaluation(found.evaluation, console)
     winner = found.winner.name if found.winner else ""
@@ -178,6 +179,6 @@ def _show(found: "Outcome", console: Any) -> None:
 
 
 def _options(options: Any) -> str:
-    from jlstm.runs.search import show_option
+    from jlstm.runs.trials import show_option
 
     return " ".join(f"{name}={show_option(value)}" for name, value in options.items())

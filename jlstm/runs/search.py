@@ -25,7 +25,6 @@ training can be gone on with: a search that was stopped, in whatever way, goes o
 been. (For which trials there is time, the clock says.)
 """
 
-import csv
 import os
 import shutil
 import time as clock
@@ -33,16 +32,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jlstm.checks import check_number, check_size, wrong
 from jlstm.extras import require
-from jlstm.files import replacing, sha256
-from jlstm.plots import plot_trials
-from jlstm.records import plain, read_json_lines, write_json, write_json_lines
+from jlstm.files import sha256
+from jlstm.records import plain, read_json_lines, write_json
 from jlstm.runs import run as jobs
 from jlstm.runs.command import command_line
 from jlstm.runs.folder import (
@@ -59,38 +57,18 @@ from jlstm.runs.folder import (
 )
 from jlstm.runs.kinds import task_of
 from jlstm.runs.report import write_report
+from jlstm.runs.trials import Trial, best_of, ranking, read_trials, write_table, write_trials
 from jlstm.runs.use import Path_
 from jlstm.tasks.config import Range, Space, Training
-from jlstm.tasks.frame import counted
-from jlstm.tasks.job import Evaluation, Say, Table
+from jlstm.tasks.job import Evaluation, Say
 from jlstm.train.checkpoints import newest_checkpoint
 
 RUNGS = 10
 """In each training, how often it is asked whether to go on with it."""
 WARM = 2
 """Rungs before which the answer is yes: the learning rate has hardly risen."""
-SHOWN = 10
-"""Trials in tables for people: the best ones."""
 TRIES = 3
 """How often a trial is begun, where it ends the process."""
-
-
-class Trial(NamedTuple):
-    """A training that was tried out."""
-
-    number: int
-    options: Mapping[str, Any]
-    """Of those that are searched."""
-    status: Literal["finished", "pruned", "failed"]
-    loss: float | None
-    """The lowest on the validation data; None where there is none."""
-    step: int
-    """The last one."""
-    seconds: float
-    rungs: Mapping[int, float]
-    """For each tenth of the training that was reached, the lowest loss up to it."""
-    why: str = ""
-    """It failed, or ended early for another reason than its losses."""
 
 
 class Search(NamedTuple):
@@ -296,7 +274,7 @@ def resume(
         trials = read_trials(folder)
         best = best_of(trials)
         score = str((read_json(folder / "spent.json") or {}).get("score", "loss"))
-        _show(folder, search, trials, score)
+        write_table(folder, list(search.space), trials, score)
         if best is None:
             return Outcome(folder, trials, not stopped, None, score, "", None)
         winner = folder / f"trial-{best.number}"
@@ -336,7 +314,7 @@ def _try_out(
         if ended is None:
             return
         trials = [*trials, ended]
-        write_json_lines(folder / "trials.jsonl", [plain(trial._asdict()) for trial in trials])
+        write_trials(folder, trials)
         _sort_out(folder)
         watch(ended, best_of(trials))
 
@@ -498,63 +476,6 @@ def _distribution(among: Range | tuple[Any, ...]) -> Any:
     return kind(among.low, among.high, log=among.log)
 
 
-def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """The one that has finished with the lowest validation loss, the first of equals."""
-    ended = [trial for trial in trials if trial.status == "finished" and trial.loss is not None]
-    return min(ended, key=lambda trial: trial.loss or 0.0, default=None)
-
-
-def ranking(trials: Sequence[Trial], score: str) -> Table:
-    """The best trials as a table.
-
-    Args:
-        trials: those that have ended.
-        score: what a validation loss is measured in.
-    """
-    known = [trial for trial in trials if trial.loss is not None]
-    # The pruned ones may have had a low loss for a moment, but are not to be chosen from.
-    known.sort(key=lambda trial: (trial.status != "finished", trial.loss or 0.0))
-    names = list(trials[0].options)
-    rows = [
-        [
-            *(str(t.number), f"{t.loss:.4f}", t.status, f"{t.step:,}", f"{t.seconds:,.0f}"),
-            *(show_option(t.options[name]) for name in names),
-        ]
-        for t in known[:SHOWN]
-    ]
-    states = [trial.status for trial in trials]
-    counts = {status: states.count(status) for status in ("finished", "pruned", "failed")}
-    said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-    return Table(
-        f"{counted(len(trials), 'trial')} ({said}); the best, by {score}",
-        ("trial", "validation loss", "", "step", "s", *names),
-        rows,
-        (0,),
-    )
-
-
-def show_option(value: Any) -> str:
-    """An option of a trial in a few digits."""
-    return f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value)
-
-
-def read_trials(folder: Path) -> list[Trial]:
-    """The trials that have ended.
-
-    Raises:
-        ValueError: their file is damaged.
-    """
-    path = folder / "trials.jsonl"
-    trials = []
-    for record in read_json_lines(path):
-        try:
-            rungs = {int(rung): float(loss) for rung, loss in record["rungs"].items()}
-            trials.append(Trial(**{**record, "rungs": rungs}))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise ValueError(f"{path}: expected what jlstm wrote there, got {record}") from None
-    return trials
-
-
 def _sort_out(folder: Path) -> None:
     """Take away the runs of trials that have ended, but for that of the best."""
     trials = read_trials(folder)
@@ -579,22 +500,6 @@ def _sums(files: Sequence[Path]) -> dict[str, str]:
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         found |= {str(one): sha256(one) for one in inside}
     return found
-
-
-def _show(folder: Path, search: Search, trials: Sequence[Trial], score: str) -> None:
-    """Write the trials as a table and as a picture."""
-    path = folder / "trials.csv"
-    with replacing(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        head = ["trial", "status", "validation_loss", "step", "seconds"]
-        writer.writerow([*head, *search.space, "why"])
-        for t in trials:
-            options = [t.options[name] for name in search.space]
-            writer.writerow([t.number, t.status, t.loss, t.step, t.seconds, *options, t.why])
-    if any(trial.loss is not None for trial in trials):
-        (folder / "plots").mkdir(exist_ok=True)
-        shown = [(t.number, t.status, t.loss) for t in trials]
-        plot_trials(shown, folder / "plots" / "trials.png", score=score)
 
 
 def _optuna() -> Any:

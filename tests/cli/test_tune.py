@@ -68,7 +68,7 @@ def test_there_is_a_line_for_each_trial_and_the_winner_is_judged(tuned):
 def test_what_was_typed_is_not_searched(tuned):
     folder, _ = tuned
     space = search.read_search(folder).space
-    assert {*space} == {"learning_rate", "dropout", "weight_decay"}
+    assert {*space} == {"learning_rate", "dropout", "augment", "weight_decay"}
 
 
 def test_a_default_that_was_typed_is_not_searched_either(file, tmp_path, monkeypatch):
@@ -77,7 +77,8 @@ def test_a_default_that_was_typed_is_not_searched_either(file, tmp_path, monkeyp
         "tune", "table", file, *TYPED, "--dropout=0.2", "--out", tmp_path, "--name", "own"
     )
     assert ended.status == 0
-    assert {*search.read_search(tmp_path / "own").space} == {"learning_rate", "weight_decay"}
+    space = search.read_search(tmp_path / "own").space
+    assert {*space} == {"learning_rate", "augment", "weight_decay"}
 
 
 def test_what_a_run_that_is_gone_on_from_had_is_searched(file, two, tmp_path, monkeypatch):
@@ -86,7 +87,8 @@ def test_what_a_run_that_is_gone_on_from_had_is_searched(file, two, tmp_path, mo
     ended = command("tune", "table", file, "--from", folder, "--steps", "5",
                     "--weight-decay", "0", "--out", tmp_path, "--name", "own")  # fmt: skip
     assert ended.status == 0, ended.err
-    assert {*search.read_search(tmp_path / "own").space} == {"learning_rate", "dropout", "batch"}
+    space = search.read_search(tmp_path / "own").space
+    assert {*space} == {"learning_rate", "dropout", "augment", "batch"}
     assert read_config(tmp_path / "own/trial-0").from_ == best_run(folder)
 
 
@@ -164,7 +166,7 @@ def test_without_time_for_a_trial_it_says_so(file, tmp_path):
         (("--minutes", "0"), "--minutes. Expected a finite number above 0"),
         (("--minutes", "nan"), "--minutes. Expected a finite number above 0"),
         (("--seeds", "2"), "Unknown option: --seeds."),
-        (("--learning-rate", "1e-3", "--dropout", "0", "--weight-decay", "0"),
+        (("--learning-rate=1e-3", "--dropout=0", "--augment=0", "--weight-decay=0"),
          "--weight-decay: expected one of them left to be searched, got all of them"),
         (("--past", "nope"), "--past: expected a column of the table"),
     ],

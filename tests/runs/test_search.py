@@ -18,6 +18,7 @@ from jlstm.runs import run as jobs
 from jlstm.runs import search
 from jlstm.runs.folder import best_run, read_config, summaries, write_config
 from jlstm.runs.report import write_report
+from jlstm.runs.trials import SHOWN, best_of, ranking, read_trials
 from jlstm.tasks.config import Range
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.table.config import TableConfig
@@ -116,7 +117,7 @@ def lines(folder):
 
 def ended(folder):
     """The trials but for how long they took."""
-    return [trial._replace(seconds=0) for trial in search.read_trials(folder)]
+    return [trial._replace(seconds=0) for trial in read_trials(folder)]
 
 
 # What is searched.
@@ -176,13 +177,13 @@ def test_the_first_trial_is_what_was_asked_for(trainings, tmp_path, file):
     assert found.trials[0].status == "finished"
     best = min(trial.loss for trial in found.trials if trial.status == "finished")
     assert best < found.trials[0].loss  # it does not take much
-    assert search.best_of(found.trials).loss == best
+    assert best_of(found.trials).loss == best
 
 
 def test_the_winner_alone_is_kept_and_judged(trainings, tmp_path, file):
     folder = begun(trainings, tmp_path, file)
     found = search.resume(folder, say=nothing)
-    number = search.best_of(found.trials).number
+    number = best_of(found.trials).number
     assert [path.name for path in folder.glob("trial-*")] == [f"trial-{number}"]
     assert trainings.judged == [f"trial-{number}"]
     assert found.evaluation == f"of trial-{number}"
@@ -203,9 +204,9 @@ def test_the_page_of_the_winner_shows_the_search(trainings, tmp_path, file):
     folder = begun(trainings, tmp_path, file)
     found = search.resume(folder, say=nothing)
     page = (found.winner / "report.html").read_text()
-    table = search.ranking(found.trials, found.score)
-    assert len(table.rows) == search.SHOWN < len(found.trials) == 12
-    assert float(table.rows[0][1]) == round(search.best_of(found.trials).loss, 4)
+    table = ranking(found.trials, found.score)
+    assert len(table.rows) == SHOWN < len(found.trials) == 12
+    assert float(table.rows[0][1]) == round(best_of(found.trials).loss, 4)
     assert table.title.endswith("the best, by points")
     assert table.title in page
     assert all(f"<td>{cell}</td>" in page for cell in table.rows[-1][1:])
@@ -246,8 +247,8 @@ def test_a_pruned_trial_does_not_win(trainings, tmp_path, file):
         search.Trial(2, {}, "failed", 0.5, 3, 1.0, {}),
         search.Trial(3, {}, "finished", 2.0, 3, 1.0, {}),
     ]
-    assert search.best_of(trials).number == 0
-    assert search.best_of(trials[1:3]) is None
+    assert best_of(trials).number == 0
+    assert best_of(trials[1:3]) is None
 
 
 @pytest.mark.parametrize(
@@ -272,11 +273,11 @@ def test_what_fails_is_told_and_the_search_goes_on(trainings, tmp_path, file, er
         "failed", "finished", "failed", "finished", "finished",
     ]  # fmt: skip
     assert why in trials[2].why
-    assert search.best_of(trials).number in (1, 3, 4)
+    assert best_of(trials).number in (1, 3, 4)
 
 
 def test_options_that_do_not_go_together_are_a_failed_trial(trainings, tmp_path, file):
-    folder = begun(trainings, tmp_path, file, trials=12, lookback=2, horizon=1)
+    folder = begun(trainings, tmp_path, file, trials=12, lookback=2, horizon=1, seed=1)
     trials = search.resume(folder, say=nothing).trials
     long = [trial for trial in trials if (trial.options["patch"] or 0) > 2]
     assert long
@@ -356,7 +357,7 @@ def test_killed_before_or_after_a_trial_is_written_down(
     trainings, whole, tmp_path, file, monkeypatch
 ):
     folder = begun(trainings, tmp_path, file)
-    write, count = search.write_json_lines, iter(range(99))
+    write, count = search.write_trials, iter(range(99))
 
     def killed(path, records):
         n = next(count)
@@ -366,7 +367,7 @@ def test_killed_before_or_after_a_trial_is_written_down(
         if n == 5:
             raise SystemExit  # and after, with runs to be taken away
 
-    monkeypatch.setattr(search, "write_json_lines", killed)
+    monkeypatch.setattr(search, "write_trials", killed)
     for _ in range(2):
         with pytest.raises(SystemExit):
             search.resume(folder, say=nothing)
@@ -453,7 +454,7 @@ def test_another_file_of_the_same_name_is_noticed(trainings, tmp_path, file):
     file.write_text("when,load\n1,2\n")
     with pytest.raises(ValueError, match=r"load\.csv: expected what the search was begun with"):
         search.resume(folder, say=nothing)
-    assert len(search.read_trials(folder)) == 1  # its data lies in its folder already
+    assert len(read_trials(folder)) == 1  # its data lies in its folder already
     file.unlink()
     with pytest.raises(OSError, match=r"load\.csv"):
         search.resume(folder, say=nothing)
@@ -544,5 +545,5 @@ def test_the_winner_is_what_its_options_give(real, tmp_path):
     own = replace(read_config(found.winner), out=tmp_path, name="again")
     again = jobs.train(own, path, say=nothing)
     assert result(again.folder, 10) == result(found.winner, 10)
-    assert again.best.loss == search.best_of(found.trials).loss
+    assert again.best.loss == best_of(found.trials).loss
     assert again.evaluation.results == found.evaluation.results
