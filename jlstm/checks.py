@@ -48,9 +48,11 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise wrong(name, f"expected a number, got {type(value).__name__} {value!r}", TypeError)
     if not (-math.inf < value < math.inf and least <= value < below and above < value):
-        above_said = f" above {above:g}" + " and" * (below < math.inf) if above > -math.inf else ""
+        above_said = f" above {above:g}" if above > -math.inf else ""
         least_said = f" of at least {least:g}" if least > -math.inf else ""
         below_said = f" below {below:g}" if below < math.inf else ""
+        if below_said and (above_said or least_said):
+            below_said = f" and{below_said}"
         raise wrong(
             name, f"expected a finite number{least_said}{above_said}{below_said}, got {value}"
         )

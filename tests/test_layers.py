@@ -852,7 +852,10 @@ def said_by(call, *arguments, **options):
         ({"variational": "no"}, "TypeError: variational: expected True or False, got str 'no'"),
         ({"deterministic": 0}, "TypeError: deterministic: expected True or False, got int 0"),
         ({"input_dropout": 1}, "ValueError: input_dropout: expected a finite number of at least 0"),
-        ({"dropout": -0.1}, "ValueError: dropout: expected a finite number of at least 0 below 1"),
+        (
+            {"dropout": -0.1},
+            "ValueError: dropout: expected a finite number of at least 0 and below 1",
+        ),
         ({"output_dropout": None}, "TypeError: output_dropout: expected a number, got NoneType"),
         ({"connections": "x"}, "ValueError: connections: expected one of 'chain', 'residual', 's"),
         (

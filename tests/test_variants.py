@@ -590,8 +590,8 @@ class TestInit:
             ({name: value}, error, f"{name}: expected {message}")
             for name in NOISE
             for value, error, message in [
-                (1.0, ValueError, "a finite number of at least 0 below 1, got 1.0"),
-                (-0.1, ValueError, "a finite number of at least 0 below 1, got -0.1"),
+                (1.0, ValueError, "a finite number of at least 0 and below 1, got 1.0"),
+                (-0.1, ValueError, "a finite number of at least 0 and below 1, got -0.1"),
                 (True, TypeError, "a number, got bool True"),
             ]
         ],

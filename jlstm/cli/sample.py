@@ -93,7 +93,7 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
         ValueError: both were given, or the file cannot be read.
     """
     if file is None:
-        return "\n" if prompt is None else prompt
+        return prompt or ""
     if prompt is not None:
         raise ValueError("--prompt, --prompt-file: expected one of them, got both")
     try:

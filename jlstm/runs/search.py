@@ -279,11 +279,11 @@ def resume(
             return Outcome(folder, trials, not stopped, None, score, "", None)
         winner = folder / f"trial-{best.number}"
         command = command_line(read_config(winner), search.files)
-        if stopped:
-            return Outcome(folder, trials, False, winner, score, command, None)
         about = {"trial": best.number, "validation_loss": best.loss, "command": command}
         shown = [plain(asdict(ranking(trials, score)))]
         write_json(folder / WINNER, {**about, "for_people": shown})
+        if stopped:
+            return Outcome(folder, trials, False, winner, score, command, None)
         outcome = jobs.resume(winner, say=_nothing)
         write_report(winner)  # which of an earlier end of the search may be there already
         return Outcome(folder, trials, True, winner, score, command, outcome.evaluation)
@@ -477,12 +477,13 @@ def _distribution(among: Range | tuple[Any, ...]) -> Any:
 
 
 def _sort_out(folder: Path) -> None:
-    """Take away the runs of trials that have ended, but for that of the best."""
+    """Take away the runs of trials that have ended, but for the best, and for winners of before."""
     trials = read_trials(folder)
     best = best_of(trials)
     for trial in trials:
-        if best is None or trial.number != best.number:
-            _remove(folder / f"trial-{trial.number}")
+        run = folder / f"trial-{trial.number}"
+        if (best is None or trial.number != best.number) and not (run / "result.json").exists():
+            _remove(run)
 
 
 def _remove(run: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 from jlstm.files import replacing
 from jlstm.plots import plot_trials
 from jlstm.records import plain, read_json_lines, write_json_lines
+from jlstm.runs.command import typed
+from jlstm.tasks.config import key_of
 from jlstm.tasks.job import Table
 
 SHOWN = 10
@@ -83,7 +85,7 @@ def ranking(trials: Sequence[Trial], score: str) -> Table:
     said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     return Table(
         f"{len(trials)} trial{'s' * (len(trials) != 1)} ({said}); the best, by {score}",
-        ("trial", "validation loss", "", "step", "s", *names),
+        ("trial", "validation loss", "status", "step", "s", *map(key_of, names)),
         rows,
         (0,),
     )
@@ -91,7 +93,7 @@ def ranking(trials: Sequence[Trial], score: str) -> Table:
 
 def show_option(value: Any) -> str:
     """An option of a trial in a few digits."""
-    return f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else typed(value) or "default"
 
 
 def write_table(folder: Path, names: Sequence[str], trials: Sequence[Trial], score: str) -> None:

@@ -319,6 +319,8 @@ def numbers(frame: "polars.DataFrame", name: str) -> Float[np.ndarray, " rows"]:
             hint = ""
             if re.fullmatch(r"[+-]?\d*,\d+", text[at]):
                 hint = "; decimals follow a point, unless --decimal says that they follow a comma"
+                if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text[at]):
+                    hint += f", and then this is {text[at].replace(',', '.')}; are they thousands?"
             raise ValueError(f"{place(name, at)}: expected a number, got {column[at]!r}{hint}")
     elif column.dtype.is_numeric() or column.dtype == pl.Boolean:
         found = column.cast(pl.Float64)

@@ -71,7 +71,7 @@ def test_prompt_and_options_reach_the_model(monkeypatch, runs):
     }
     assert asked == [
         ("9 bot", defaults | {"top_k": 3, "top_p": 0.5, "seed": 7}),
-        ("\n", defaults | {"temperature": 0.25}),
+        ("", defaults | {"temperature": 0.25}),
         ("", defaults | {"count": 3}),
         ("--- a line", defaults),
         ("-x", defaults),

@@ -474,7 +474,7 @@ def test_no_text_and_the_same_text_twice_are_refused(mistake, files):
         ({"hidden": "0"}, "--hidden: expected at least 1, got 0"),
         ({"hidden": "many"}, "--hidden: expected a whole number, got many"),
         ({"hidden": "10000000000"}, "--hidden: expected at most 2147483647"),
-        ({"dropout": "1"}, "--dropout: expected a finite number of at least 0 below 1, got 1"),
+        ({"dropout": "1"}, "--dropout: expected a finite number of at least 0 and below 1, got 1"),
         ({"learning_rate": "nan"}, "--learning-rate: expected a finite number"),
         ({"learning_rate": "fast"}, "--learning-rate: unable to convert \"fast\" into float"),
         ({"warmup": "-1"}, "--warmup: expected at least 0, got -1"),

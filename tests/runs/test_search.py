@@ -200,6 +200,20 @@ def test_the_winner_alone_is_kept_and_judged(trainings, tmp_path, file):
     assert (one.folder, one.changed["trials"]) == (folder, 12)
 
 
+def test_a_pruned_trial_is_not_above_the_winner():
+    options = {"dropout": 0.1, "patch": None, "linear": True}
+    trials = [
+        search.Trial(0, options, "pruned", 0.5, 3, 1.0, {}),
+        search.Trial(1, options, "finished", 0.7, 9, 1.0, {}),
+        search.Trial(2, options, "failed", None, 0, 1.0, {}, "it ended"),
+        search.Trial(3, options, "finished", 0.6, 9, 1.0, {}),
+    ]
+    table = ranking(trials, "points")
+    assert [row[0] for row in table.rows] == ["3", "1", "0"]
+    assert table.rows[0][5:] == ["0.1", "default", "yes"]
+    assert table.title == "4 trials (2 finished, 1 pruned, 1 failed); the best, by points"
+
+
 def test_the_page_of_the_winner_shows_the_search(trainings, tmp_path, file):
     folder = begun(trainings, tmp_path, file)
     found = search.resume(folder, say=nothing)
@@ -399,6 +413,24 @@ def test_it_may_be_given_more_trials(trainings, whole, tmp_path, file):
     assert ended(folder) == whole[0]
     with pytest.raises(ValueError, match=r"trials: expected at least the 12 .* before, got 11"):
         search.extend(folder, trials=11)
+
+
+def test_a_winner_of_before_stays_and_is_the_best_until_another_is_judged(
+    trainings, tmp_path, file
+):
+    trainings.loss = lambda config: 1.0 / (1 + len(trainings.begun))  # each better than the last
+    folder = begun(trainings, tmp_path, file, trials=2)
+    before = search.resume(folder, say=nothing).winner
+    search.extend(folder, trials=6)
+    trainings.stop_at = trainings.asked + 30
+    stopped = search.resume(folder, say=nothing, interrupted=trainings.interrupted)
+    assert not stopped.finished
+    assert best_run(folder) == before
+    said = json.loads((folder / "winner.json").read_text())
+    assert f"trial-{said['trial']}" == stopped.winner.name
+    found = search.resume(folder, say=nothing)
+    assert best_run(folder) == found.winner == folder / "trial-5"
+    assert {path.name for path in folder.glob("trial-*")} == {before.name, "trial-5"}
 
 
 def test_a_finished_search_only_judges_again(trainings, tmp_path, file):

@@ -77,7 +77,7 @@ class TableConfig(TableFile):
     augment: float | None = None
     """How much larger or smaller windows are made in training, with what follows them, by chance:
     the standard deviation of the factor's logarithm; by default 0.2, and 0.5 where there is only
-    one series and target to learn from; 0: as they are."""
+    one series and target to learn from; 0, as they are, where other columns say what follows."""
     patch: int | None = None
     """Steps that the LSTM reads at once, at most all that there are to forecast from; by default a
     twelfth of these, at most 8."""

@@ -311,13 +311,14 @@ def verdict(
         if not clear:
             won = "has lower errors than every baseline, by no more than chance may do"
         return f"The model {won}: {mine}; the best of them is {said(best)}."
+    far = "" if clear else ", by no more than chance may do"
     if len(losses) == len(others) and all(n in w for n in losses for w in worse):
-        return f"The model LOSES to every baseline: {mine}; the best of them is {said(best)}."
+        return f"The model LOSES to every baseline{far}: {mine}; the best of them is {said(best)}."
     lost = []
     for name in losses:
         where = [m for m, w in zip(("MAE", "MSE"), worse, strict=True) if name in w]
         lost.append(f"{said(name)} in {' and '.join(where)}")
-    return f"The model LOSES to {'; to '.join(lost)}. Its own: {mine}."
+    return f"The model LOSES to {'; to '.join(lost)}{far}. Its own: {mine}."
 
 
 def _pairs(table: Float[np.ndarray, "series columns"], targets: int) -> Float[np.ndarray, " pairs"]:

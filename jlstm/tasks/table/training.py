@@ -80,6 +80,19 @@ def model_config(config: TableConfig, schema: Schema) -> ForecasterConfig:
     )
 
 
+def spread_of(config: TableConfig, schema: Schema) -> float:
+    """How much windows differ in size from what they were, in training.
+
+    By default not at all where there are columns of the past or of a known future: what a holiday
+    adds to a load does not grow with it.
+    """
+    if config.augment is not None:
+        return config.augment
+    if schema.roles.past or schema.roles.known:
+        return 0.0
+    return SPREAD if len(schema.names) * len(schema.roles.target) > 1 else SPREAD_OF_ONE
+
+
 def fit_baseline(
     panel: Panel, series: Series, *, size: int = FITTED_AT_ONCE
 ) -> Float[np.ndarray, "lookback horizon"]:
@@ -124,9 +137,7 @@ def build(config: TableConfig, folder: Path) -> Job:
     size = min(config.batch, len(places))
     run, devices = runner_over_devices(config.implementation, size)
     chosen = shuffled(len(places), size, config.seed)
-    spread = config.augment
-    if spread is None:
-        spread = SPREAD_OF_ONE if model.series == 1 else SPREAD
+    spread = spread_of(config, schema)
     noise = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
 
     def batch(n: int) -> WindowBatch:
@@ -164,7 +175,7 @@ def build(config: TableConfig, folder: Path) -> Job:
         unit="windows",
         per_step=lambda batch: float(len(batch.series)),
         devices=devices,
-        about=_about(known, schema, series, template, parts, (size, epoch, steps, devices)),
+        about=_about(known, schema, series, template, parts, (size, epoch, steps, devices), spread),
     )
 
 
@@ -175,6 +186,7 @@ def _about(
     template: Forecaster,
     parts: Mapping[str, Places],
     sizes: tuple[int, int, int, int],
+    spread: float,
 ) -> Sequence[str]:
     """From the rows of the file to the steps of the training, in sentences."""
     s = schema
@@ -207,4 +219,12 @@ def _about(
         f"{counted(windows['training'], 'window')} in batches of {size}{over}: "
         f"{counted(epoch, 'step')} for a pass; {counted(steps, 'step')}, or {passes}. The model "
         f"has {parameters:,} parameters.",
+        *(
+            [
+                "In training each window is made larger or smaller by chance, by a factor whose "
+                f"logarithm has the standard deviation {spread:g}; see --augment."
+            ]
+            if spread
+            else []
+        ),
     ]

@@ -34,7 +34,7 @@ from jlstm.train.step import LossFn
 
 TIME = 32
 """T: tokens from one change of the parameters to the next."""
-RATES = (0.0, 0.02, 0.05, 0.1)
+RATES = (0.0, 0.02, 0.05, 0.1, 0.2)
 """η, one of which is chosen by the part of the text for validation; 0: nothing is learnt."""
 CHOSEN_ON = 20_000
 """Tokens of that part, its first, at most."""

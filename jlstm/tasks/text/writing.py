@@ -42,7 +42,8 @@ def sample(
         config: of the run.
         folder: of the run.
         params: the model.
-        prompt: what to go on from; where it is empty, a new line.
+        prompt: what to go on from; where it is empty, a new line, or, where the model knows none,
+            the first token of its vocabulary.
         length: how many tokens to write.
         temperature: as for ``sample`` of ``sampling.py``, and so the next three.
         count: how many samples to write. Each is the same whatever the count, and begins the same
@@ -68,9 +69,15 @@ def sample(
         say(f"The model does not know {shown(unknown)}, and reads {UNKNOWN} instead.")
     tokens = encode(vocabulary, prompt)
     if not tokens.size:  # nothing, or for words nothing but white space
-        if unknown_tokens(vocabulary, NEWLINE):
-            raise wrong("prompt", "expected some text, got none, and the model knows no newline")
-        tokens = encode(vocabulary, NEWLINE)
+        if not unknown_tokens(vocabulary, NEWLINE):
+            tokens = encode(vocabulary, NEWLINE)
+        else:
+            first = next(n for n in range(len(vocabulary)) if n != vocabulary.unknown)
+            tokens = np.array([first], tokens.dtype)
+            say(
+                "There is no prompt, and the model knows no new line: it goes on from its first "
+                "token."
+            )
     if vocabulary.unknown is not None:
         bias = np.array(params.readout_bias)
         bias[vocabulary.unknown] = -np.inf

@@ -456,7 +456,7 @@ def test_what_is_wrong_with_the_arguments_is_said(tmp_path):
         ({"features": "x,label"}, "features: expected columns to learn from, got 'label'"),
         ({"validation": 0.0}, "validation: expected a finite number above 0 and below 1, got 0"),
         ({"validation": 0.5, "test": 0.5}, "expected to leave something to train on"),
-        ({"dropout": 1.0}, "dropout: expected a finite number of at least 0 below 1, got 1.0"),
+        ({"dropout": 1.0}, "dropout: expected a finite number of at least 0 and below 1, got 1.0"),
         ({"hidden": 0}, "hidden: expected at least 1, got 0"),
         ({"missing": "fill"}, "missing: expected one of 'error', 'mask', got 'fill'"),
         (

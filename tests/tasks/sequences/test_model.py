@@ -213,7 +213,9 @@ def test_what_is_wrong_is_said():
         labeller_loss(CONFIG, params, None, ())
     with pytest.raises(ValueError, match=r"batch\.targets: expected shape \[4\], got \[2\]"):
         labeller_loss(CONFIG, params, None, batch._replace(targets=batch.targets[:2]))
-    with pytest.raises(ValueError, match="dropout: expected a finite number of at least 0 below 1"):
+    with pytest.raises(
+        ValueError, match="dropout: expected a finite number of at least 0 and below 1"
+    ):
         replace(CONFIG, dropout=1.0)
     with pytest.raises(ValueError, match="outputs: expected at least 1, got 0"):
         replace(CONFIG, outputs=0)

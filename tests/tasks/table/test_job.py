@@ -249,14 +249,23 @@ def test_the_evaluation(run):
 
 @pytest.mark.parametrize(
     ("options", "spread"),
-    [({}, 0.2), ({"target": "load"}, 0.5), ({"augment": 0.0}, 0.0), ({"augment": 1.0}, 1.0)],
+    [
+        ({}, 0.2),
+        ({"target": "load"}, 0.5),
+        ({"augment": 0.0}, 0.0),
+        ({"augment": 1.0, "known_future": "price"}, 1.0),
+        # What the others say of the target does not grow and shrink with it.
+        ({"known_future": "price"}, 0.0),
+        ({"past": "price"}, 0.0),
+    ],
 )
 def test_windows_are_augmented_in_training_alone(tmp_path, options, spread):
-    config = config_of(**options)
+    config = config_of(**{"known_future": ()} | options)
     frame_of().write_csv(tmp_path / "table.csv")
     table.prepare(config, [tmp_path / "table.csv"], tmp_path)
     job = table.build(config, tmp_path)
     plain = table.build(replace(config, augment=0.0), tmp_path)
+    drawn = []
     for n in (0, 7):
         now, own, other = plain.batch(n).values[-1], plain.batch(n).values, job.batch(n).values
         np.testing.assert_array_equal(other[-1], now)
@@ -264,6 +273,11 @@ def test_windows_are_augmented_in_training_alone(tmp_path, options, spread):
         # Of 32 windows.
         assert np.std(np.log(sizes)) == pytest.approx(spread, rel=0.4, abs=1e-6)
         np.testing.assert_array_equal(other, job.batch(n).values)
+        drawn.append(sizes)
+    assert np.allclose(*drawn) == (spread == 0.0)
+    told = [sentence for sentence in job.about if "larger or smaller by chance" in sentence]
+    assert len(told) == (spread > 0)
+    assert all(f"standard deviation {spread:g};" in sentence for sentence in told)
     params = job.init(jax.random.key(0))
     assert job.validate(params) == plain.validate(params)
 
@@ -315,6 +329,10 @@ def test_a_lead_that_may_be_chance_is_no_victory(run, monkeypatch):
     chance = "The model has lower errors than every baseline, by no more than chance may do: MAE"
     assert judged(0.2, 0.2).startswith(chance)
     assert judged(0.2, 0.05).startswith("The model beats every baseline: MAE")
+    lost = verdict({"model": (3.0, 6.0), "a": (2.0, 5.0), "b": (4.0, 7.0)}, clear=False)
+    assert "in MAE and MSE, by no more than chance may do. Its own: MAE 3.000" in lost
+    lost = verdict({"model": (3.0, 6.0), "a": (2.0, 5.0)}, clear=False)
+    assert lost.startswith("The model LOSES to every baseline, by no more than chance may do: MAE")
 
 
 def test_another_file_is_judged_by_the_scales_of_the_run(run, tmp_path):
@@ -792,7 +810,7 @@ def test_series_that_do_not_vary_are_left_out_of_everything(tmp_path):
             {"missing": "drop"},
             "missing: expected one of 'error', 'fill', 'interpolate', got 'drop'",
         ),
-        ({"dropout": 1.0}, "dropout: expected a finite number of at least 0 below 1"),
+        ({"dropout": 1.0}, "dropout: expected a finite number of at least 0 and below 1"),
     ],
 )
 def test_a_wrong_option_says_why(options, message):

@@ -55,10 +55,18 @@ def test_a_step_is_that_of_the_page(params):
 
 
 def test_nothing_is_learnt_from_what_is_still_to_come(params):
-    """The first window costs the same whatever follows it, at any rate."""
-    assert judged(params, TEXT[: TIME + 1], 0.1) == pytest.approx(
-        judged(params, TEXT[: TIME + 1], 0.0), rel=1e-6
-    )
+    """What a text costs up to a window is the same whatever follows it."""
+
+    def costs(text):
+        return [judged(params, text[: n * TIME + 1], 0.1) for n in (1, 2, 3)]
+
+    changed = np.array(TEXT)
+    changed[2 * TIME + 1 :] = changed[0]
+    np.testing.assert_allclose(costs(changed)[:2], costs(TEXT)[:2], rtol=1e-6)
+    assert costs(changed)[2] != pytest.approx(costs(TEXT)[2], rel=1e-3)
+    # And of the first window, at whatever rate.
+    one = TEXT[: TIME + 1]
+    assert judged(params, one, 0.1) == pytest.approx(judged(params, one, 0.0), rel=1e-6)
 
 
 def test_a_text_that_repeats_itself_is_learnt_and_the_model_stays_as_it_is(params):

@@ -300,7 +300,7 @@ def test_files_that_cannot_be_are_refused(tmp_path):
     for options, match in {
         ("kind", "bit"): "kind: expected one of",
         ("piece", 0): "piece: expected at least 1, got 0",
-        ("test", 1.0): "test: expected a finite number of at least 0 below 1, got 1.0",
+        ("test", 1.0): "test: expected a finite number of at least 0 and below 1, got 1.0",
         ("vocabulary", 0): "vocabulary: expected at least 1, got 0",
         ("vocabulary", BYTE): "vocabulary: expected one of chars, got one of bytes",
     }.items():

@@ -99,9 +99,12 @@ def test_several_samples_are_one_after_the_other_and_the_same_however_many(write
     assert len(set(found[6])) == 6
 
 
-def test_a_model_without_newline_needs_a_prompt(tmp_path):
+def test_a_model_without_newline_begins_with_its_first_token(tmp_path):
     folder = prepared(tmp_path, SMALL, "ab" * 400)
     params = build(SMALL, folder).init(jax.random.key(0))
-    assert len(sample(SMALL, folder, params, "a", 5)) == 5
-    with pytest.raises(ValueError, match="prompt: expected some text, got none"):
-        sample(SMALL, folder, params, "", 5)
+    said = []
+    text = sample(SMALL, folder, params, "", 5, say=said.append)
+    assert text == sample(SMALL, folder, params, load(folder).vocabulary.tokens[0], 5)
+    assert said == [
+        "There is no prompt, and the model knows no new line: it goes on from its first token."
+    ]
