@@ -103,7 +103,7 @@ def test_what_is_in_no_file_is_as_in_the_run_that_is_gone_on_from(folder, monkey
         ("hiden = 3", "expected options of jlstm train text, got 'hiden'; is it hidden?"),
         ("hidden = 'many'", "asked.toml: hidden: expected an int, got str 'many'"),
         ("learning_rate = 0", "asked.toml: learning_rate: expected a finite number above 0, got 0"),
-        ("validation = 0.6\ntest = 0.6", "--validation, --test: expected to leave something"),
+        ("validation = 0.6\ntest = 0.6", "asked.toml: validation, test: expected to leave some"),
         ("files = ['nowhere.txt']", "FILES: expected a file or a folder, got "),
         ("", "FILES: expected a text file or a folder of them, got none"),
         ("hidden =", "asked.toml: expected TOML, got: "),

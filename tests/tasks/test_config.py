@@ -67,7 +67,7 @@ BAD = {
         "calendar": (1,),
         "calibrate": (1,),
         "linear": ("no",),
-        "dropout": (1, -0.1),
+        "dropout": (1, -0.1), "augment": (5, -0.1, math.nan),
         "quantiles": ((0, 0.5), (0.5, 1), ("0.5",), 0.5, (math.nan,)),
         **dict.fromkeys(("horizon", "hidden", "batch"), (0, 1.5, None)),
         "layers": (0, 1.5, None, 101),
