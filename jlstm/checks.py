@@ -1,7 +1,7 @@
 """Is this what was asked for? Checks that need no JAX, for options of every kind."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,12 @@ def options_of(error: BaseException) -> tuple[str, ...]:
     """The options that an error is about; none where ``wrong`` did not make it."""
     names: tuple[str, ...] = vars(error).get("options", ())
     return names
+
+
+def renamed(error: BaseException, name: Callable[[str], str]) -> str:
+    """What an error says, with its options called what ``name`` makes of their names."""
+    names = options_of(error)
+    return ", ".join(map(name, names)) + str(error).removeprefix(", ".join(names))
 
 
 def check_size(name: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> None:

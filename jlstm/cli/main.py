@@ -164,13 +164,13 @@ def _unknown(error: "UnknownOptionError") -> str:
 
 def _complain(error: Exception | str, name: str = "jlstm") -> int:
     """Say in one line what was wrong; the exit status for it."""
-    from jlstm.checks import options_of  # with NumPy, which `--help` need not wait for
+    from jlstm.checks import options_of, renamed  # with NumPy, which `--help` need not wait for
 
     said = str(error)
     if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str | bytes):
         said = f"{os.fsdecode(error.filename)}: {error.strerror}"  # without Python's numbers
-    if isinstance(error, Exception) and (names := options_of(error)):
-        said = ", ".join(map(typed_as, names)) + said.removeprefix(", ".join(names))
+    if isinstance(error, Exception) and options_of(error):
+        said = renamed(error, typed_as)
     print(f"{name}:", " ".join(said.split()), file=sys.stderr)
     return 2
 

@@ -198,6 +198,11 @@ def asked_in(path: Path) -> Training:
         raise ValueError(f"{path}: expected the configuration of a run, got: {error}") from None
 
 
+def read_sources(folder: Path) -> list[Path]:
+    """The user's files that a run was made from, as they were given."""
+    return [Path(file) for file in read_json(folder / "config.json")["files"]]
+
+
 SEEDS, SEARCH = "seeds.json", "search.json"
 """The files that a folder of several runs is known by: one run for each seed, or the trials of a
 search. Each of the runs is a folder in it like any other."""

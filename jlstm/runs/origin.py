@@ -22,6 +22,7 @@ from jlstm.runs.folder import (
     make_folder,
     read_config,
     read_json,
+    read_sources,
     write_config,
 )
 from jlstm.runs.kinds import kind_of, task_of
@@ -181,8 +182,7 @@ def lengthen(
         for file in (f"checkpoints/{last}.json", "metrics.jsonl", "timing.jsonl"):
             shutil.copy2(run / file, folder / file.replace("checkpoints", "start"))
         check_sums(folder)
-        files = [Path(file) for file in read_json(run / "config.json")["files"]]
-        write_config(folder, config, files)
+        write_config(folder, config, read_sources(run))
         write_json(folder / "environment.json", environment_of(job))
 
     folder = make_folder(config, fill)

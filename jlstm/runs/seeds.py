@@ -21,7 +21,16 @@ from jlstm.files import replacing
 from jlstm.records import plain, write_json
 from jlstm.runs import run as jobs
 from jlstm.runs.command import command_line
-from jlstm.runs.folder import SEEDS, best_run, locked, make_folder, members, read_config, read_json
+from jlstm.runs.folder import (
+    SEEDS,
+    best_run,
+    locked,
+    make_folder,
+    members,
+    read_config,
+    read_json,
+    read_sources,
+)
 from jlstm.runs.report import write_report
 from jlstm.runs.run import Watch
 from jlstm.runs.use import Path_
@@ -133,9 +142,7 @@ def _check_there(folder: Path, seed: int) -> None:
     if path in others or not others:
         return
     config = replace(read_config(others[0]), seed=seed)
-    again = command_line(
-        config, [Path(file) for file in read_json(others[0] / "config.json")["files"]]
-    )
+    again = command_line(config, read_sources(others[0]))
     place = shlex.join(["--out", str(folder), "--name", path.name])
     raise ValueError(f"{path}: expected a run, but it is not there; to train it: {again} {place}")
 

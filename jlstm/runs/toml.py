@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jlstm.checks import options_of
+from jlstm.checks import options_of, renamed
 from jlstm.extras import require
 from jlstm.files import replacing, with_an_end
 from jlstm.runs.kinds import KINDS, kind_of
@@ -90,8 +90,8 @@ def read_toml(path: str | os.PathLike[str], kind: str, replaced: Collection[str]
             KINDS[kind](**{**_placeholders(KINDS[kind]), name: options[name]})
         except (ValueError, TypeError) as error:
             if options_of(error) == (name,):
-                said = str(error).removeprefix(f"{name}: ")
-                raise ValueError(f"{path}: {key}: {said}") from None
+                said = renamed(error, {name: key}.__getitem__)
+                raise ValueError(f"{path}: {said}") from None
         if name in ("out", "from_"):
             options[name] = path.parent / options[name]
     options = {name: value for name, value in options.items() if name not in replaced}
@@ -99,9 +99,7 @@ def read_toml(path: str | os.PathLike[str], kind: str, replaced: Collection[str]
         KINDS[kind](**{**_placeholders(KINDS[kind]), **options})
     except (ValueError, TypeError) as error:
         if options.keys() >= {*options_of(error)} > set():
-            keys = ", ".join(map(key_of, options_of(error)))
-            why = str(error).removeprefix(", ".join(options_of(error)))
-            raise ValueError(f"{path}: {keys}{why}") from None
+            raise ValueError(f"{path}: {renamed(error, key_of)}") from None
     return Asked(tuple(path.parent / file for file in files), options)
 
 
