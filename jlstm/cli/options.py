@@ -17,7 +17,8 @@ def path_of(name: str) -> Callable[[Any, Sequence[Token]], Any]:
 
     def typed(kind: Any, tokens: Sequence[Token]) -> Any:
         if not all(token.value for token in tokens):
-            raise ValueError(f"{name}: expected a path, got nothing")
+            by_name = tokens[0].keyword is not None  # then cyclopts puts the option in front
+            raise ValueError(f"{'' if by_name else f'{name}: '}expected a path, got nothing")
         return convert(kind, tokens)
 
     return typed

@@ -57,12 +57,13 @@ def evaluate(
     """
     from jlstm.runs import use
 
-    if save_forecasts is not None and dynamic:
-        raise ValueError(
-            "--save-forecasts, --dynamic: expected one of them: the first is for a table, the "
-            "other for a language model"
-        )
     if save_forecasts is not None:
+        for other, kind in ((dynamic and "--dynamic", "text"), (folds and "--folds", "sequences")):
+            if other:
+                raise ValueError(
+                    f"--save-forecasts, {other}: expected one of them: the first is for models of "
+                    f"jlstm train table, the other of jlstm train {kind}"
+                )
         check_output("--save-forecasts", save_forecasts, ".parquet")
     console = new_console()
     asked = {"refit": refit, "folds": folds}
@@ -73,22 +74,27 @@ def evaluate(
         )
         show_evaluation(judged, console)
         return
-    if len(chosen) > 1 or file is not None or save_forecasts is not None or dynamic:
-        raise ValueError(
-            "--refit, --folds: expected one of them, without FILE, --save-forecasts or --dynamic"
-        )
+    if len(chosen) > 1 or file is not None or dynamic:
+        raise ValueError("--refit, --folds: expected one of them, without FILE or --dynamic")
     from jlstm.runs.backtest import backtest
     from jlstm.train import interrupt_flag
 
     ((option, count),) = chosen
     with interrupt_flag() as interrupted, watching(console) as watch:
         found = backtest(
-            run, count, option, say=console.print, watch=watch, interrupted=interrupted
+            run,
+            count,
+            option,
+            forecasts=save_forecasts,
+            say=console.print,
+            watch=watch,
+            interrupted=interrupted,
         )
     if found is None:
-        console.print(
-            f"Stopped; all of it is saved. To go on:\n  jlstm evaluate {run} --{option} {count}"
-        )
+        again = f"jlstm evaluate {run} --{option} {count}"
+        if save_forecasts is not None:
+            again += f" --save-forecasts {save_forecasts}"
+        console.print(f"Stopped; all of it is saved. To go on:\n  {again}")
         raise KeyboardInterrupt
     show_evaluation(found, console)
 

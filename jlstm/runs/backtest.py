@@ -23,7 +23,7 @@ from jlstm.runs.folder import (
 from jlstm.runs.kinds import kind_of, task_of
 from jlstm.runs.report import for_people, write_report
 from jlstm.runs.run import Watch, resume, settle
-from jlstm.runs.use import Path_, evaluate
+from jlstm.runs.use import Path_, evaluate, load, save_forecasts
 from jlstm.tasks.config import Training
 from jlstm.tasks.job import Evaluation, Say
 
@@ -33,6 +33,7 @@ def backtest(
     count: int,
     option: str,
     *,
+    forecasts: Path_ | None = None,
     say: Say = print,
     watch: Watch = lambda record: None,
     interrupted: Callable[[], bool] = lambda: False,
@@ -46,6 +47,7 @@ def backtest(
         folder: of the run, which stays as it is; nothing else is needed.
         count: how many splits.
         option: what the user calls it, ``refit`` or ``folds``.
+        forecasts: a .parquet file to write those of all these models into, see ``save_forecasts``.
         say: is told what there is to know.
         watch: is told of every report of each training.
         interrupted: asked after every step; True saves a checkpoint and ends the training.
@@ -98,7 +100,10 @@ def backtest(
     about = {option: count, "file": None, "splits": f"--{option} {count}", "verdict": found.verdict}
     write_json(path, {**about, **found.results, "for_people": for_people(found, "")})
     write_report(folder)
-    return found
+    if forecasts is None:
+        return found
+    models = [load(home / name, say=say) for name, _ in parts]
+    return replace(found, notes=[*found.notes, *save_forecasts(models, None, forecasts)])
 
 
 def _make(config: Training, fill: Callable[[Path], Any]) -> None:

@@ -5,10 +5,7 @@
     found.winner                    # an ordinary run: the best trial, judged on the test part
 
 The first trial is the training that was asked for as it is, so that nothing worse is ever found.
-The others are proposed by Optuna's TPE sampler, and ended early where Optuna's median pruner sees
-no hope in them: at each tenth of a training its lowest validation loss so far is held against the
-median of what the others had there. (Successive halving and Hyperband judge far earlier, when the
-learning rate has hardly risen, and need many more trials than an evening has.)
+The others are what ``proposals.py`` proposes, and ended early where it sees no hope in them.
 
 All that a search knows stands in its folder:
 
@@ -20,8 +17,8 @@ All that a search knows stands in its folder:
     plots/trials.png the same as a picture
     trial-7/         the best one so far, whole; and the one that is under way
 
-What is proposed for a trial is a function of the seed and of the trials before it, and each
-training can be gone on with: a search that was stopped, in whatever way, goes on as if it had not
+What is proposed is a function of the seed and of the trials before, and each training can be gone
+on with: a search that was stopped, in whatever way, goes on as if it had not
 been. (For which trials there is time, the clock says.)
 """
 
@@ -35,10 +32,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jlstm.checks import check_number, check_size, wrong
-from jlstm.extras import require
 from jlstm.files import sha256
 from jlstm.records import plain, read_json_lines, write_json
 from jlstm.runs import run as jobs
@@ -56,30 +51,18 @@ from jlstm.runs.folder import (
     read_json,
 )
 from jlstm.runs.kinds import task_of
+from jlstm.runs.proposals import Search, optuna, propose, searched
 from jlstm.runs.report import write_report
 from jlstm.runs.trials import Trial, best_of, ranking, read_trials, write_table, write_trials
 from jlstm.runs.use import Path_
-from jlstm.tasks.config import Range, Space, Training
+from jlstm.tasks.config import Range, Training
 from jlstm.tasks.job import Evaluation, Say
 from jlstm.train.checkpoints import newest_checkpoint
 
 RUNGS = 10
 """In each training, how often it is asked whether to go on with it."""
-WARM = 2
-"""Rungs before which the answer is yes: the learning rate has hardly risen."""
 TRIES = 3
 """How often a trial is begun, where it ends the process."""
-
-
-class Search(NamedTuple):
-    """What is to be searched, for how long."""
-
-    config: Training
-    """The first trial."""
-    files: tuple[Path, ...]
-    space: Space
-    trials: int
-    minutes: float | None
 
 
 class Outcome(NamedTuple):
@@ -97,40 +80,6 @@ class Outcome(NamedTuple):
     """Which trains the winner again, to be pasted into a shell."""
     evaluation: Evaluation | None
     """Of the winner, on the part for the test, which no other trial has looked at."""
-
-
-def searched(config: Training, fixed: Sequence[str] = ()) -> Space:
-    """What is searched of the options of a training.
-
-    What it begins with is in the space, and what it shares with a run that it goes on from is not.
-
-    Args:
-        config: what is asked for.
-        fixed: the options that are to stay as they are.
-
-    Raises:
-        ValueError: nothing is left.
-    """
-    stay = {*fixed, *(config.kept if config.from_ is not None else ())}
-    space = {
-        name: _with(among, getattr(config, name))
-        for name, among in config.space.items()
-        if name not in stay
-    }
-    if not space:
-        raise wrong(
-            ", ".join(config.space), "expected one of them left to be searched, got all of them"
-        )
-    return space
-
-
-def _with(among: Range | tuple[Any, ...], value: Any) -> Range | tuple[Any, ...]:
-    """The range or the choices, with this value among them."""
-    if not isinstance(among, Range):
-        return among if value in among else (*among, value)
-    if among.log and not value > 0:
-        return among._replace(low=value, log=False)
-    return among._replace(low=min(among.low, value), high=max(among.high, value))
 
 
 def start(
@@ -159,7 +108,7 @@ def start(
         TypeError, ValueError, OSError: the configuration or the files are not what they should be;
             nothing is left behind.
     """
-    _optuna()
+    optuna()
     check_size("trials", trials)
     if minutes is not None:
         check_number("minutes", minutes, above=0)
@@ -260,7 +209,7 @@ def resume(
     """
     folder = Path(folder)
     search = read_search(folder)
-    _optuna()
+    optuna()
     stopped = False
 
     def stop() -> bool:
@@ -437,45 +386,6 @@ def _so_far(run: Path) -> Iterator[dict[str, Any]]:
             yield {**record, "steps": steps}
 
 
-def propose(search: Search, trials: Sequence[Trial]) -> Any:
-    """The next trial as Optuna has it: its ``params`` are a function of the seed and of the trials.
-
-    Args:
-        search: what is searched.
-        trials: those that have ended.
-    """
-    optuna = _optuna()
-    states = optuna.trial.TrialState
-    seed = np.random.SeedSequence([search.config.seed, len(trials)]).generate_state(1)[0]
-    study = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=int(seed)),
-        pruner=optuna.pruners.MedianPruner(n_warmup_steps=WARM),
-    )
-    space = {name: _distribution(among) for name, among in search.space.items()}
-    state = {"finished": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}
-    for trial in trials:
-        ended = optuna.trial.create_trial(
-            state=state[trial.status],
-            value=trial.loss if trial.status != "failed" else None,
-            params=dict(trial.options),
-            distributions=space,
-            intermediate_values=dict(trial.rungs),
-        )
-        study.add_trial(ended)
-    if not trials:
-        study.enqueue_trial({name: getattr(search.config, name) for name in space})
-    return study.ask(space)
-
-
-def _distribution(among: Range | tuple[Any, ...]) -> Any:
-    distributions = _optuna().distributions
-    if not isinstance(among, Range):
-        return distributions.CategoricalDistribution(among)
-    whole = isinstance(among.low, int) and isinstance(among.high, int)
-    kind = distributions.IntDistribution if whole else distributions.FloatDistribution
-    return kind(among.low, among.high, log=among.log)
-
-
 def _sort_out(folder: Path) -> None:
     """Take away the runs of trials that have ended, but for the best, and for winners of before."""
     trials = read_trials(folder)
@@ -501,17 +411,6 @@ def _sums(files: Sequence[Path]) -> dict[str, str]:
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         found |= {str(one): sha256(one) for one in inside}
     return found
-
-
-def _optuna() -> Any:
-    """Optuna, which says nothing by itself.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    optuna = require("optuna", "tune")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
 
 
 def _nothing(text: str) -> None:

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 from jlstm.files import replacing
 from jlstm.records import plain, write_json
 from jlstm.runs import run as jobs
-from jlstm.runs.command import command_line
 from jlstm.runs.folder import (
     SEEDS,
     best_run,
@@ -29,8 +28,8 @@ from jlstm.runs.folder import (
     members,
     read_config,
     read_json,
-    read_sources,
 )
+from jlstm.runs.kinds import kind_of
 from jlstm.runs.report import write_report
 from jlstm.runs.run import Watch
 from jlstm.runs.use import Path_
@@ -101,6 +100,12 @@ def resume(
     """
     folder = Path(folder)
     seeds = seeds_of(folder)
+    told: list[str] = []
+
+    def say_new(text: str) -> None:
+        if text not in told:
+            say(text)
+
     with locked(folder):
         failed = {}
         for n, seed in enumerate(seeds, 1):
@@ -110,11 +115,13 @@ def resume(
             _check_there(folder, seed)
             say(f"Seed {seed}, {n} of {len(seeds)}.")
             try:
-                outcome = jobs.resume(path, say=say, watch=watch, interrupted=interrupted)
+                outcome = jobs.resume(path, say=say_new, watch=watch, interrupted=interrupted)
             except FloatingPointError as error:
                 failed[seed] = str(error)
                 say(f"Seed {seed} is left out. {error}")
                 continue
+            finally:  # the data is the same, and what it is made into
+                told = told or read_json(path / "about.json") or []
             if not outcome.finished or outcome.evaluation is None:
                 return Outcome(folder, False, None, ())
             say(f"Seed {seed}: {outcome.evaluation.verdict}")
@@ -141,10 +148,12 @@ def _check_there(folder: Path, seed: int) -> None:
     path, others = folder / f"seed-{seed}", members(folder)
     if path in others or not others:
         return
-    config = replace(read_config(others[0]), seed=seed)
-    again = command_line(config, read_sources(others[0]))
-    place = shlex.join(["--out", str(folder), "--name", path.name])
-    raise ValueError(f"{path}: expected a run, but it is not there; to train it: {again} {place}")
+    command = ["jlstm", "train", kind_of(read_config(others[0]))]
+    command += ["--config", str(others[0] / "config.toml"), "--seed", str(seed)]
+    command += ["--out", str(folder), "--name", path.name]
+    raise ValueError(
+        f"{path}: expected a run, but it is not there; to train it: {shlex.join(command)}"
+    )
 
 
 def spread(values: Sequence[float]) -> Spread:

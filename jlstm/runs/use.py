@@ -1,7 +1,7 @@
 """A trained model at work: judged, asked for forecasts and labels, or made to write."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,17 +104,17 @@ def evaluate(
         OSError, ValueError: as ``load`` does; or the file is not what it should be.
     """
     model = load(folder, say=say)
-    saved = [] if forecasts is None else save_forecasts(model, file, forecasts)
+    saved = [] if forecasts is None else save_forecasts([model], file, forecasts)
     judged = judge(model, file, dynamic=dynamic)
     write_report(model.folder)
     return replace(judged, notes=[*judged.notes, *saved])
 
 
-def save_forecasts(model: Trained, file: Path_ | None, out: Path_) -> list[str]:
+def save_forecasts(models: Sequence[Trained], file: Path_ | None, out: Path_) -> list[str]:
     """Write the forecasts of every window that ``judge`` looks at into a .parquet file.
 
     Args:
-        model: of a table.
+        models: of a table; of several, the forecasts of one stand behind those of the other.
         file: as for ``evaluate``.
         out: there as a whole or not at all.
 
@@ -126,8 +126,9 @@ def save_forecasts(model: Trained, file: Path_ | None, out: Path_) -> list[str]:
             model is none of a table.
     """
     path = None if file is None else Path(file)
-    task = task_of(model.config)
-    return [*task.save_forecasts(model.config, model.folder, model.params, path, Path(out))]
+    task = task_of(models[0].config)
+    each = [(model.config, model.folder, model.params) for model in models]
+    return [*task.save_forecasts(each, path, Path(out))]
 
 
 def judge(model: Trained, file: Path_ | None = None, *, dynamic: bool = False) -> Evaluation:

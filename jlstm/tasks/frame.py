@@ -21,7 +21,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -38,6 +38,8 @@ ZIPPED = ".gz"
 DELIMITERS = (",", ";", "\t")
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 """What stands for a missing value, in small or capital letters, whatever the column is for."""
+FAR = 10
+"""Times the range of the middle 90 % of numbers: one that far from the median is an outlier."""
 
 Times = np.ndarray
 """``datetime64[us]``."""
@@ -544,14 +546,15 @@ def _time(place: str, text: str) -> datetime:
     year_first = "{2}-{1}-{0}{3}".format(*day_first.groups()) if day_first else text
     match = TIME.fullmatch(year_first)
     if match is None:
+        hours = " %H:%M:%S" if text.count(":") > 1 else " %H:%M" if ":" in text else ""
         if _EITHER_WAY.fullmatch(text):
             raise ValueError(
                 f"{place}: expected the year first, as in 2016-07-01 (day and month could be "
-                f"either way round), got {text!r}; --time-format says how it is, such as %d/%m/%Y "
-                "or %m/%d/%Y"
+                f"either way round), got {text!r}; --time-format says how it is, such as "
+                f"'%d/%m/%Y{hours}' or '%m/%d/%Y{hours}'"
             )
         got = repr(text) if text else "an empty cell"
-        hint = "; --time-format says how it is written, such as %b %d, %Y" if text else ""
+        hint = f"; --time-format says how it is written, such as '%b %d, %Y{hours}'" if text else ""
         if re.fullmatch(r"[+-]?\d+(?:[.]\d*)?", text, re.ASCII):
             hint = f"; {_WHICH_NUMBERS}"
         raise ValueError(f"{place}: expected a time such as 2016-07-01 13:45, got {got}{hint}")
@@ -625,6 +628,50 @@ def center_and_spread(values: Float[np.ndarray, " n"], name: str) -> tuple[float
             f"large as {np.abs(values).max():.3g}; give them in a larger unit"
         )
     return mean, std
+
+
+class Outliers(NamedTuple):
+    """A few numbers so far from all others that they make the standard deviation."""
+
+    farthest: float
+    at: int
+    """Where that is."""
+    number: int
+    std: float
+    """The standard deviation."""
+    without: float
+    """That of the other numbers."""
+
+
+def outliers(values: Float[np.ndarray, " n"]) -> Outliers | None:
+    """Numbers by which the standard deviation is at least doubled, such as −999 for no value.
+
+    Each is farther from the median than ``FAR`` times the range of the middle 90 % of all numbers.
+    None where there are no such numbers. NaN is none.
+    """
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return None
+    low, median, high = np.quantile(known, (0.05, 0.5, 0.95))
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = np.abs(values - median)
+        out = distance > FAR * (high - low)
+        std, without = float(np.nanstd(values)), float(np.nanstd(values[~out]))
+    if low == high or std < 2 * without:
+        return None
+    at = int(np.nanargmax(distance))
+    return Outliers(float(values[at]), at, int(out.sum()), std, without)
+
+
+def show_outliers(found: Outliers, where: str) -> str:
+    """A sentence on them; ``where`` is the place of the farthest."""
+    rest, them = found.number - 1, "them" if found.number > 1 else "it"
+    what = f" and {counted(rest, 'other number')} are" if rest else " is"
+    return (
+        f"{where}: {found.farthest:g}{what} far from all others; the standard deviation is "
+        f"{found.std:.3g} with {them}, {found.without:.3g} without. A cell whose value is not "
+        "known is better left empty."
+    )
 
 
 def counted(n: int, what: str, many: str | None = None) -> str:

@@ -61,9 +61,12 @@ class Task(Protocol[C]):
         """Write what the model foretells from a file into ``out``; what there is to say of it."""
 
     def save_forecasts(
-        self, config: C, folder: Path, params: Any, file: Path | None, out: Path
+        self, models: Sequence[tuple[C, Path, Any]], file: Path | None, out: Path
     ) -> Sequence[str]:
-        """Write the forecasts of all that ``evaluate`` judges into ``out``; what to say of it."""
+        """Write the forecasts of all that ``evaluate`` judges into ``out``; what to say of it.
+
+        Of each model there are configuration, folder and parameters; one stands behind the other.
+        """
 
     @property
     def RESPLIT(self) -> str:

@@ -60,7 +60,7 @@ def test_only_language_models_learn_as_they_are_judged(runs, kind):
     wanted = "jlstm: --dynamic: expected a language model, got another one\n"
     assert mistake("evaluate", runs / kind, "--dynamic") == wanted
     both = mistake("evaluate", runs / kind, "--dynamic", "--folds", "2")
-    assert "without FILE, --save-forecasts or --dynamic" in both
+    assert "without FILE or --dynamic" in both
 
 
 @pytest.mark.parametrize("kind", ["text", "sequences"])
@@ -394,6 +394,8 @@ def test_nothing_is_no_path(runs, files):
     assert "FILE: expected a path, got nothing" in mistake("predict", runs / "table", "")
     assert "FILE: expected a path, got nothing" in mistake("evaluate", runs / "table", "")
     assert "FOLDER: expected a path, got nothing" in mistake("runs", "")
+    nowhere = "jlstm: Invalid value for --save-forecasts: expected a path, got nothing\n"
+    assert mistake("evaluate", runs / "table", "--save-forecasts", "") == nowhere
 
 
 def test_no_runs_are_told_from_no_folder(monkeypatch, tmp_path, files):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import polars as pl
 import pytest
 from command_line import command
 from small_runs import labelled, nothing, table
@@ -60,9 +61,16 @@ def test_a_run_is_refitted_and_goes_on_where_it_was_stopped(run, tmp_path):
     own = read_config(home / "1")
     assert (own.steps, own.name) == (24, "1")
     # Asked for once more, nothing is trained.
-    again = backtest(moved, 2, "refit", say=nothing, interrupted=lambda: 1 / 0)
+    out = tmp_path / "f.parquet"
+    again = backtest(moved, 2, "refit", forecasts=out, say=nothing, interrupted=lambda: 1 / 0)
     assert (again.results, again.verdict) == (found.results, found.verdict)
     assert (moved / "report.html").read_text() == page
+    # The forecasts are those of both models, one stretch behind the other.
+    saved = pl.read_parquet(out)
+    assert saved["origin"].unique().len() == found.results["origins"]
+    assert saved["origin"].is_sorted()
+    error = float((saved["truth"] - saved["q0.5"]).abs().mean())
+    assert error == pytest.approx(found.results["raw"]["model"]["mae"], rel=1e-9)
 
 
 def test_trainings_get_every_core_though_something_is_judged_before(run, monkeypatch):
@@ -91,8 +99,8 @@ def test_what_cannot_be_split_so_is_refused(run, tmp_path):
         ("--refit 2 --folds 2", "--refit, --folds: expected one of them"),
         ("x.csv --refit 2", "--refit, --folds: expected one of them, without FILE"),
         ("--dynamic --save-forecasts f.parquet", "--save-forecasts, --dynamic: expected one of"),
-        ("--refit 2 --dynamic", "--save-forecasts or --dynamic"),
-        ("--refit 2 --save-forecasts f.parquet", "expected one of them, without FILE, --save-f"),
+        ("--refit 2 --dynamic", "--refit, --folds: expected one of them, without FILE or --dyn"),
+        ("--folds 2 --save-forecasts f.parquet", "--save-forecasts, --folds: expected one of"),
         ("--save-forecasts f.csv", "--save-forecasts: expected a name that ends in .parquet, got"),
         ("--save-forecasts none/f.parquet", "--save-forecasts: there is no directory"),
         ("--refit 0", "--refit"),

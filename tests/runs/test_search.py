@@ -7,7 +7,7 @@ import csv
 import json
 import math
 import shutil
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -17,21 +17,14 @@ from small_runs import nothing, result, table
 from jlstm.runs import run as jobs
 from jlstm.runs import search
 from jlstm.runs.folder import best_run, read_config, summaries, write_config
+from jlstm.runs.proposals import WARM
 from jlstm.runs.report import write_report
 from jlstm.runs.trials import SHOWN, best_of, ranking, read_trials
-from jlstm.tasks.config import Range
-from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.text.config import TextConfig
 from jlstm.train import Best
 
 pytest.importorskip("optuna")
-
-CONFIGS = {
-    TextConfig: {},
-    TableConfig: {"time": "when", "target": "load", "horizon": 4},
-    SequencesConfig: {"id": "who", "time": "step", "label": "kind"},
-}
 
 
 def formula(config):
@@ -102,8 +95,8 @@ def file(tmp_path):
 
 
 def config(tmp_path, **options):
-    known = {**CONFIGS[TableConfig], "out": tmp_path / "runs", "name": "s", **options}
-    return TableConfig(**known)
+    known = {"horizon": 4, "out": tmp_path / "runs", "name": "s", **options}
+    return TableConfig(time="when", target="load", **known)
 
 
 def begun(trainings, tmp_path, file, trials=12, minutes=None, fixed=(), **options):
@@ -118,50 +111,6 @@ def lines(folder):
 def ended(folder):
     """The trials but for how long they took."""
     return [trial._replace(seconds=0) for trial in read_trials(folder)]
-
-
-# What is searched.
-
-
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_each_kind_may_be_searched_from_its_defaults(kind):
-    asked = kind(**CONFIGS[kind])
-    names = {field.name for field in fields(kind)}
-    assert {*kind.space} <= names
-    assert {"learning_rate", "hidden", "layers", "dropout", "weight_decay"} <= {*kind.space}
-    assert search.searched(asked) == kind.space  # what it begins with is within, as it is
-    for name, among in kind.space.items():
-        for value in among[:2] if isinstance(among, Range) else among:
-            replace(asked, **{name: value})
-
-
-def test_what_changes_the_loss_itself_is_not_searched():
-    # Losses of other quantiles, horizons, labels or splits cannot be held against each other.
-    for kind in CONFIGS:
-        assert not {*kind.space} & {
-            "quantiles", "horizon", "lookback", "season", "target", "missing", "tokens",
-            "vocabulary", "validation", "test", "smoothing", "class_weights", "label", "seed",
-            "epochs", "steps",
-        }  # fmt: skip
-
-
-def test_what_was_said_stays_as_it_is(tmp_path):
-    asked = config(tmp_path)
-    left = search.searched(asked, ("hidden", "time", "learning_rate"))
-    assert {*left} == {*TableConfig.space} - {"hidden", "learning_rate"}
-    own = search.searched(replace(asked, from_=tmp_path))
-    assert {*own} == {*TableConfig.space} - {*TableConfig.kept}
-    with pytest.raises(ValueError, match=r"learning_rate, .*: expected one of them left"):
-        search.searched(asked, tuple(TableConfig.space))
-
-
-def test_what_it_begins_with_is_in_the_space(tmp_path):
-    asked = config(tmp_path, learning_rate=1.0, weight_decay=0.0, hidden=77, dropout=0.9)
-    space = search.searched(asked)
-    assert space["learning_rate"] == Range(3e-4, 1.0, log=True)
-    assert space["weight_decay"] == Range(0.0, 0.3)  # no logarithm of 0
-    assert space["hidden"] == (*TableConfig.space["hidden"], 77)
-    assert space["dropout"] == Range(0.0, 0.9)
 
 
 # What is found.
@@ -250,7 +199,7 @@ def test_without_hope_a_trial_ends_early(trainings, tmp_path, file):
     folder = begun(trainings, tmp_path, file, trials=8)
     trials = search.resume(folder, say=nothing).trials
     assert [trial.status for trial in trials] == ["finished"] * 5 + ["pruned"] * 3
-    assert {trial.step for trial in trials[5:]} == {search.WARM}
+    assert {trial.step for trial in trials[5:]} == {WARM}
     assert {*trials[5].rungs} == {1, 2}
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 import statistics
 from dataclasses import replace
@@ -170,6 +171,15 @@ def test_interrupted_runs_go_on_and_finished_ones_are_left_alone(tmp_path, three
     assert len(summaries(folder)) == 3
 
 
+def test_what_the_data_is_made_into_is_told_once(three):
+    outcome, said = three
+    about = json.loads((outcome.folder / "seed-4/about.json").read_text())
+    assert len(about) > 1
+    assert [said.count(sentence) for sentence in about] == [1] * len(about)
+    for n in (3, 4, 5):  # and each run has it in its own log
+        assert about[0] in (outcome.folder / f"seed-{n}/log.txt").read_text()
+
+
 def test_a_seed_that_fails_is_left_out(tmp_path, three, monkeypatch):
     folder = three[0].folder
     own = tmp_path / "own"
@@ -180,9 +190,9 @@ def test_a_seed_that_fails_is_left_out(tmp_path, three, monkeypatch):
     with pytest.raises(ValueError, match="seed-3: expected a run, but it is not there") as missing:
         seeds.resume(own, say=nothing)
     again = str(missing.value).partition("to train it: ")[2]
-    assert again.startswith("jlstm train table /")
-    assert " --seed 3 " in again
-    assert again.endswith(f"--out {own} --name seed-3")
+    like = r"jlstm train table --config (\S+)/seed-[45]/config.toml --seed 3 --out \1 --name seed-3"
+    assert re.fullmatch(like, again)
+    assert again.count(str(own)) == 2
     shutil.copytree(folder / "seed-3", own / "seed-3")
     (own / "seed-3/result.json").unlink()
 

@@ -36,7 +36,9 @@ from jlstm.tasks.frame import (
     is_missing,
     numbers,
     order,
+    outliers,
     place,
+    show_outliers,
     texts,
 )
 from jlstm.tasks.sequences.batch import SequenceBatch
@@ -193,6 +195,7 @@ def learn_features(
     check_columns(frame, categories, "categories")
     features: list[Feature] = []
     left_out: list[Feature] = []
+    said = []
     for name in names:
         if name in categories or not _is_numeric(frame, name):
             column = np.asarray(texts(frame, name), dtype=object)
@@ -214,6 +217,10 @@ def learn_features(
             masked = missing == "mask" and 0 < len(known) < len(values)
             feature = Feature(name, mean, 1.0 if level else scale, masked)
             constant = level and not masked
+            far = outliers(values)
+            if far is not None:
+                row = np.flatnonzero(train)[far.at] + 2
+                said.append(show_outliers(far, f"Column {name!r}, row {row}"))
         (left_out if constant else features).append(feature)
     if not features:
         raise wrong(
@@ -221,7 +228,6 @@ def learn_features(
             "expected a column with more than one value in the training part, got "
             + (", ".join(f.name for f in left_out) or "no column"),
         )
-    said = []
     if left_out:
         said.append(
             "Left out, being the same in all of the training part: "

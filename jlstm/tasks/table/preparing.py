@@ -16,7 +16,14 @@ from jlstm.tasks.frame import Times, read_table, with_points
 from jlstm.tasks.table.clock import show_times
 from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.schema import Schema, learn, split_times
-from jlstm.tasks.table.series import Roles, Series, check_missing, read_static, regular
+from jlstm.tasks.table.series import (
+    Roles,
+    Series,
+    check_missing,
+    find_outliers,
+    read_static,
+    regular,
+)
 from jlstm.tasks.table.windows import Panel, Part, find_windows, make_panel
 
 if TYPE_CHECKING:
@@ -47,6 +54,7 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
     if config.from_ is None:
         series, step = regular(frame, roles, until=config.until, time_format=config.time_format)
         notes = series.notes + check_missing(series, roles, step, config.missing)
+        notes += find_outliers(series, roles)
         schema, learned = learn(
             series,
             roles,

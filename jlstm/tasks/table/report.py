@@ -1,8 +1,7 @@
 """The errors of a forecaster and its baselines, as means, tables and sentences."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +26,29 @@ NAMES = {
     "coverage": "coverage",
     "width": "width",
 }
+MOST_SERIES = 20
+"""In a table for a terminal."""
+
+
+class Means(NamedTuple):
+    """The measures of the model and of each baseline, by name, see ``measures``."""
+
+    raw: dict[str, dict[str, Any]]
+    """Over all windows, in the units of the table."""
+    scaled: dict[str, dict[str, Any]]
+    """The same in standard deviations."""
+    by_step: dict[str, dict[str, Any]]
+    """For each step ahead, in standard deviations."""
+    by_series: dict[str, dict[str, Any]]
+    """For each target of each series, in the units of the table."""
+
+    @property
+    def skill(self) -> Float[np.ndarray, " horizon"]:
+        """What the model saves of the error of the last value, step by step."""
+        naive = self.by_step["last value"]["mae"]  # 0 for a target that does not move
+        skill: Float[np.ndarray, " horizon"]
+        skill = 1 - self.by_step["model"]["mae"] / np.where(naive > 0, naive, np.nan)
+        return skill
 
 
 def report(
@@ -54,155 +76,162 @@ def report(
     # Targets that have no scale have no window, either; 1 keeps NaN out of the sums.
     std, naive = (_pairs(a, len(schema.roles.target)) for a in (schema.std, schema.naive))
     units: dict[str, Any] = {"unit": np.where(np.isfinite(std), std, 1.0), "naive": naive}
-    raw = _measures(errors, (0, 1), naive=units["naive"])
-    scaled = _measures(errors, (0, 1), **units)
-    by_step = _measures(errors, (0,), **units)
-    by_series = _measures(errors, (1,), naive=units["naive"])
-    baselines = [name for name in errors if name != "model"]
-    naive_errors = by_step["last value"]["mae"]  # 0 for a target that does not move
-    skill = 1 - by_step["model"]["mae"] / np.where(naive_errors > 0, naive_errors, np.nan)
+    means = Means(
+        raw=_measures(errors, (0, 1), naive=naive),
+        scaled=_measures(errors, (0, 1), **units),
+        by_step=_measures(errors, (0,), **units),
+        by_series=_measures(errors, (1,), naive=naive),
+    )
     low, high = model.quantiles[0], model.quantiles[-1]
-    targets = [
-        (name if len(schema.roles.target) == 1 and len(schema.names) > 1 else f"{name} {target}")
-        if len(schema.names) > 1
-        else target
-        for name in schema.names
-        for target in schema.roles.target
-    ]
-    many = "targets"
-    if len(schema.names) > 1:
-        many = "series" if len(schema.roles.target) == 1 else "series and targets"
-    windows = round(float(errors["model"].known.sum()))
+    many, targets = _targets(schema)
+    seen = np.flatnonzero(errors["model"].known.sum(axis=1) > 0).tolist()
     results = plain(
         {
             "part": part,
             "origins": origins,
-            "truths": windows,
+            "truths": round(float(errors["model"].known.sum())),
             "refitted": refits,
             "quantiles": model.quantiles,
             "nominal_coverage": high - low,
-            "raw": raw,
-            "scaled": scaled,
-            "by_horizon_scaled": by_step,
-            "skill_against_last_value": skill,
-            "by_series": {"names": targets, **by_series},
+            "raw": means.raw,
+            "scaled": means.scaled,
+            "by_horizon_scaled": means.by_step,
+            "skill_against_last_value": means.skill,
+            "by_series": {"names": targets, **means.by_series},
         }
     )
-    enough, chance = _chance(judged, schema, scaled)
+    enough, chance = _chance(judged, schema, means.scaled)
     results["chance"] = plain(chance)
     before = _before(judged, units)
     if before:
         results["uncalibrated"] = plain(before)
 
-    def row(name: str) -> list[str]:
-        found = [scaled[name]["mse"], scaled[name]["mae"]]
-        found += [raw[name][m] for m in ("mae", "rmse", "mase", "smape", "wql")]
-        covered = f"{100 * scaled['model']['coverage']:.1f} %" if name == "model" else "–"
-        return [name, *map(show, found), covered]
-
-    names = list(errors)
-    best = int(np.argmin([scaled[name]["mae"] for name in names]))
-
-    def step_row(step: int) -> list[str]:
-        return [
-            str(step + 1),
-            *(show(by_step[name]["mae"][step]) for name in names),
-            f"{100 * skill[step]:.1f} %",
-            f"{100 * by_step['model']['coverage'][step]:.1f} %",
-        ]
-
-    tables = [
-        Table(
-            f"Every window of the {part if part == 'test' else 'file'}: "
-            f"{counted(origins, 'origin')}; s: in standard deviations",
-            ("", "MSE s", "MAE s", "MAE", "RMSE", "MASE", "sMAPE %", "WQL", _interval(low, high)),
-            [row(name) for name in names],
-            (best,),
-        ),
-        Table(
-            "MAE in standard deviations, for each step ahead; skill: what the model saves of the "
-            "last value's",
-            ("step", *names, "skill", _interval(low, high)),
-            [step_row(step) for step in _handful(schema.horizon)],
-        ),
-    ]
-    details = []
-    if schema.horizon > len(tables[1].rows):
-        every = [step_row(step) for step in range(schema.horizon)]
-        details.append(
-            replace(tables[1], title="MAE in standard deviations, for every step ahead", rows=every)
-        )
-    seen = np.flatnonzero(errors["model"].known.sum(axis=1) > 0)
-    said = []
-    for what, means, labels in (
-        (many, by_series, {n: targets[n] for n in seen}),
-        ("steps ahead", by_step, {n: str(n + 1) for n in range(schema.horizon)}),
-    ):
-        others = {b: means[b]["mae"] for b in baselines}
-        worse = [
-            f"{label} ({min(others, key=lambda b: others[b][n])})"
-            for n, label in labels.items()
-            if not means["model"]["mae"][n] < min(found[n] for found in others.values())
-        ]
-        if worse and len(labels) > 1:  # what the verdict says of one
-            said.append(
-                f"A baseline has the lower MAE for {len(worse)} of {len(labels)} {what}: "
-                f"{some(worse)}."
-            )
+    interval = f"in the {100 * (high - low):g} % interval"
+    what = f"Every window of the {part if part == 'test' else 'file'}"
+    by_step, by_every_step = _step_tables(means, schema.horizon, interval)
+    by_series = _series_table(means, {n: targets[n] for n in seen}, many, interval)
+    tables, details = [_whole_table(means, what, origins, interval), by_step], []
+    if schema.horizon > len(by_step.rows):
+        details.append(by_every_step)
     if len(seen) > 1:
-        columns = ("mae", "rmse", "mase", "smape", "wql")
-        (tables if len(seen) <= 20 else details).append(
-            Table(
-                f"For each {'target' if many == 'targets' else 'series'}, the model",
-                (
-                    "",
-                    *(NAMES[m] for m in columns),
-                    _interval(low, high),
-                    "MAE of the best baseline",
-                ),
-                [
-                    [
-                        targets[n],
-                        *(show(by_series["model"][m][n]) for m in columns),
-                        f"{100 * by_series['model']['coverage'][n]:.1f} %",
-                        _best_of({b: by_series[b]["mae"][n] for b in baselines}),
-                    ]
-                    for n in seen
-                ],
-            )
-        )
-    covered, nominal = float(scaled["model"]["coverage"]), high - low
-    if before:
-        said.append(
-            "The intervals are calibrated by the errors on the validation part: "
-            f"{100 * before['coverage']:.1f} % of the truths were {_interval(low, high)} before, "
-            f"{100 * covered:.1f} % are now."
-        )
-    if abs(covered - nominal) > 0.1 * nominal:
-        how = "narrow" if covered < nominal else "wide"
-        said.append(
-            f"The intervals are too {how}: {100 * covered:.1f} % of the truths are "
-            f"{_interval(low, high)}."
-        )
+        (tables if len(seen) <= MOST_SERIES else details).append(by_series)
+    trained = f"trained anew for each of {refits} stretches" if refits else "as it was trained"
     return Evaluation(
         results=results,
         tables=tables,
         verdict=verdict(
-            {name: (float(m["mae"]), float(m["mse"])) for name, m in scaled.items()},
+            {name: (float(m["mae"]), float(m["mse"])) for name, m in means.scaled.items()},
             enough,
             any(Difference(**chance[m]).beyond_chance for m in ("mae", "mse") if m in chance),
         )
         + _told(chance),
         notes=[
-            *said,
-            "Rolling origin: one forecast from each step of the part, the model "
-            + (f"trained anew for each of {refits} stretches." if refits else "as it was trained."),
+            *_worse(many, means.by_series, {n: targets[n] for n in seen}),
+            *_worse("steps ahead", means.by_step, {n: str(n + 1) for n in range(schema.horizon)}),
+            *_intervals(float(means.scaled["model"]["coverage"]), high - low, before, interval),
+            f"Rolling origin: one forecast from each step of the part, the model {trained}.",
             *notes,
         ],
         sums=judged,
         details=details,
-        scores=plain({name: _scores(raw[name], scaled[name]) for name in names}),
+        scores=plain({name: _scores(means.raw[name], means.scaled[name]) for name in errors}),
     )
+
+
+def _targets(schema: Schema) -> tuple[str, list[str]]:
+    """What the targets of all series are together, and what each is called."""
+    targets = schema.roles.target
+    if len(schema.names) == 1:
+        return "targets", list(targets)
+    if len(targets) == 1:
+        return "series", list(schema.names)
+    return "series and targets", [f"{name} {t}" for name in schema.names for t in targets]
+
+
+def _whole_table(means: Means, what: str, origins: int, interval: str) -> Table:
+    """The measures over all windows."""
+
+    def row(name: str) -> list[str]:
+        found = [means.scaled[name]["mse"], means.scaled[name]["mae"]]
+        found += [means.raw[name][m] for m in ("mae", "rmse", "mase", "smape", "wql")]
+        covered = _percent(means.scaled["model"]["coverage"]) if name == "model" else "–"
+        return [name, *map(show, found), covered]
+
+    names = list(means.scaled)
+    return Table(
+        f"{what}: {counted(origins, 'origin')}; s: in standard deviations",
+        ("", "MSE s", "MAE s", "MAE", "RMSE", "MASE", "sMAPE %", "WQL", interval),
+        [row(name) for name in names],
+        (int(np.argmin([means.scaled[name]["mae"] for name in names])),),
+    )
+
+
+def _step_tables(means: Means, horizon: int, interval: str) -> tuple[Table, Table]:
+    """MAE for some of the steps ahead, and for all of them."""
+    names, skill = list(means.by_step), means.skill
+    rows = [
+        [
+            str(step + 1),
+            *(show(means.by_step[name]["mae"][step]) for name in names),
+            _percent(skill[step]),
+            _percent(means.by_step["model"]["coverage"][step]),
+        ]
+        for step in range(horizon)
+    ]
+    columns = ("step", *names, "skill", interval)
+    title = "MAE in standard deviations, for each step ahead; skill: what the model saves of the "
+    some_steps = Table(f"{title}last value's", columns, [rows[n] for n in _handful(horizon)])
+    return some_steps, Table("MAE in standard deviations, for every step ahead", columns, rows)
+
+
+def _series_table(means: Means, labels: Mapping[int, str], many: str, interval: str) -> Table:
+    """The measures for each of these targets, by their numbers."""
+    columns, found = ("mae", "rmse", "mase", "smape", "wql"), means.by_series
+    baselines = [name for name in found if name != "model"]
+    return Table(
+        f"For each {'target' if many == 'targets' else 'series'}, the model",
+        ("", *(NAMES[m] for m in columns), interval, "MAE of the best baseline"),
+        [
+            [
+                label,
+                *(show(found["model"][m][n]) for m in columns),
+                _percent(found["model"]["coverage"][n]),
+                _best_of({b: found[b]["mae"][n] for b in baselines}),
+            ]
+            for n, label in labels.items()
+        ],
+    )
+
+
+def _worse(
+    what: str, found: Mapping[str, Mapping[str, Any]], labels: Mapping[int, str]
+) -> Iterator[str]:
+    """Where a baseline has the lower MAE; of one alone the verdict tells."""
+    others = {name: of["mae"] for name, of in found.items() if name != "model"}
+    worse = [
+        f"{label} ({min(others, key=lambda b: others[b][n])})"
+        for n, label in labels.items()
+        if not found["model"]["mae"][n] < min(mae[n] for mae in others.values())
+    ]
+    if worse and len(labels) > 1:
+        yield (
+            f"A baseline has the lower MAE for {len(worse)} of {len(labels)} {what}: {some(worse)}."
+        )
+
+
+def _intervals(
+    covered: float, nominal: float, before: Mapping[str, float], interval: str
+) -> Iterator[str]:
+    """What share of the truths the intervals hold, where there is something to say of it."""
+    if before:
+        yield (
+            "The intervals are calibrated by the errors on the validation part: "
+            f"{_percent(before['coverage'])} of the truths were {interval} before, "
+            f"{_percent(covered)} are now."
+        )
+    if abs(covered - nominal) > 0.1 * nominal:
+        how = "narrow" if covered < nominal else "wide"
+        yield f"The intervals are too {how}: {_percent(covered)} of the truths are {interval}."
 
 
 def _before(judged: Judged, units: Mapping[str, Any]) -> dict[str, float]:
@@ -331,8 +360,8 @@ def show(number: Any) -> str:
     return f"{number:#.4g}".rstrip(".") if np.isfinite(number) else "–"
 
 
-def _interval(low: float, high: float) -> str:
-    return f"in the {100 * (high - low):g} % interval"
+def _percent(share: Any) -> str:
+    return f"{100 * share:.1f} %" if np.isfinite(share) else "–"
 
 
 def _best_of(found: Mapping[str, float]) -> str:

@@ -12,7 +12,7 @@ from jlstm.plots import plot_forecast
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation, Picture
 from jlstm.tasks.running import runner
-from jlstm.tasks.table.calibrating import FEWEST
+from jlstm.tasks.table.calibrating import ENOUGH
 from jlstm.tasks.table.clock import default_season
 from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.model import Forecaster, forecast
@@ -71,7 +71,7 @@ def evaluate(
     if config.calibrate and params.calibration is None and len(model.quantiles) > 1:
         notes.append(
             "The intervals are as they were trained: the validation part has fewer than "
-            f"{FEWEST} windows that do not overlap, too few to calibrate them."
+            f"{ENOUGH} windows that do not overlap, too few to calibrate them."
         )
     found = report(model, schema, judged, len(np.unique(places.origins)), part, notes)
     return replace(found, pictures=drawn)

@@ -12,13 +12,16 @@ from jlstm.extras import require
 from jlstm.files import replacing
 from jlstm.tasks.frame import counted
 from jlstm.tasks.table.config import TableConfig
-from jlstm.tasks.table.judging import UNCALIBRATED
+from jlstm.tasks.table.judging import UNCALIBRATED, Found
 from jlstm.tasks.table.model import Forecaster
-from jlstm.tasks.table.subject import subject
+from jlstm.tasks.table.subject import Subject, subject
+
+OWN = ("target", "origin", "step", "truth", "last_value", "drift", "linear", "seasonal_naive")
+"""Columns of the file, beside those of the group, the time and the quantiles."""
 
 
 def save_forecasts(
-    config: TableConfig, folder: Path, params: Forecaster, file: Path | None, out: Path
+    models: Sequence[tuple[TableConfig, Path, Forecaster]], file: Path | None, out: Path
 ) -> Sequence[str]:
     """Write the forecasts of each window of the test part, or of a file.
 
@@ -30,10 +33,9 @@ def save_forecasts(
     They are written some windows at a time, so that memory does not limit how many there are.
 
     Args:
-        config: of the run.
-        folder: of the run.
-        params: of the model.
-        file: a table of the form that the model was trained on; None for the test part.
+        models: of each its configuration, the folder of its run and its parameters: one, or those
+            that were trained anew on the way, whose test parts follow each other.
+        file: a table of the form that the models were trained on; None for the test part.
         out: a .parquet file, there as a whole or not at all.
 
     Returns:
@@ -45,12 +47,10 @@ def save_forecasts(
         OSError: a file cannot be read or written.
     """
     pl = require("polars", "train")
-    of = subject(config, folder, params, file)
-    roles, horizon = of.schema.roles, of.schema.horizon
-    quantiles = [f"q{q:g}" for q in of.model.quantiles]
-    own = ("target", "origin", "step", "truth", "last_value", "drift", "linear", "seasonal_naive")
-    for name in (roles.time, *roles.group):
-        if name in (*own, *quantiles):
+    config: Any = models[0][0]  # its columns have been made tuples
+    quantiles = [f"q{q:g}" for q in config.quantiles]
+    for name in (config.time, *config.group):
+        if name in (*OWN, *quantiles):
             raise wrong(
                 "save_forecasts",
                 f"expected other names of the time and the group than {name!r}, "
@@ -58,29 +58,36 @@ def save_forecasts(
             )
     rows = 0
     with TemporaryDirectory(dir=out.resolve().parent, prefix=f".{out.name}.") as beside:
-        for n, found in enumerate(of.forecasts()):
-            origins, targets = found.places
-            ahead = (origins[:, None] + np.arange(horizon)).ravel()
-            member = of.series.member[ahead]
-            columns: dict[str, Any] = {
-                name: np.array([key[k] for key in of.series.groups])[member]
-                for k, name in enumerate(roles.group)
-            }
-            columns["target"] = np.repeat(np.array(roles.target)[targets], horizon)
-            last = np.repeat(origins - 1, horizon)
-            columns["origin"] = of.series.written(of.schema.step, last, as_text=False)
-            columns[roles.time] = of.series.written(of.schema.step, ahead, as_text=False)
-            columns["step"] = np.tile(np.arange(1, horizon + 1, dtype=np.int32), len(origins))
-            columns["truth"] = pl.Series(found.truth.ravel(), nan_to_null=True)
-            forecasts = dict(found.forecasts)
-            model = forecasts.pop("model")
-            forecasts.pop(UNCALIBRATED, None)
-            for k, name in enumerate(quantiles):
-                columns[name] = model[..., k].ravel()
-            for name, values in forecasts.items():
-                columns[name.replace(" ", "_")] = values[..., 0].ravel()
-            pl.DataFrame(columns).write_parquet(f"{beside}/{n:08d}.parquet")
-            rows += len(ahead)
+        subjects = (subject(*model, file) for model in models)
+        parts = (_columns(of, found) for of in subjects for found in of.forecasts())
+        for n, columns in enumerate(parts):
+            frame = pl.DataFrame(columns)
+            frame.write_parquet(f"{beside}/{n:08d}.parquet")
+            rows += frame.height
         with replacing(out) as part:
             pl.scan_parquet(f"{beside}/*.parquet").sink_parquet(part)
     return [f"{counted(rows, 'row')}, the forecasts of each window, are in {out}."]
+
+
+def _columns(of: Subject, found: Found) -> dict[str, Any]:
+    """The forecasts of some windows, a row for each of their steps."""
+    pl = require("polars", "train")
+    roles, horizon, step = of.schema.roles, of.schema.horizon, of.schema.step
+    origins, targets = found.places
+    ahead = (origins[:, None] + np.arange(horizon)).ravel()
+    member = of.series.member[ahead]
+    columns: dict[str, Any] = {
+        name: np.array([key[k] for key in of.series.groups])[member]
+        for k, name in enumerate(roles.group)
+    }
+    columns["target"] = np.repeat(np.array(roles.target)[targets], horizon)
+    columns["origin"] = of.series.written(step, np.repeat(origins - 1, horizon), as_text=False)
+    columns[roles.time] = of.series.written(step, ahead, as_text=False)
+    columns["step"] = np.tile(np.arange(1, horizon + 1, dtype=np.int32), len(origins))
+    columns["truth"] = pl.Series(found.truth.ravel(), nan_to_null=True)
+    for k, q in enumerate(of.model.quantiles):
+        columns[f"q{q:g}"] = found.forecasts["model"][..., k].ravel()
+    for name, values in found.forecasts.items():
+        if name not in ("model", UNCALIBRATED):
+            columns[name.replace(" ", "_")] = values[..., 0].ravel()
+    return columns

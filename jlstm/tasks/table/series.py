@@ -29,6 +29,8 @@ from jlstm.tasks.frame import (
     counted,
     is_missing,
     numbers,
+    outliers,
+    show_outliers,
     texts,
 )
 from jlstm.tasks.table.clock import (
@@ -361,6 +363,26 @@ def check_missing(
         f"Missing: {'; '.join(found)}. In their place is {how} to forecast from; as truths they "
         "do not count.",
     )
+
+
+def find_outliers(series: Series, roles: Roles) -> tuple[str, ...]:
+    """Sentences on columns in which a few numbers make the scale of a series.
+
+    Args:
+        series: from ``regular``.
+        roles: what its columns are for.
+    """
+    assert series.rows is not None
+    said = []
+    for column, name in enumerate(roles.columns):
+        each = [(outliers(series.values[a:b, column]), a) for a, b in series.bounds]
+        found = [(one, a + one.at) for one, a in each if one is not None]
+        if found:
+            worst, at = max(found, key=lambda one: one[0].std / one[0].without)
+            of = f" of {series.names[series.member[at]]}" if roles.group else ""
+            more = f" So it is in {len(found) - 1} more series." if len(found) > 1 else ""
+            said.append(show_outliers(worst, f"Column {name!r}{of}, row {series.rows[at]}") + more)
+    return tuple(said)
 
 
 def read_static(

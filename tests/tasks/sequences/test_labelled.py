@@ -105,6 +105,16 @@ def test_nothing_is_learnt_from_other_parts():
     assert other[1] == ["Left out, being the same in all of the training part: kind"]
 
 
+def test_a_number_that_makes_the_scale_is_told_with_its_row():
+    x = [str(n % 7) for n in range(60)]
+    x[3], x[40] = "-999", "9999"
+    frame = table("x\n" + "\n".join(x))
+    train = np.arange(60) < 40  # of the rest nothing is learnt
+    _, said = learn_features(frame, ["x"], train)
+    assert len(said) == 1
+    assert said[0].startswith("Column 'x', row 5: -999 is far from all others; ")
+
+
 def test_an_unknown_category_is_none_of_the_known_ones():
     features, _ = learn_features(MIXED, ["kind"], ALL)
     values, said = encode(table("kind\nred\ngreen\nblue\npink"), np.arange(4), features)

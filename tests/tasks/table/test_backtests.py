@@ -35,7 +35,7 @@ def frame_of(*sites, rows=ROWS):
 
 CONFIG = TableConfig(
     time="when", target="load", group="site", horizon=HORIZON, lookback=LOOKBACK, hidden=4,
-    season=1, steps=4,
+    season=1, steps=4, validation="0.27",
 )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def test_what_was_covered_before_is_told(run):
     found = table.evaluate(CONFIG, folder, params, None, None)
     before, after = found.results["uncalibrated"], found.results["scaled"]["model"]
     assert before["coverage"] > 0.95  # a fresh model has intervals as wide as ln 2
-    assert 0.75 < after["coverage"] < 0.92  # of eleven windows, it is careful
+    assert 0.75 < after["coverage"] < 0.92  # of thirty windows, it is careful
     assert after["width"] < 0.7 * before["width"]
     assert found.results["raw"]["model"]["wql"] < before["wql"]
     told = (
@@ -144,7 +144,7 @@ def test_many_series_stand_for_many_windows(run, tmp_path, monkeypatch):
 def test_the_forecasts_in_a_file_are_those_that_are_judged(run, tmp_path):
     folder, params = run
     out = tmp_path / "f.parquet"
-    (said,) = table.save_forecasts(CONFIG, folder, params, None, out)
+    (said,) = table.save_forecasts([(CONFIG, folder, params)], None, out)
     found = pl.read_parquet(out)
     assert [*tmp_path.iterdir()] == [out]
     judged = table.evaluate(CONFIG, folder, params, None, None).results
@@ -169,13 +169,13 @@ def test_the_forecasts_in_a_file_are_those_that_are_judged(run, tmp_path):
 def test_what_cannot_be_written_leaves_nothing(run, tmp_path):
     folder, params = run
     with pytest.raises(OSError, match="none"):
-        table.save_forecasts(CONFIG, folder, params, None, tmp_path / "none/f.parquet")
+        table.save_forecasts([(CONFIG, folder, params)], None, tmp_path / "none/f.parquet")
     frame_of("a").rename({"site": "step"}).write_csv(tmp_path / "t.csv")
     config = replace(CONFIG, group="step")
     table.prepare(config, [tmp_path / "t.csv"], tmp_path)
     own = table.build(config, tmp_path).init(jax.random.key(0))
     with pytest.raises(ValueError, match="other names of the time and the group than 'step'"):
-        table.save_forecasts(config, tmp_path, own, None, tmp_path / "f.parquet")
+        table.save_forecasts([(config, tmp_path, own)], None, tmp_path / "f.parquet")
     assert not [*tmp_path.glob("*.parquet")]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from jlstm.tasks.table import calibrating
 from jlstm.tasks.table.batch import WindowBatch
-from jlstm.tasks.table.calibrating import ENOUGH, FEWEST, Sample, calibrate
+from jlstm.tasks.table.calibrating import ENOUGH, Sample, calibrate
 from jlstm.tasks.table.model import ForecasterConfig, forecast, init_forecaster
 
 QUANTILES = (0.1, 0.3, 0.5, 0.9)
@@ -51,7 +51,8 @@ def test_each_target_has_its_own_where_there_are_enough_windows():
     few = np.asarray(calibrate(MODEL, own, np.full(2, ENOUGH - 1.0)).spread)
     np.testing.assert_array_equal(few[0], few[1])
     assert (few[0, 0] != few[0, 1]).any()
-    fewer = np.asarray(calibrate(MODEL, own, np.full(2, FEWEST / 2)).spread)
+    own.truth[ENOUGH - 1 :] = np.nan  # of each step there are now too few truths
+    fewer = np.asarray(calibrate(MODEL, own, np.full(2, 2000.0)).spread)
     np.testing.assert_array_equal(fewer, np.broadcast_to(fewer[0, 0], fewer.shape))
 
 

@@ -5,7 +5,14 @@ import polars as pl
 import pytest
 from hourly import GROUPED, HOUR, ROLES, hours, table
 
-from jlstm.tasks.table.series import Roles, check_missing, extend, read_static, regular
+from jlstm.tasks.table.series import (
+    Roles,
+    check_missing,
+    extend,
+    find_outliers,
+    read_static,
+    regular,
+)
 
 NAN = np.nan
 
@@ -64,6 +71,21 @@ def test_a_weekend_is_no_gap_and_a_holiday_is_one():
     saturday = table(time=["07/07/2016", "09/07/2016"], y=range(2))
     with pytest.raises(ValueError, match="row 3: expected a whole number of steps of 1 weekday"):
         regular(saturday, ROLES, step=step, time_format="%d/%m/%Y")
+
+
+def test_a_number_that_makes_the_scale_is_told_with_its_row():
+    load = np.sin(np.arange(40.0))
+    series, _ = regular(table(time=hours(40), y=load), ROLES)
+    assert find_outliers(series, ROLES) == ()
+    load[17] = -999
+    series, _ = regular(table(time=hours(40)[::-1], y=load), ROLES)  # rows as the file has them
+    (said,) = find_outliers(series, ROLES)
+    assert said.startswith("Column 'y', row 19: -999 is far from all others; ")
+    grouped = table(g=["a"] * 40 + ["b"] * 40, time=[*hours(40)] * 2, y=[*load, *(load + 5)])
+    series, _ = regular(grouped, GROUPED)
+    (said,) = find_outliers(series, GROUPED)
+    assert said.startswith(("Column 'y' of a, row 19: ", "Column 'y' of b, row 59: "))
+    assert said.endswith("So it is in 1 more series.")
 
 
 @pytest.mark.parametrize(
