@@ -271,11 +271,11 @@ def plot_confusion(
             for said, n in enumerate(row):
                 colour = "white" if shares[true][said] > 0.5 else "black"
                 axes.text(said, true, n or "", ha="center", va="center", color=colour, fontsize=8)
-    if count <= 60:
-        names = [as_it_is(n if len(n) <= 20 else f"{n[:19]}…") for n in labels]
-        upright = count * max(map(len, names)) > 7 * (size - 1)  # letters to an inch, about
-        axes.set_xticks(range(count), names, rotation=90 if upright else 0)
-        axes.set_yticks(range(count), names)
+    shown = range(0, count, -(-count // 60))  # of many classes, as many names as there is room for
+    names = [as_it_is(n if len(n) <= 20 else f"{n[:19]}…") for n in (labels[k] for k in shown)]
+    upright = len(names) * max(map(len, names)) > 7 * (size - 1)  # letters to an inch, about
+    axes.set_xticks(shown, names, rotation=90 if upright else 0)
+    axes.set_yticks(shown, names)
     axes.set(xlabel="predicted", ylabel="true", title=as_it_is(title))
     save(figure, path)
 

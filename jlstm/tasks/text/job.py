@@ -3,7 +3,7 @@
 The files become one array of tokens on disk, cut in time order into a part to train on, one to
 validate on and one to test on (``tokens.py``). A training step reads one window of every
 stream and goes on with the carry of the one before; a pass begins with the first carry of the
-layers. With V the vocabulary, the model is::
+layers, and so does, now and then, a stream within it. With V the vocabulary, the model is::
 
     tokens ─► embedding [V, embedding] ─► stack of LSTMs ─► readout [·, V] ─► softmax
 

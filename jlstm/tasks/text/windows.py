@@ -21,6 +21,8 @@ from jlstm.checks import check_size
 from jlstm.tasks.text.batch import TokenBatch
 
 Tokens = Integer[np.ndarray, " tokens"]
+RESTART = 1 / 16
+"""Part of the streams that begin anew, without memory, at each window of a training."""
 
 
 def pydoc_text() -> bytes:
@@ -73,8 +75,14 @@ def training_window(text: Tokens, n: int, *, streams: int, time: int, seed: int 
 
     With P windows in a pass (``windows_per_pass``), this is window n mod P of pass ⌊n/P⌋. Every
     pass begins at another token, the first ones at most being left out, drawn with (seed, pass): so
-    the windows' borders fall elsewhere each time. At its start the batch is marked ``fresh``. What
-    is left at the end of a stream, less than one window, waits for another pass.
+    the windows' borders fall elsewhere each time. What is left at the end of a stream, less than
+    one window, waits for another pass.
+
+    At the start of a pass all streams are marked ``fresh``, and at each later window each of them
+    with the probability ``RESTART``, drawn with (seed, pass, window). A model that went through all
+    of its text without a break would rely on what it has in memory by then, such as a number that
+    has been growing for ten thousand steps; without it, at the beginning of another text or after a
+    prompt, it may be lost.
 
     Args:
         text: the tokens to train on.
@@ -95,7 +103,8 @@ def training_window(text: Tokens, n: int, *, streams: int, time: int, seed: int 
     # All streams are of the same length, and the windows leave less than one of them over.
     starts = offset + window * time + (len(text) - 1 - offset) // streams * np.arange(streams)
     tokens = _take(text, np.arange(time + 1)[:, None] + starts)
-    return TokenBatch(tokens[:-1], tokens[1:], fresh=np.full(streams, window == 0))
+    anew = np.random.default_rng((seed, number, window)).random(streams) < RESTART
+    return TokenBatch(tokens[:-1], tokens[1:], fresh=anew | (window == 0))
 
 
 def _take(text: Tokens, places: Integer[np.ndarray, "*shape"]) -> Integer[np.ndarray, "*shape"]:

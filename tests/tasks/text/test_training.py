@@ -52,7 +52,7 @@ def test_a_batch_is_a_pure_function_of_its_number(tmp_path):
         np.testing.assert_array_equal(batches[n].inputs, other.inputs)
         np.testing.assert_array_equal(batches[n].fresh, other.fresh)
         assert (batches[n].key == other.key).all()
-    assert [n for n, batch in enumerate(batches) if batch.fresh.any()] == [0, job.epoch]
+    assert [n for n, batch in enumerate(batches) if batch.fresh.all()] == [0, job.epoch]
     assert job.per_step(batches[0]) == 4 * 16
     assert job.epoch == (len(load(folder).tokens["training"]) - 16) // 4 // 16
 

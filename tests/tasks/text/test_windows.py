@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jlstm.tasks.text.windows import (
+    RESTART,
     evaluation_windows,
     pydoc_text,
     training_window,
@@ -34,21 +35,21 @@ def test_training_windows(length, streams, time):
     text = numbered(length)
     batches = training_windows(text, 40, streams=streams, time=time, seed=1)
     assert len(batches) == 40
+    per_pass = windows_per_pass(length, streams=streams, time=time)
     before = None
     offsets = set()
-    for batch in batches:
+    for n, batch in enumerate(batches):
         assert batch.inputs.shape == batch.targets.shape == (time, streams)
         assert batch.inputs.dtype == batch.targets.dtype == np.int32
         assert (batch.targets == batch.inputs + 1).all()
         assert (np.diff(batch.inputs, axis=0) == 1).all()
-        assert len(set(batch.fresh)) == 1
-        if batch.fresh[0]:
+        if n % per_pass == 0:
+            assert batch.fresh.all()
             offsets.add(int(batch.inputs[0, 0]))
             assert batch.inputs[0, 0] < time
         else:  # each stream goes on where it stopped: what the carry stands for
             assert (batch.inputs[0] == before.targets[-1]).all()
         before = batch
-    assert batches[0].fresh.all()
     # Passes begin at different bytes where there is room for that.
     assert (len(offsets) > 1) == (length - 1 > streams * time)
 
@@ -56,9 +57,9 @@ def test_training_windows(length, streams, time):
 def test_a_pass_reads_no_byte_twice():
     text = numbered(200)
     seen = []
-    for batch in training_windows(text, 40, streams=3, time=7):
-        if batch.fresh[0] and seen:
-            break
+    for batch in training_windows(
+        text, windows_per_pass(200, streams=3, time=7), streams=3, time=7
+    ):
         seen.extend(batch.targets.ravel())
     assert len(seen) == len(set(seen))
     # All but an offset and a rest, each shorter than a window.
@@ -76,8 +77,8 @@ def test_every_pass_has_as_many_windows(length, streams, time):
     offsets = set()
     for n in range(20 * count):
         batch = training_window(text, n, streams=streams, time=time)
-        assert batch.fresh.tolist() == [n % count == 0] * streams
         if n % count == 0:
+            assert batch.fresh.all()
             begins = batch.inputs[0]
             offsets.add(int(begins[0]))
             assert len(set(np.diff(begins).tolist())) <= 1
@@ -86,6 +87,15 @@ def test_every_pass_has_as_many_windows(length, streams, time):
     assert offsets <= set(range(time))
     room = min(time, length - streams * time)
     assert len(offsets) >= room / 2  # of 20 draws
+
+
+def test_now_and_then_a_stream_begins_anew():
+    batches = training_windows(np.zeros(4000, np.uint8), 500, streams=16, time=4)
+    starts = range(0, 500, windows_per_pass(4000, streams=16, time=4))
+    within = np.array([batch.fresh for n, batch in enumerate(batches) if n not in starts])
+    np.testing.assert_allclose(within.mean(), RESTART, atol=0.01)
+    assert 0.4 < within.any(axis=1).mean() < 0.8  # each by itself: 1 − (1 − 1/16)¹⁶ = 0.64
+    assert (within.mean(axis=0) > 0).all()
 
 
 def test_a_window_is_a_pure_function_of_its_number():
