@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """A path as it is typed in a shell."""
+    return shlex.quote(os.fspath(path))
 
 
 def with_an_end(path: str | os.PathLike[str]) -> Path:

@@ -62,8 +62,11 @@ def as_typed(kind: Any, tokens: Sequence[Token]) -> Any:
     if kind is int or int in get_args(kind):
         return whole_number(kind, tokens)
     if get_args(kind) == (float, ...):
-        parts = [token.evolve(value=v.strip()) for token in tokens for v in token.value.split(",")]
-        return convert(kind, parts)
+        typed = ",".join(token.value for token in tokens)
+        try:
+            return tuple(float(part) for part in typed.split(","))
+        except ValueError:
+            raise ValueError(f"expected numbers with commas between them, got {typed!r}") from None
     return convert(kind, tokens)
 
 

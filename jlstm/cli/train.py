@@ -7,6 +7,7 @@ from cyclopts import Parameter, Token
 
 from jlstm.cli.options import ConfigFile, Count, File, Positive, Run, Texts, fill, given
 from jlstm.cli.screen import new_console, show_evaluation, show_files, show_tables, watching
+from jlstm.files import quoted
 from jlstm.tasks.config import Training
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.table.config import TableConfig
@@ -197,7 +198,7 @@ def _resume_seeds(folder: Path) -> None:
     with interrupt_flag() as interrupted, watching(console) as watch:
         outcome = seeds.resume(folder, say=console.print, watch=watch, interrupted=interrupted)
     if not outcome.finished:
-        console.print(f"Stopped; all of it is saved. To go on:\n  jlstm resume {folder}")
+        console.print(f"Stopped; all of it is saved. To go on:\n  jlstm resume {quoted(folder)}")
         raise KeyboardInterrupt
     show_tables(outcome.tables, console)
     best = outcome.best.name if outcome.best else ""
@@ -231,7 +232,7 @@ def _tell(outcome: "Outcome", console: "Console") -> None:
     if outcome.evaluation is None:
         console.print(
             f"Stopped after step {outcome.step:,}; all of it is saved. To go on:\n"
-            f"  jlstm resume {outcome.folder}"
+            f"  jlstm resume {quoted(outcome.folder)}"
         )
         raise KeyboardInterrupt
     show_evaluation(outcome.evaluation, console)

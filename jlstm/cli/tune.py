@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from jlstm.cli.options import ConfigFile, Count, File, Positive, Texts, given
 from jlstm.cli.screen import new_console, show_evaluation, show_files, show_tables
+from jlstm.files import quoted
 from jlstm.tasks.config import Training
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.table.config import TableConfig
@@ -139,7 +140,7 @@ def go_on(folder: Path, trials: int | None = None, minutes: float | None = None)
     if not found.finished:
         ended = f"{len(found.trials)} trial{'s' * (len(found.trials) != 1)}"
         console.print(
-            f"Stopped after {ended}; all of it is saved. To go on:\n  jlstm resume {folder}"
+            f"Stopped after {ended}; all of it is saved. To go on:\n  jlstm resume {quoted(folder)}"
         )
         raise KeyboardInterrupt
     if found.winner is None:
@@ -148,7 +149,7 @@ def go_on(folder: Path, trials: int | None = None, minutes: float | None = None)
     if len(found.trials) < asked.trials:
         console.print(
             f"\nThe {asked.minutes:g} minutes are over after {len(found.trials)} of "
-            f"{asked.trials} trials. For more:\n  jlstm resume {folder} --minutes …"
+            f"{asked.trials} trials. For more:\n  jlstm resume {quoted(folder)} --minutes …"
         )
 
 

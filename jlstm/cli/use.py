@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from jlstm.cli.compare import check_output
 from jlstm.cli.options import Count, Run, path_of
 from jlstm.cli.screen import new_console, show_evaluation, show_table, watching
+from jlstm.files import quoted
 
 
 def evaluate(
@@ -74,8 +75,10 @@ def evaluate(
         )
         show_evaluation(judged, console)
         return
-    if len(chosen) > 1 or file is not None or dynamic:
-        raise ValueError("--refit, --folds: expected one of them, without FILE or --dynamic")
+    beside = ["FILE"] * (file is not None) + ["--dynamic"] * dynamic
+    if len(chosen) > 1 or beside:
+        options = [f"--{option}" for option, _ in chosen] + beside
+        raise ValueError(f"{', '.join(options)}: expected one of them")
     from jlstm.runs.backtest import backtest
     from jlstm.train import interrupt_flag
 
@@ -91,9 +94,9 @@ def evaluate(
             interrupted=interrupted,
         )
     if found is None:
-        again = f"jlstm evaluate {run} --{option} {count}"
+        again = f"jlstm evaluate {quoted(run)} --{option} {count}"
         if save_forecasts is not None:
-            again += f" --save-forecasts {save_forecasts}"
+            again += f" --save-forecasts {quoted(save_forecasts)}"
         console.print(f"Stopped; all of it is saved. To go on:\n  {again}")
         raise KeyboardInterrupt
     show_evaluation(found, console)

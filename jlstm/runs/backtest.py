@@ -70,6 +70,8 @@ def backtest(
             "expected a run whose data can be split so, got one of jlstm train "
             f"{kind_of(config)}{way}",
         )
+    if forecasts is not None:
+        task.check_saving(config)
     check_sums(folder)
     parts = task.resplits(config, folder, count)
     use_cores()  # for the trainings; what is judged first would settle for one

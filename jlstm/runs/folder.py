@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from jlstm.checks import wrong
 from jlstm.extras import require
-from jlstm.files import sha256
+from jlstm.files import quoted, sha256
 from jlstm.records import read_json_lines, write_json
 from jlstm.runs.kinds import KINDS, kind_of
 from jlstm.tasks.config import Training
@@ -253,7 +253,7 @@ def best_run(folder: str | os.PathLike[str], say: Callable[[str], None] | None =
         raise wrong(
             "run",
             f"expected trained models in {folder}, but nothing has been validated yet; see "
-            f"jlstm resume {folder}",
+            f"jlstm resume {quoted(folder)}",
         )
     best = folder / min(ranked)[-1]
     if say is not None:

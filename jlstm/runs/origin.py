@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jlstm.checks import wrong
+from jlstm.files import quoted
 from jlstm.records import write_json
 from jlstm.runs.folder import (
     best_run,
@@ -151,7 +152,9 @@ def lengthen(
     check_sums(run)
     ended = read_json(run / "result.json")
     if ended is None:
-        raise wrong("run", f"expected one that has finished, got {run}; see jlstm resume {run}")
+        raise wrong(
+            "run", f"expected one that has finished, got {run}; see jlstm resume {quoted(run)}"
+        )
     last = int(ended["step"])
     rate = old.learning_rate if learning_rate is None else learning_rate
     parent = given.parent if given.name not in ("", "..") else given.resolve().parent

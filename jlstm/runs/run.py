@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm.extras import require
+from jlstm.files import quoted
 from jlstm.plots import plot_training
 from jlstm.records import (
     append_json_line,
@@ -240,7 +241,7 @@ def _told(folder: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             said = f"{error.filename or folder}: {error.strerror}"
         if isinstance(error, OSError):
-            said += f"; to go on from the last checkpoint: jlstm resume {folder}"
+            said += f"; to go on from the last checkpoint: jlstm resume {quoted(folder)}"
         with suppress(OSError):
             logged(folder, lambda text: None)(f"Ended: {said}")
         if isinstance(error, OSError):

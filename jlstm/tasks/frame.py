@@ -21,7 +21,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -38,8 +38,6 @@ ZIPPED = ".gz"
 DELIMITERS = (",", ";", "\t")
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 """What stands for a missing value, in small or capital letters, whatever the column is for."""
-FAR = 10
-"""Times the range of the middle 90 % of numbers: one that far from the median is an outlier."""
 
 Times = np.ndarray
 """``datetime64[us]``."""
@@ -269,9 +267,14 @@ def check_columns(frame: "polars.DataFrame", names: Sequence[str], role: str) ->
             raise wrong(
                 role,
                 f"expected a column of the table ({shown}), got {name!r}"
-                + (f"; is it {near[0]!r}?" if near else "")
+                + (f"; is it {_as_typed(near[0])}?" if near else "")
                 + ("; what stands between its cells is said by --separator" * single),
             )
+
+
+def _as_typed(name: str) -> str:
+    """A column's name as an option has it: one with a comma stands in double quotes, in others."""
+    return f"'\"{name}\"'" if "," in name else repr(name)
 
 
 _EXPONENT = r"(?:[eE][+-]?[0-9]+)?"
@@ -546,7 +549,11 @@ def _time(place: str, text: str) -> datetime:
     year_first = "{2}-{1}-{0}{3}".format(*day_first.groups()) if day_first else text
     match = TIME.fullmatch(year_first)
     if match is None:
-        hours = " %H:%M:%S" if text.count(":") > 1 else " %H:%M" if ":" in text else ""
+        half = re.search("[AaPp][Mm]$", text)
+        hours = (
+            f" {'%I' if half else '%H'}:%M{':%S' * (text.count(':') > 1)}{' %p' if half else ''}"
+        )
+        hours *= ":" in text
         if _EITHER_WAY.fullmatch(text):
             raise ValueError(
                 f"{place}: expected the year first, as in 2016-07-01 (day and month could be "
@@ -556,7 +563,7 @@ def _time(place: str, text: str) -> datetime:
         got = repr(text) if text else "an empty cell"
         hint = f"; --time-format says how it is written, such as '%b %d, %Y{hours}'" if text else ""
         if re.fullmatch(r"[+-]?\d+(?:[.]\d*)?", text, re.ASCII):
-            hint = f"; {_WHICH_NUMBERS}"
+            hint = f"; {_WHICH_NUMBERS}" + "; a date is %Y%m%d" * (len(text) == 8)
         raise ValueError(f"{place}: expected a time such as 2016-07-01 13:45, got {got}{hint}")
     year, _, month, day, hour, minute, second, part, offset = match.groups()
     try:
@@ -628,50 +635,6 @@ def center_and_spread(values: Float[np.ndarray, " n"], name: str) -> tuple[float
             f"large as {np.abs(values).max():.3g}; give them in a larger unit"
         )
     return mean, std
-
-
-class Outliers(NamedTuple):
-    """A few numbers so far from all others that they make the standard deviation."""
-
-    farthest: float
-    at: int
-    """Where that is."""
-    number: int
-    std: float
-    """The standard deviation."""
-    without: float
-    """That of the other numbers."""
-
-
-def outliers(values: Float[np.ndarray, " n"]) -> Outliers | None:
-    """Numbers by which the standard deviation is at least doubled, such as −999 for no value.
-
-    Each is farther from the median than ``FAR`` times the range of the middle 90 % of all numbers.
-    None where there are no such numbers. NaN is none.
-    """
-    known = values[~np.isnan(values)]
-    if not known.size:
-        return None
-    low, median, high = np.quantile(known, (0.05, 0.5, 0.95))
-    with np.errstate(over="ignore", invalid="ignore"):
-        distance = np.abs(values - median)
-        out = distance > FAR * (high - low)
-        std, without = float(np.nanstd(values)), float(np.nanstd(values[~out]))
-    if low == high or std < 2 * without:
-        return None
-    at = int(np.nanargmax(distance))
-    return Outliers(float(values[at]), at, int(out.sum()), std, without)
-
-
-def show_outliers(found: Outliers, where: str) -> str:
-    """A sentence on them; ``where`` is the place of the farthest."""
-    rest, them = found.number - 1, "them" if found.number > 1 else "it"
-    what = f" and {counted(rest, 'other number')} are" if rest else " is"
-    return (
-        f"{where}: {found.farthest:g}{what} far from all others; the standard deviation is "
-        f"{found.std:.3g} with {them}, {found.without:.3g} without. A cell whose value is not "
-        "known is better left empty."
-    )
 
 
 def counted(n: int, what: str, many: str | None = None) -> str:

@@ -60,6 +60,9 @@ class Task(Protocol[C]):
     def predict(self, config: C, folder: Path, params: Any, file: Path, out: Path) -> Sequence[str]:
         """Write what the model foretells from a file into ``out``; what there is to say of it."""
 
+    def check_saving(self, config: C) -> None:
+        """Raise unless ``save_forecasts`` can write those of a model of this configuration."""
+
     def save_forecasts(
         self, models: Sequence[tuple[C, Path, Any]], file: Path | None, out: Path
     ) -> Sequence[str]:
@@ -105,7 +108,7 @@ def no_dynamic(*_: Any, **__: Any) -> NoReturn:
 
 
 def no_saved_forecasts(*_: Any, **__: Any) -> NoReturn:
-    """``save_forecasts`` of a kind whose models do not forecast."""
+    """``save_forecasts`` and ``check_saving`` of a kind whose models do not forecast."""
     raise wrong("save_forecasts", "expected a model of a table, got another one")
 
 

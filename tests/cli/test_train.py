@@ -555,7 +555,7 @@ def test_a_table_that_cannot_be_trained_on_is_named(mistake, files, file, said):
         ({"horizon": "4.5"}, "--horizon: expected a whole number, got 4.5"),
         ({"lookback": "2.5"}, "--lookback: expected a whole number, got 2.5"),
         ({"quantiles": "1"}, "--quantiles: expected a finite number above 0 and below 1"),
-        ({"quantiles": "0.1,half"}, "--quantiles: unable to convert \"half\" into float"),
+        ({"quantiles": "0.1,half"}, "--quantiles: expected numbers with commas between them, got"),
         ({"separator": "tabs"}, "--separator: expected one character that is no letter"),
         ({"encoding": "latin-99"}, "--encoding: expected the name of one, such as utf-8"),
         ({"decimal": ";"}, "\";\" for --decimal. Choose from: \".\", \",\""),

@@ -60,7 +60,7 @@ def test_only_language_models_learn_as_they_are_judged(runs, kind):
     wanted = "jlstm: --dynamic: expected a language model, got another one\n"
     assert mistake("evaluate", runs / kind, "--dynamic") == wanted
     both = mistake("evaluate", runs / kind, "--dynamic", "--folds", "2")
-    assert "without FILE or --dynamic" in both
+    assert "--folds, --dynamic: expected one of them" in both
 
 
 @pytest.mark.parametrize("kind", ["text", "sequences"])

@@ -97,9 +97,9 @@ def test_what_cannot_be_split_so_is_refused(run, tmp_path):
     ("options", "said"),
     [
         ("--refit 2 --folds 2", "--refit, --folds: expected one of them"),
-        ("x.csv --refit 2", "--refit, --folds: expected one of them, without FILE"),
+        ("x.csv --refit 2", "--refit, FILE: expected one of them"),
         ("--dynamic --save-forecasts f.parquet", "--save-forecasts, --dynamic: expected one of"),
-        ("--refit 2 --dynamic", "--refit, --folds: expected one of them, without FILE or --dyn"),
+        ("--refit 2 --dynamic", "--refit, --dynamic: expected one of them"),
         ("--folds 2 --save-forecasts f.parquet", "--save-forecasts, --folds: expected one of"),
         ("--save-forecasts f.csv", "--save-forecasts: expected a name that ends in .parquet, got"),
         ("--save-forecasts none/f.parquet", "--save-forecasts: there is no directory"),
@@ -112,6 +112,24 @@ def test_mistakes(run, options, said):
     assert ended.status == 2
     assert said in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_the_command_to_go_on_is_as_it_was_typed(run, monkeypatch):
+    monkeypatch.setattr("jlstm.runs.backtest.backtest", lambda *a, **o: None)  # it was interrupted
+    ended = command("evaluate", "my run", "--refit", 2, "--save-forecasts", "my f.parquet")
+    assert ended.status == 130
+    again = "jlstm evaluate 'my run' --refit 2 --save-forecasts 'my f.parquet'\n"
+    assert ended.out.endswith(f"To go on:\n  {again}")
+
+
+def test_a_name_that_the_file_has_is_refused_before_anything_is_trained(run, tmp_path):
+    moved = shutil.copytree(run, tmp_path / "moved")
+    known = json.loads((moved / "config.json").read_text())
+    known["options"]["time"] = "step"
+    (moved / "config.json").write_text(json.dumps(known))
+    with pytest.raises(ValueError, match=r"save_forecasts: expected other names .* than 'step'"):
+        backtest(moved, 2, "refit", forecasts=tmp_path / "f.parquet", say=nothing)
+    assert not (moved / "evaluation/refit-2").exists()
 
 
 def test_forecasts_are_saved_on_request(run, tmp_path):

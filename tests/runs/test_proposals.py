@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from jlstm.runs.proposals import searched
+from jlstm.runs.proposals import Search, propose, searched
+from jlstm.runs.trials import Trial
 from jlstm.tasks.config import Range
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.table.config import TableConfig
@@ -58,3 +59,18 @@ def test_what_it_begins_with_is_in_the_space():
     assert space["weight_decay"] == Range(0.0, 0.3)  # no logarithm of 0
     assert space["hidden"] == (*TableConfig.space["hidden"], 77)
     assert space["dropout"] == Range(0.0, 0.9)
+
+
+def test_the_study_knows_what_became_of_each_trial():
+    pytest.importorskip("optuna")
+    asked = TableConfig(**CONFIGS[TableConfig])
+    search = Search(asked, (), searched(asked), 9, None)
+    options = {name: getattr(asked, name) for name in search.space}
+    ended = [
+        Trial(n, options, status, loss, 10, 1.0, {2: 0.5}, "")
+        for n, (status, loss) in enumerate([("finished", 0.4), ("pruned", 0.5), ("failed", None)])
+    ]
+    known = propose(search, ended).study.trials[:3]
+    assert [trial.state.name for trial in known] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert [trial.value for trial in known] == [0.4, 0.5, None]
+    assert [trial.intermediate_values for trial in known] == [{2: 0.5}] * 3

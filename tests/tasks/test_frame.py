@@ -19,10 +19,8 @@ from jlstm.tasks.frame import (
     counted,
     numbers,
     order,
-    outliers,
     read_table,
     rounded,
-    show_outliers,
     texts,
     times,
     times_and_offsets,
@@ -224,6 +222,12 @@ def column(*cells):
     return pl.DataFrame({"a": pl.Series(cells, dtype=pl.String)})
 
 
+def test_a_column_with_a_comma_is_suggested_as_it_has_to_be_typed():
+    frame = pl.DataFrame({"date": ["1"], "Close, adj": ["2"]})
+    with pytest.raises(ValueError, match=r"""is it '"Close, adj"'[?]$"""):
+        check_columns(frame, ["Close"], "target")
+
+
 def test_numbers():
     found = numbers(column("1", " -2.5e3 ", "", "NaN", "NA", "null", "+0.5", None), "a")
     nan = np.nan
@@ -296,12 +300,14 @@ def test_times(text, time):
         ("yesterday", "row 3: expected a time such as .*, got 'yesterday'"),
         ("03/04/2016", "row 3: expected the year first.*, got '03/04/2016'; --time-format says"),
         ("3.4.16 12:00", r"row 3: expected the year first.*'%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M'$"),
+        ("01/01/2020 12:00 AM", r"such as '%d/%m/%Y %I:%M %p' or '%m/%d/%Y %I:%M %p'$"),
         ("Mar 4, 2016", r"says how it is written, such as '%b %d, %Y'$"),
         ("Mar 4, 2016 1:02:03", r"such as '%b %d, %Y %H:%M:%S'$"),
         ("2016-02-30", r"row 3: expected a time that there is, got '2016-02-30' \(day"),
         ("2016-02-03 24:00", "row 3: expected a time that there is"),
         ("2016-02/03", "row 3: expected a time such as"),
         ("20160203", "row 3: expected a time such as.*--time-format says what they count: seconds"),
+        ("20160203", "; a date is %Y%m%d$"),
         ("2016-02-03 12:00Z", "row 3: expected an offset in each row or in none"),
     ],
 )
@@ -420,21 +426,6 @@ def test_the_spread_of_numbers_that_are_too_large_is_refused():
     assert center_and_spread(np.array([1.0, 3.0]), "a") == (2, 1)
     with pytest.raises(ValueError, match=r"column 'a': expected .* got some as large as 1e\+300"):
         center_and_spread(np.array([1e300, -1e300]), "a")
-
-
-def test_outliers_are_numbers_that_make_the_spread():
-    usual = np.random.default_rng(0).normal(50, 3, 400)
-    assert outliers(usual) is None
-    assert outliers(np.exp(usual / 3)) is None  # skewed, but all of a piece
-    assert outliers(np.r_[np.zeros(390), 1e6]) is None  # nearly all the same: nothing to go by
-    assert outliers(np.full(3, np.nan)) is None
-    holes = np.r_[np.nan, usual, -999, np.nan, -998]
-    found = outliers(holes)
-    assert (found.farthest, found.at, found.number) == (-999, 401, 2)
-    np.testing.assert_allclose([found.std, found.without], [np.nanstd(holes), usual.std()])
-    said = show_outliers(found, "Column 'x', row 403")
-    assert said.startswith("Column 'x', row 403: -999 and 1 other number are far from all others;")
-    assert outliers(np.r_[np.tile(usual, 10), 200]) is None  # far, and yet of little weight
 
 
 def test_one_is_counted_as_one():

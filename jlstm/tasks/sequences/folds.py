@@ -27,7 +27,7 @@ from jlstm.tasks.job import Evaluation, Table
 from jlstm.tasks.sequences.config import SequencesConfig
 from jlstm.tasks.sequences.labelled import PARTS, Feature, split_by_chance
 from jlstm.tasks.sequences.preparing import Prepared, load, load_schema, write
-from jlstm.tasks.sequences.report import MODEL, judge_classes, judge_numbers
+from jlstm.tasks.sequences.report import MODEL, joined_errors, judge_classes, judge_numbers
 
 FEWEST = 2
 """Sequences outside of a fold: one to train on, and one to choose the best parameters."""
@@ -225,8 +225,9 @@ def pooled(
         judged = judge_numbers(results, true, guesses, notes)
         decides, sign = "rmse", -1
     else:
-        confusions = {who: np.sum([c[who] for c in sums], axis=0) for who in sums[0]}
-        judged = judge_classes(config, results, schema.labels, confusions, notes)
+        confusions = {who: np.sum([c[who] for c, _ in sums], axis=0) for who in sums[0][0]}
+        errors = joined_errors([errors for _, errors in sums])
+        judged = judge_classes(config, results, schema.labels, confusions, errors, notes)
         decides, sign = "macro_f1" if config.class_weights == "balanced" else "accuracy", 1
         try:
             (folder / "plots").mkdir(exist_ok=True)

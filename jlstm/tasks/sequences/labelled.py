@@ -36,11 +36,10 @@ from jlstm.tasks.frame import (
     is_missing,
     numbers,
     order,
-    outliers,
     place,
-    show_outliers,
     texts,
 )
+from jlstm.tasks.outliers import find_outliers, show_outliers
 from jlstm.tasks.sequences.batch import SequenceBatch
 
 if TYPE_CHECKING:
@@ -217,10 +216,10 @@ def learn_features(
             masked = missing == "mask" and 0 < len(known) < len(values)
             feature = Feature(name, mean, 1.0 if level else scale, masked)
             constant = level and not masked
-            far = outliers(values)
+            far = find_outliers(values)
             if far is not None:
-                row = np.flatnonzero(train)[far.at] + 2
-                said.append(show_outliers(far, f"Column {name!r}, row {row}"))
+                where = f"Column {name!r}, row {np.flatnonzero(train)[far.at] + 2}"
+                said.append(show_outliers(far, where, "the training part"))
         (left_out if constant else features).append(feature)
     if not features:
         raise wrong(

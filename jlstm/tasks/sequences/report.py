@@ -1,10 +1,12 @@
 """How good the labels are, as tables and sentences: the model beside the baselines."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
+from jlstm.tasks.chance import paired_difference
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation, Table
 from jlstm.tasks.sequences.config import SequencesConfig
@@ -16,11 +18,29 @@ MOST_SHOWN = 20
 """Classes above which the confusion matrix is no table any more."""
 
 
+class Errors(NamedTuple):
+    """The errors in each sequence: steps of one sequence know of each other."""
+
+    known: Float[np.ndarray, " sequences"]
+    """How many labels it has: 1, or one for each step."""
+    of: Mapping[str, Float[np.ndarray, " sequences"]]
+    """Of the model and of each baseline: how many were wrong, or the squared error."""
+
+
+def joined_errors(parts: Sequence[Errors]) -> Errors:
+    """Those of several parts."""
+    return Errors(
+        np.concatenate([part.known for part in parts]),
+        {who: np.concatenate([part.of[who] for part in parts]) for who in parts[0].of},
+    )
+
+
 def judge_classes(
     config: SequencesConfig,
     results: dict[str, Any],
     labels: Sequence[str],
     confusions: Mapping[str, np.ndarray],
+    errors: Errors,
     notes: list[str],
 ) -> Evaluation:
     """How often classes were right.
@@ -30,6 +50,7 @@ def judge_classes(
         results: what is known already; what is measured is added.
         labels: the classes.
         confusions: the confusion matrix of the model, and of each baseline.
+        errors: how many labels were wrong in each sequence.
         notes: to be told.
     """
     items, item = ("steps", "step") if config.task == "tag" else ("sequences", "sequence")
@@ -83,11 +104,12 @@ def judge_classes(
     return Evaluation(
         results,
         tables,
-        _verdict(ranks, said, "{:.2%}", 1),
+        # What chance makes of a macro F1 is another matter.
+        _verdict(ranks, said, "{:.2%}", 1, errors if decides == "accuracy" else None),
         notes,
         scores,
         details=[of_each],
-        sums=confusions,
+        sums=(confusions, errors),
     )
 
 
@@ -121,18 +143,41 @@ def judge_numbers(
     scores = {
         who: {"MAE": m["mae"], "RMSE": m["rmse"], "R²": m["r2"]} for who, m in measures.items()
     }
-    verdict = _verdict(ranks, "RMSE", "{:.4g}", -1)
+    squares = {who: (guess - true) ** 2 for who, guess in guesses.items()}
+    verdict = _verdict(ranks, "RMSE", "{:.4g}", -1, Errors(np.ones(len(true)), squares))
     return Evaluation(results, [table], verdict, notes, scores, sums=(true, guesses))
 
 
-def _verdict(ranks: Mapping[str, float], measure: str, form: str, sign: int) -> str:
-    """Whether the model beats the baselines: ``sign`` is 1 where more is better, −1 where less."""
+def _verdict(
+    ranks: Mapping[str, float], measure: str, form: str, sign: int, errors: Errors | None
+) -> str:
+    """Whether the model beats the baselines.
+
+    Args:
+        ranks: the measure that decides, of the model and of each baseline.
+        measure: what it is called.
+        form: how a value of it is written.
+        sign: 1 where more is better, −1 where less is.
+        errors: by which to tell what chance may do; None to say nothing of it.
+    """
     model = ranks[MODEL]
     others = {who: rank for who, rank in ranks.items() if who != MODEL}
     best = max(others, key=lambda who: sign * others[who])
     shown = f"{form.format(model)} against {form.format(others[best])} ({measure})"
-    if sign * model > sign * others[best]:
-        return f"The model beats the baselines: {shown}, the best of which is: {best}."
     if model == others[best]:
         return f"The model is no better than a baseline, {best}: {shown}."
-    return f"The model is WORSE than a baseline, {best}: {shown}."
+    told, clear = "", True
+    if errors is not None and len(errors.known) > 1:
+        d = paired_difference(best, errors.of[MODEL] - errors.of[best], errors.known)
+        clear = d.beyond_chance
+        by = f"{-100 * d.mean:+.3g} ± {100 * d.margin:.2g} points"
+        if sign < 0:
+            by = f"{d.mean:+.3g} ± {d.margin:.2g} in squared error"
+        what = "more than chance" if clear else "no more than chance may do"
+        count = counted(len(errors.known), "sequence")
+        told = f" They differ by {by}, {what} (95 % interval over {count})."
+    if sign * model > sign * others[best]:
+        won = "beats the baselines" if clear else "is ahead of the baselines, perhaps by chance"
+        return f"The model {won}: {shown}, the best of which is: {best}.{told}"
+    far = "" if clear else ", perhaps by chance"
+    return f"The model is WORSE than a baseline, {best}{far}: {shown}.{told}"

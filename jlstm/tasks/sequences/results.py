@@ -24,7 +24,7 @@ from jlstm.tasks.sequences.measures import (
 )
 from jlstm.tasks.sequences.predictions import find_scores
 from jlstm.tasks.sequences.preparing import Prepared, load, places_of_targets, read_labelled
-from jlstm.tasks.sequences.report import MODEL, judge_classes, judge_numbers
+from jlstm.tasks.sequences.report import MODEL, Errors, judge_classes, judge_numbers
 
 NEAREST = "nearest neighbour"
 MOST_NEIGHBOURS = 20_000
@@ -96,9 +96,12 @@ def evaluate(
         who: confusion_matrix(targets, guess, len(prepared.schema.labels))
         for who, guess in guesses.items()
     }
+    known = data.lengths[chosen] if config.task == "tag" else np.ones(len(chosen), np.int64)
+    sequence = np.repeat(np.arange(len(chosen)), known)
+    wrong = {who: np.bincount(sequence, guess != targets) for who, guess in guesses.items()}
     labels = prepared.schema.labels
     return _with_picture(
-        judge_classes(config, results, labels, confusions, notes),
+        judge_classes(config, results, labels, confusions, Errors(known, wrong), notes),
         folder,
         "confusion" if file is None else f"confusion-{name or file.stem}",
         f"How often each class was taken for which: {part}.",

@@ -12,11 +12,16 @@ place of q stands q·(n + 1)/n, the correction for n independent windows. Window
 not independent: n counts how many there would be that do not.
 
 An s is that of a target and a step ahead, where there are ``ENOUGH`` of these windows for each;
-else that of a step for all targets together; where truths are missing, one for all. With fewer
-windows in all nothing is done: what they tell may be worse than what the model says. A time that is
+else that of a step for all targets together, and below that one for all. It is drawn towards 1, as
+if ``ENOUGH`` more windows had said that the model is right: s^(n/(n + ENOUGH)). A time that is
 calmer than the validation part has smaller errors, and what a window looks like tells: the
 distances go with a power of its roughness, see ``model.py``; of ``POWERS`` the one with the lowest
 quantile loss on the validation part is taken.
+
+Errors of other months may be others. So all of this has to prove itself first: what is found on the
+earlier half of the validation part has to lower the quantile loss on the later half, and the other
+way round. Where it does not, in sum, or there are fewer than ``FEWEST`` windows, the quantiles stay
+as they were trained.
 """
 
 import hashlib
@@ -49,8 +54,9 @@ from jlstm.train import save_params
 FILE = "calibration.safetensors"
 """In the folder of a run: what was found, and of which parameters."""
 ENOUGH = 30
-"""Windows that do not overlap, for a factor of its own. With so many, the share of them that lies
-below a quantile of 0.9 is known to ± 5 %, one standard deviation."""
+"""Windows that do not overlap, for a factor of its own."""
+FEWEST = 10
+"""Such windows, below which the quantiles stay as they are."""
 LEAST, MOST = 1e-3, 1e3
 """A factor: quantiles are not to fall together, or to leave what float32 can hold."""
 MOST_NUMBERS = 2**23
@@ -110,13 +116,13 @@ def _sums(params: Forecaster, found: Calibration | None) -> str:
 
 
 def find(config: TableConfig, folder: Path, params: Forecaster) -> Calibration | None:
-    """The calibration of these parameters; None where the validation part is too short for it."""
+    """The calibration of these parameters; None where it would not help, see above."""
     _, schema, series = load(folder)
     panel, model = make_panel(series, schema), model_config(config, schema)
     places = find_windows(series, panel, "validation")
     pairs = panel.member[places.origins] * len(schema.roles.target) + places.targets
     apart = np.bincount(pairs, minlength=model.series) / schema.horizon
-    if apart.sum() < ENOUGH:
+    if apart.sum() < FEWEST:
         return None
     looked_at = places.evenly(min(MOST_VALIDATED, max(1, MOST_NUMBERS // schema.horizon)))
     compiled = jax.jit(partial(forecast, model, run=runner(config.implementation)))
@@ -126,7 +132,36 @@ def find(config: TableConfig, folder: Path, params: Forecaster) -> Calibration |
         rough = np.asarray(roughness(jnp.asarray(batch.values)), np.float64)
         part = (np.asarray(batch.targets, np.float64).T, found, np.asarray(batch.series), rough)
         parts.append([array[: len(here)] for array in part])
-    return calibrate(model, Sample(*map(np.concatenate, zip(*parts, strict=True))), apart)
+    sample = Sample(*map(np.concatenate, zip(*parts, strict=True)))
+    order = np.argsort(series.times(schema.step)[looked_at.origins], kind="stable")
+    if not proves_itself(model, sample, apart, order):
+        return None
+    return calibrate(model, sample, apart)
+
+
+def proves_itself(
+    model: ForecasterConfig,
+    sample: Sample,
+    apart: Float[np.ndarray, " series"],
+    order: Int[np.ndarray, " windows"],
+) -> bool:
+    """Whether quantiles fitted to one half of the windows are better on the other half.
+
+    Args:
+        model: what the model is made of.
+        sample: its forecasts of windows that were not trained on.
+        apart: how many of them that do not overlap each target has.
+        order: the windows in order of time.
+    """
+    halves = [Sample(*(a[half] for a in sample)) for half in np.array_split(order, 2)]
+    if not all(np.isfinite(half.truth).any() for half in halves):
+        return False
+    before = after = 0.0
+    for own, other in (halves, halves[::-1]):
+        found = calibrate(model, own, apart / 2)
+        before += _loss(model, other, other.quantiles)
+        after += _loss(model, other, apply(model, other, found))
+    return after < before
 
 
 def calibrate(
@@ -140,18 +175,43 @@ def calibrate(
         apart: how many windows that do not overlap each target has.
     """
     usual = _usual(sample, model.series)
-    with np.errstate(divide="ignore"):
-        ratio = np.clip(sample.roughness / usual[sample.series], 1 / ROUGHEST, ROUGHEST)
+    ratio = _ratio(sample, usual)
     powers = POWERS if model.lookback > 1 else POWERS[:1]
     found = []
     for power in powers:
         spread = _spread(model, sample, apart, ratio**power)
         stretched = _stretched(model, sample.quantiles, spread[sample.series], ratio**power)
-        d = sample.truth[..., None] - stretched
-        q = np.asarray(model.quantiles)
-        found.append((float(np.nanmean(np.maximum(q * d, (q - 1) * d))), power, spread))
+        found.append((_loss(model, sample, stretched), power, spread))
     _, power, spread = min(found, key=lambda one: one[0])
     return Calibration(*(jnp.asarray(a, jnp.float32) for a in (spread, usual, power)))
+
+
+def apply(
+    model: ForecasterConfig, sample: Sample, found: Calibration
+) -> Float[np.ndarray, "windows horizon quantile"]:
+    """The quantiles of a sample, calibrated, as ``forecast`` does it."""
+    spread, usual, power = (np.asarray(a, np.float64) for a in found)
+    return _stretched(
+        model, sample.quantiles, spread[sample.series], _ratio(sample, usual) ** power
+    )
+
+
+def _ratio(sample: Sample, usual: Float[np.ndarray, " series"]) -> Float[np.ndarray, " windows"]:
+    """How much rougher than usual each window is."""
+    with np.errstate(divide="ignore"):
+        ratio = sample.roughness / usual[sample.series]
+    clipped: Float[np.ndarray, " windows"] = np.clip(ratio, 1 / ROUGHEST, ROUGHEST)
+    return clipped
+
+
+def _loss(
+    model: ForecasterConfig,
+    sample: Sample,
+    quantiles: Float[np.ndarray, "windows horizon quantile"],
+) -> float:
+    """The quantile loss, summed over all truths that are known."""
+    d, q = sample.truth[..., None] - quantiles, np.asarray(model.quantiles)
+    return float(np.nansum(np.maximum(q * d, (q - 1) * d)))
 
 
 def _usual(sample: Sample, series: int) -> Float[np.ndarray, " series"]:
@@ -220,10 +280,11 @@ def _factors(
     apart: Float[np.ndarray, " series"],
     level: float,
 ) -> Float[np.ndarray, "series horizon"]:
-    """The quantile of the scores: of each target and step, or of more together."""
+    """The quantile of the scores, drawn towards 1: of each target and step, or of more together."""
 
     def quantile(part: Float[np.ndarray, "..."], n: float, axis: int | None) -> Any:
-        return np.nanquantile(part, min(1.0, level * (n + 1) / n), axis=axis)
+        found = np.nanquantile(part, min(1.0, level * (n + 1) / n), axis=axis)
+        return np.clip(found, LEAST, MOST) ** (n / (n + ENOUGH))
 
     def has_enough(part: Float[np.ndarray, "windows horizon"], n: float) -> bool:
         return n >= ENOUGH and bool((np.isfinite(part).sum(axis=0) >= ENOUGH).all())
@@ -236,4 +297,4 @@ def _factors(
         own = scores[series == n]
         if has_enough(own, apart[n]):
             found[n] = quantile(own, apart[n], 0)
-    return found.clip(LEAST, MOST)
+    return found

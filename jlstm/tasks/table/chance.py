@@ -1,17 +1,9 @@
-"""Whether a model and a baseline differ by more than chance would make them.
+"""Windows in groups that know little of each other, to tell what chance has a part in.
 
 Windows that overlap have nearly the same errors, so thousands of them may tell as little as a few.
-They are put into *groups* that know little of each other: spans of time of one horizon each, all
-series together; or, where there are more of them, series. With s_g the sum over group g of what the
-model's errors are above those of the baseline on the same windows, n_g how many errors that are, G
-groups and N errors in all (Diebold & Mariano 1995, with groups in place of errors):
-
-    D = Σ s_g / N          r_g = s_g − n_g·D          margin = t_{G−1, 97.5 %} · √V
-
-    V = (γ_0 + 2·γ_1) / N² · G/(G − 1)        γ_0 = Σ r_g²        γ_1 = Σ r_g·r_{g+1}
-
-where γ_1 is for spans, which their windows reach out of, and counts only where it is above 0. The
-difference is more than chance where |D| > margin. Below ``FEWEST`` groups there is no verdict.
+The groups of ``jlstm/tasks/chance.py`` are spans of time of one horizon each, all series together,
+whose windows reach into the next; or, where there are more of them, series. Below ``FEWEST`` groups
+there is no verdict.
 """
 
 from collections.abc import Mapping
@@ -19,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from jlstm.tasks.chance import Difference, paired_difference
 
 FEWEST = 10
 """Groups, below which there is no verdict."""
@@ -50,20 +44,6 @@ class Scores(NamedTuple):
         some = self.known > 0
         sums = ({name: a[some] for name, a in part.items()} for part in self[2:])
         return Scores(self.at[some], self.known[some], *sums)
-
-
-class Difference(NamedTuple):
-    """What the errors of the model are above those of a baseline."""
-
-    baseline: str
-    mean: float
-    margin: float
-    """Half of the 95 % interval."""
-
-    @property
-    def beyond_chance(self) -> bool:
-        """Whether 0 lies outside of that interval."""
-        return abs(self.mean) > self.margin
 
 
 def no_scores(at: Int[np.ndarray, " groups"]) -> Scores:
@@ -119,15 +99,8 @@ def difference(scores: Scores, baseline: str, *, squared: bool, neighbours: bool
         squared: whether to compare squared errors, or absolute ones.
         neighbours: whether the groups are spans, of which neighbours know of each other.
     """
-    from scipy.special import stdtrit
-
     sums = scores.squared if squared else scores.absolute
-    above, total, count = sums["model"] - sums[baseline], scores.known.sum(), len(scores.at)
-    mean = above.sum() / total
-    rest = above - scores.known * mean
-    variance = np.sum(rest**2)
-    if neighbours:
-        follow = np.diff(scores.at) == 1
-        variance += 2 * max(0.0, float(np.sum((rest[1:] * rest[:-1])[follow])))
-    error = np.sqrt(variance * count / (count - 1)) / total
-    return Difference(baseline, float(mean), float(stdtrit(count - 1, 0.975) * error))
+    above = sums["model"] - sums[baseline]
+    return paired_difference(
+        baseline, above, scores.known, np.diff(scores.at) == 1 if neighbours else None
+    )

@@ -14,12 +14,12 @@ from jlstm.tasks.table.forecasts import predict
 from jlstm.tasks.table.origins import pooled, resplits
 from jlstm.tasks.table.preparing import ABOUT, FILES, prepare
 from jlstm.tasks.table.results import evaluate
-from jlstm.tasks.table.saving import save_forecasts
+from jlstm.tasks.table.saving import check_saving, save_forecasts
 from jlstm.tasks.table.training import build, template
 
 __all__ = [
-    "ABOUT", "FILES", "RESPLIT", "build", "evaluate", "evaluate_dynamic", "pooled", "predict",
-    "prepare", "ready", "resplits", "sample", "save_forecasts", "template",
+    "ABOUT", "FILES", "RESPLIT", "build", "check_saving", "evaluate", "evaluate_dynamic",
+    "pooled", "predict", "prepare", "ready", "resplits", "sample", "save_forecasts", "template",
 ]  # fmt: skip
 
 RESPLIT = "refit"

@@ -20,9 +20,9 @@ from jlstm.tasks.table.series import (
     Roles,
     Series,
     check_missing,
-    find_outliers,
     read_static,
     regular,
+    told_outliers,
 )
 from jlstm.tasks.table.windows import Panel, Part, find_windows, make_panel
 
@@ -54,7 +54,6 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
     if config.from_ is None:
         series, step = regular(frame, roles, until=config.until, time_format=config.time_format)
         notes = series.notes + check_missing(series, roles, step, config.missing)
-        notes += find_outliers(series, roles)
         schema, learned = learn(
             series,
             roles,
@@ -86,6 +85,9 @@ def prepare(config: TableConfig, files: Sequence[Path], folder: Path) -> None:
         notes = series.notes + check_missing(series, roles, step, config.missing)
         validation, test = split_times(series, step, config.validation, config.test)
         schema = replace(like, validation=validation, test=test, form=series.form)
+    training = series.times(step) < schema.validation
+    for within, part in ((training, "the training part"), (~training, "what is kept back")):
+        notes += told_outliers(series, roles, within, part)
     about = {
         "file": {"name": file.name, "sha256": sha256(file), "rows": frame.height},
         "notes": [*notes, *learned],

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from jlstm.records import plain
+from jlstm.tasks.chance import Difference
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation, Table
-from jlstm.tasks.table.chance import FEWEST, Difference, Scores, difference, spans
+from jlstm.tasks.table.chance import FEWEST, Scores, difference, spans
 from jlstm.tasks.table.judging import Judged
 from jlstm.tasks.table.measures import Errors, measures
 from jlstm.tasks.table.model import ForecasterConfig

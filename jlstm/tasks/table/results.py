@@ -12,7 +12,7 @@ from jlstm.plots import plot_forecast
 from jlstm.tasks.frame import counted
 from jlstm.tasks.job import Evaluation, Picture
 from jlstm.tasks.running import runner
-from jlstm.tasks.table.calibrating import ENOUGH
+from jlstm.tasks.table.calibrating import FEWEST
 from jlstm.tasks.table.clock import default_season
 from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.model import Forecaster, forecast
@@ -70,8 +70,9 @@ def evaluate(
         notes.append(f"No picture: {error}")
     if config.calibrate and params.calibration is None and len(model.quantiles) > 1:
         notes.append(
-            "The intervals are as they were trained: the validation part has fewer than "
-            f"{ENOUGH} windows that do not overlap, too few to calibrate them."
+            "The intervals are as they were trained: fitted to one half of the validation part "
+            "they would not have been better on the other, or it has fewer than "
+            f"{FEWEST} windows that do not overlap."
         )
     found = report(model, schema, judged, len(np.unique(places.origins)), part, notes)
     return replace(found, pictures=drawn)

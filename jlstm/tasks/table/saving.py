@@ -20,6 +20,19 @@ OWN = ("target", "origin", "step", "truth", "last_value", "drift", "linear", "se
 """Columns of the file, beside those of the group, the time and the quantiles."""
 
 
+def check_saving(config: TableConfig) -> None:
+    """Raise ValueError where a column of the user has a name that one of the file has."""
+    c: Any = config  # the columns have been made tuples
+    quantiles = [f"q{q:g}" for q in c.quantiles]
+    for name in (c.time, *c.group):
+        if name in (*OWN, *quantiles):
+            raise wrong(
+                "save_forecasts",
+                f"expected other names of the time and the group than {name!r}, "
+                "which the forecasts have",
+            )
+
+
 def save_forecasts(
     models: Sequence[tuple[TableConfig, Path, Forecaster]], file: Path | None, out: Path
 ) -> Sequence[str]:
@@ -42,20 +55,11 @@ def save_forecasts(
         What to say of it.
 
     Raises:
-        ValueError: as ``evaluate`` does; or a column of the group or the time has a name that one
-            of the file has.
+        ValueError: as ``evaluate`` and ``check_saving`` do.
         OSError: a file cannot be read or written.
     """
     pl = require("polars", "train")
-    config: Any = models[0][0]  # its columns have been made tuples
-    quantiles = [f"q{q:g}" for q in config.quantiles]
-    for name in (config.time, *config.group):
-        if name in (*OWN, *quantiles):
-            raise wrong(
-                "save_forecasts",
-                f"expected other names of the time and the group than {name!r}, "
-                "which the forecasts have",
-            )
+    check_saving(models[0][0])
     rows = 0
     with TemporaryDirectory(dir=out.resolve().parent, prefix=f".{out.name}.") as beside:
         subjects = (subject(*model, file) for model in models)

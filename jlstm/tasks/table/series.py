@@ -29,10 +29,9 @@ from jlstm.tasks.frame import (
     counted,
     is_missing,
     numbers,
-    outliers,
-    show_outliers,
     texts,
 )
+from jlstm.tasks.outliers import find_outliers, show_outliers
 from jlstm.tasks.table.clock import (
     ISO,
     Clock,
@@ -365,23 +364,29 @@ def check_missing(
     )
 
 
-def find_outliers(series: Series, roles: Roles) -> tuple[str, ...]:
+def told_outliers(
+    series: Series, roles: Roles, within: Bool[np.ndarray, " rows"], part: str
+) -> tuple[str, ...]:
     """Sentences on columns in which a few numbers make the scale of a series.
 
     Args:
         series: from ``regular``.
         roles: what its columns are for.
+        within: the rows to look at.
+        part: what these are together.
     """
     assert series.rows is not None
     said = []
     for column, name in enumerate(roles.columns):
-        each = [(outliers(series.values[a:b, column]), a) for a, b in series.bounds]
+        values = np.where(within, series.values[:, column], np.nan)
+        each = [(find_outliers(values[a:b]), a) for a, b in series.bounds]
         found = [(one, a + one.at) for one, a in each if one is not None]
         if found:
             worst, at = max(found, key=lambda one: one[0].std / one[0].without)
             of = f" of {series.names[series.member[at]]}" if roles.group else ""
             more = f" So it is in {len(found) - 1} more series." if len(found) > 1 else ""
-            said.append(show_outliers(worst, f"Column {name!r}{of}, row {series.rows[at]}") + more)
+            where = f"Column {name!r}{of}, row {series.rows[at]}"
+            said.append(show_outliers(worst, where, part) + more)
     return tuple(said)
 
 

@@ -31,6 +31,8 @@ class TextConfig(Training):
 
     learning_rate: float = 4e-3
     """The highest; it rises from 0 and falls to 0 along a cosine (for sgd, to a hundredth)."""
+    weight_decay: float = 0.1
+    """Part of each weight taken off per step, times the learning rate."""
     tokens: Literal["byte", "char", "word"] = "char"
     """What is predicted: bytes, characters of UTF-8, or words (a line's end is one, too)."""
     vocabulary: int = 20_000

@@ -16,6 +16,7 @@ from jlstm.tasks.job import as_trained as ready
 from jlstm.tasks.job import no_forecast as predict
 from jlstm.tasks.job import no_resplits as pooled
 from jlstm.tasks.job import no_resplits as resplits
+from jlstm.tasks.job import no_saved_forecasts as check_saving
 from jlstm.tasks.job import no_saved_forecasts as save_forecasts
 from jlstm.tasks.text.preparing import ABOUT, FILES, prepare
 from jlstm.tasks.text.results import evaluate, evaluate_dynamic
@@ -23,8 +24,8 @@ from jlstm.tasks.text.training import build, template
 from jlstm.tasks.text.writing import sample
 
 __all__ = [
-    "ABOUT", "FILES", "RESPLIT", "build", "evaluate", "evaluate_dynamic", "pooled", "predict",
-    "prepare", "ready", "resplits", "sample", "save_forecasts", "template",
+    "ABOUT", "FILES", "RESPLIT", "build", "check_saving", "evaluate", "evaluate_dynamic",
+    "pooled", "predict", "prepare", "ready", "resplits", "sample", "save_forecasts", "template",
 ]  # fmt: skip
 
 RESPLIT = ""

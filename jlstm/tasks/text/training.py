@@ -25,7 +25,13 @@ from jlstm.tasks.text.model import (
 )
 from jlstm.tasks.text.preparing import NAMES, Data, load
 from jlstm.tasks.text.tokens import UNKNOWN
-from jlstm.tasks.text.windows import Tokens, evaluation_windows, training_window, windows_per_pass
+from jlstm.tasks.text.windows import (
+    RESTART,
+    Tokens,
+    evaluation_windows,
+    training_window,
+    windows_per_pass,
+)
 from jlstm.train import make_evaluate
 from jlstm.variants import Variant
 
@@ -135,7 +141,8 @@ def _about(
         f"{parts['training'].tokens:,} to train on, the last {parts['test'].tokens:,} to test on.",
         f"Vocabulary: {size:,} {unit}s.",
         f"Windows: {config.streams} streams × {config.time} {unit}s; {epoch:,} of them go through "
-        f"the training text once, {steps:,} steps {show_ratio(steps / epoch)} times.",
+        f"the training text once, {steps:,} steps {show_ratio(steps / epoch)} times. What a stream "
+        f"remembers is forgotten every {RESTART:,} {unit}s on average.",
         f"Model: {' → '.join(map(str, widths))}{', tied' * config.tied}, {parameters:,} "
         f"parameters, on {devices} device{'s' * (devices > 1)}.",
     ]

@@ -21,8 +21,8 @@ from jlstm.checks import check_size
 from jlstm.tasks.text.batch import TokenBatch
 
 Tokens = Integer[np.ndarray, " tokens"]
-RESTART = 1 / 16
-"""Part of the streams that begin anew, without memory, at each window of a training."""
+RESTART = 2048
+"""Tokens after which a stream of a training begins anew, without memory: so many on average."""
 
 
 def pydoc_text() -> bytes:
@@ -79,10 +79,10 @@ def training_window(text: Tokens, n: int, *, streams: int, time: int, seed: int 
     one window, waits for another pass.
 
     At the start of a pass all streams are marked ``fresh``, and at each later window each of them
-    with the probability ``RESTART``, drawn with (seed, pass, window). A model that went through all
-    of its text without a break would rely on what it has in memory by then, such as a number that
-    has been growing for ten thousand steps; without it, at the beginning of another text or after a
-    prompt, it may be lost.
+    with the probability time/``RESTART``, drawn with (seed, pass, window). A model that went
+    through all of its text without a break would rely on what it has in memory by then, such as a
+    number that has been growing for ten thousand steps; without it, at the beginning of another
+    text or after a prompt, it may be lost.
 
     Args:
         text: the tokens to train on.
@@ -103,7 +103,7 @@ def training_window(text: Tokens, n: int, *, streams: int, time: int, seed: int 
     # All streams are of the same length, and the windows leave less than one of them over.
     starts = offset + window * time + (len(text) - 1 - offset) // streams * np.arange(streams)
     tokens = _take(text, np.arange(time + 1)[:, None] + starts)
-    anew = np.random.default_rng((seed, number, window)).random(streams) < RESTART
+    anew = np.random.default_rng((seed, number, window)).random(streams) < time / RESTART
     return TokenBatch(tokens[:-1], tokens[1:], fresh=anew | (window == 0))
 
 

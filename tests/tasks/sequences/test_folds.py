@@ -14,7 +14,7 @@ from jlstm.tasks.sequences.folds import deal, pooled, relearn, resplits
 from jlstm.tasks.sequences.labelled import PARTS
 from jlstm.tasks.sequences.measures import accuracy, macro_f1, regression_scores
 from jlstm.tasks.sequences.preparing import load, prepare
-from jlstm.tasks.sequences.report import MODEL, judge_classes, judge_numbers
+from jlstm.tasks.sequences.report import MODEL, Errors, judge_classes, judge_numbers
 
 CONFIG = SequencesConfig(id="id", time="t", label="label", missing="mask")
 
@@ -186,6 +186,13 @@ def test_what_went_on_from_another_run_may_know_the_fold(tmp_path):
 # Judged together.
 
 
+def errors_of(confusions):
+    """Errors in as many sequences as there are labels, the first ones of each."""
+    count = int(confusions[MODEL].sum())
+    wrong = {who: np.arange(count) < count - np.trace(c) for who, c in confusions.items()}
+    return Errors(np.ones(count), {who: w.astype(float) for who, w in wrong.items()})
+
+
 def evaluations(config, labels, draw, folds=3):
     """Of each fold: targets, and what each says of them."""
     found, seen = [], []
@@ -204,7 +211,8 @@ def evaluations(config, labels, draw, folds=3):
                 for who in (MODEL, "majority", "nearest neighbour")
             }
             total = int(says[MODEL].sum())
-            judged = judge_classes(config, {"sequences": total, "steps": 99}, labels, says, [])
+            found_so_far = {"sequences": total, "steps": 99}
+            judged = judge_classes(config, found_so_far, labels, says, errors_of(says), [])
             seen.append(says)
         found.append(judged)
     return found, seen
@@ -253,7 +261,8 @@ def test_a_worse_model_is_said_to_be_so(tmp_path):
     folder = prepared(tmp_path / "run")
     good, bad = np.eye(3, dtype=int) * 5, np.ones((3, 3), int)
     says = {MODEL: bad, "majority": good, "nearest neighbour": bad}
-    one = judge_classes(CONFIG, {"sequences": 9, "steps": 9}, ("a", "b", "c"), says, [])
+    known = {"sequences": 9, "steps": 9}
+    one = judge_classes(CONFIG, known, ("a", "b", "c"), says, errors_of(says), [])
     judged = pooled(CONFIG, folder, [one, one], one)
     assert "WORSE" in judged.verdict
     assert judged.verdict.endswith("It is better in 0 of 2 folds.")

@@ -60,7 +60,7 @@ def test_what_was_covered_before_is_told(run):
     found = table.evaluate(CONFIG, folder, params, None, None)
     before, after = found.results["uncalibrated"], found.results["scaled"]["model"]
     assert before["coverage"] > 0.95  # a fresh model has intervals as wide as ln 2
-    assert 0.75 < after["coverage"] < 0.92  # of thirty windows, it is careful
+    assert 0.8 < after["coverage"] < before["coverage"]  # of thirty windows, it is careful
     assert after["width"] < 0.7 * before["width"]
     assert found.results["raw"]["model"]["wql"] < before["wql"]
     told = (
@@ -78,7 +78,7 @@ def test_intervals_are_calibrated_on_the_validation_part_alone(run, tmp_path):
     when, path = series.times(schema.step), own / "data/values.npy"
 
     def found_after(changed):
-        np.save(path, np.where(changed[:, None], 1.5 * series.values, series.values))
+        np.save(path, np.where(changed[:, None], 1.01 * series.values, series.values))
         return calibrating.find(CONFIG, own, params._replace(calibration=None))
 
     same = found_after(when >= schema.test)
@@ -95,7 +95,7 @@ def test_a_validation_part_that_is_too_short_calibrates_nothing(tmp_path):
     found = table.ready(config, tmp_path, params)
     assert found.calibration is None
     judged = table.evaluate(config, tmp_path, found, None, None)
-    assert any("too few to calibrate them" in note for note in judged.notes)
+    assert any("fewer than 10 windows that do not overlap" in note for note in judged.notes)
     (tmp_path / "data/values.npy").unlink()  # nobody looks a second time
     assert table.ready(config, tmp_path, params).calibration is None
 

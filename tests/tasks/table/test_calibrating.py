@@ -1,5 +1,7 @@
 """Calibrated intervals: what they cover of windows not seen, and what must stay as it was."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -25,20 +27,16 @@ def sample(count, seed=0, *, wide=1.0, spread=1.0, series=2):
     return Sample(truth, quantiles, which, rough)
 
 
-def below(found, other, calibration):
+def below(found, other):
     """How often truths of other windows lie below each quantile, step by step."""
-    ratio = np.clip(other.roughness / np.asarray(calibration.usual)[other.series], 1 / 4, 4)
-    factor = ratio ** float(calibration.power)
-    own = np.asarray(calibration.spread, np.float64)[other.series]
-    stretched = calibrating._stretched(MODEL, other.quantiles, own, factor)
-    return (other.truth[..., None] <= stretched).mean(axis=0)
+    return (other.truth[..., None] <= calibrating.apply(MODEL, other, found)).mean(axis=0)
 
 
 @pytest.mark.parametrize("wide", [0.4, 1.0, 2.5])
 def test_quantiles_hold_as_often_as_they_say(wide):
     own, other = sample(4000, wide=wide), sample(20_000, 1, wide=wide)
     found = calibrate(MODEL, own, np.array([2000.0, 2000.0]))
-    np.testing.assert_allclose(below(found, other, found), [QUANTILES] * 2, atol=0.02)
+    np.testing.assert_allclose(below(found, other), [QUANTILES] * 2, atol=0.02)
     np.testing.assert_allclose(np.asarray(found.spread)[..., [0, 1, 3]], 1 / wide, rtol=0.15)
     assert float(found.power) == 0  # how rough a window is says nothing here
 
@@ -61,7 +59,33 @@ def test_few_windows_make_careful_intervals():
     spread = [np.asarray(calibrate(MODEL, own, np.full(2, n)).spread) for n in (40.0, 2000.0)]
     assert (spread[0][..., [0, 3]] > spread[1][..., [0, 3]]).all()
     # 0.9·41/40 of the normal distribution, above, where 0.9 is 1.28.
-    np.testing.assert_allclose(spread[0][..., 3], 1.423 / 1.2816, rtol=0.1)
+    drawn = (1.423 / 1.2816) ** (40 / (40 + ENOUGH))
+    np.testing.assert_allclose(spread[0][..., 3], drawn, rtol=0.05)
+
+
+def test_few_windows_are_drawn_towards_what_the_model_says():
+    scores, series = np.full((80, 2), 8.0), np.arange(80) % 2
+    for n in (ENOUGH, 3.0 * ENOUGH, 1e6):
+        found = calibrating._factors(scores, series, np.full(2, n), 0.9)
+        np.testing.assert_allclose(found, np.full((2, 2), 8 ** (n / (n + ENOUGH))))
+
+
+def test_it_has_to_help_on_the_other_half():
+    order, apart = np.arange(400), np.full(2, 100.0)
+    proves = partial(calibrating.proves_itself, MODEL, apart=apart)
+    assert proves(sample(400, wide=2.5), order=order)
+    assert proves(sample(400, wide=0.4), order=order)
+    other = sample(400)
+    other.truth[:200] *= 0.3  # what one half says of the other is wrong
+    other.truth[200:] *= 3
+    assert not proves(other, order=order)
+    assert proves(sample(400, wide=2.5), order=order[::-1])
+    mixed = np.arange(400).reshape(2, 200).T.ravel()  # in time, the halves are mixed: all alike
+    wide = other._replace(quantiles=other.quantiles * 5)
+    assert proves(wide, order=mixed)
+    unknown = sample(400, wide=2.5)
+    unknown.truth[:200] = np.nan
+    assert not proves(unknown, order=order)
 
 
 def test_a_rougher_window_gets_the_wider_interval_where_errors_say_so():
@@ -132,4 +156,5 @@ def test_what_is_kept_is_of_these_parameters_and_whole(tmp_path, monkeypatch):
 
 def test_intervals_that_have_fallen_together_stay_numbers():
     found = calibrate(MODEL, sample(400, wide=1e-40), np.array([200.0, 200.0]))
-    assert np.asarray(found.spread).max() == calibrating.MOST
+    most = calibrating.MOST ** (200 / (200 + ENOUGH))
+    assert np.asarray(found.spread).max() == pytest.approx(most)

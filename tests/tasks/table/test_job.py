@@ -12,11 +12,11 @@ import optax
 import polars as pl
 import pytest
 
+from jlstm.tasks.chance import Difference
 from jlstm.tasks.frame import read_table
 from jlstm.tasks.job import FEWEST_STEPS
 from jlstm.tasks.table import job as table
 from jlstm.tasks.table import preparing, report, training
-from jlstm.tasks.table.chance import Difference
 from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.judging import judge
 from jlstm.tasks.table.model import forecast, forecaster_loss
@@ -237,6 +237,9 @@ def test_the_evaluation(run):
     assert [row[0] for row in found.tables[0].rows] == ["model", "last value", "drift", "linear"]
     assert [row[0] for row in found.tables[1].rows] == ["1", "2", "3", "4"]
     assert {len(row) for one in found.tables for row in one.rows} == {9, 7, 8}
+    assert found.tables[0].best == (0,)  # the model, which has the lowest MAE
+    assert report._percent(0.5) == "50.0 %"
+    assert report._percent(np.nan) == "–"  # a series without truths
     assert any("seasonal naive forecast is left out" in note for note in found.notes)
     assert not any("A baseline has" in note for note in found.notes)
     # A point has no interval that could cover anything.
@@ -889,6 +892,28 @@ def test_values_too_large_to_scale_are_refused(tmp_path, size):
         with pytest.raises(ValueError, match=f"column '{name}': expected values whose standard"):
             prepared(tmp_path, frame, config_of())
         assert not (tmp_path / "run/data").exists()
+
+
+def test_numbers_that_make_a_scale_are_told_for_each_part(tmp_path):
+    frame = frame_of()
+    load = frame["load"].to_numpy().copy()
+    load[[30, 31]], load[250] = -999, 9999
+    spoilt = frame.with_columns(load=load)
+    folder = prepared(tmp_path, spoilt, config_of())
+    early, late = (n for n in preparing.load(folder)[0]["notes"] if "far from all others" in n)
+    assert early.startswith("Column 'load', row 32: -999 and 1 other number are far")
+    assert "in the training part" in early
+    assert late.startswith("Column 'load', row 252: 9999 is far from all others;")
+    assert "in what is kept back" in late
+    (tmp_path / "clean").mkdir()
+    clean = prepared(tmp_path / "clean", frame, config_of())
+    assert not any("far from" in n for n in preparing.load(clean)[0]["notes"])
+    # And of a file that a run goes on with.
+    more = tmp_path / "more"
+    more.mkdir()
+    going_on = prepared(more, spoilt, config_of(from_=clean))
+    told = [n for n in preparing.load(going_on)[0]["notes"] if "far from all others" in n]
+    assert told == [early, late]
 
 
 def test_what_is_checked_is_what_a_run_will_read(tmp_path, monkeypatch):

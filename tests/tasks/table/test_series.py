@@ -9,9 +9,9 @@ from jlstm.tasks.table.series import (
     Roles,
     check_missing,
     extend,
-    find_outliers,
     read_static,
     regular,
+    told_outliers,
 )
 
 NAN = np.nan
@@ -75,16 +75,26 @@ def test_a_weekend_is_no_gap_and_a_holiday_is_one():
 
 def test_a_number_that_makes_the_scale_is_told_with_its_row():
     load = np.sin(np.arange(40.0))
+    whole = np.ones(40, bool)
     series, _ = regular(table(time=hours(40), y=load), ROLES)
-    assert find_outliers(series, ROLES) == ()
+    assert told_outliers(series, ROLES, whole, "the training part") == ()
     load[17] = -999
     series, _ = regular(table(time=hours(40)[::-1], y=load), ROLES)  # rows as the file has them
-    (said,) = find_outliers(series, ROLES)
+    (said,) = told_outliers(series, ROLES, whole, "the training part")
     assert said.startswith("Column 'y', row 19: -999 is far from all others; ")
-    grouped = table(g=["a"] * 40 + ["b"] * 40, time=[*hours(40)] * 2, y=[*load, *(load + 5)])
-    series, _ = regular(grouped, GROUPED)
-    (said,) = find_outliers(series, GROUPED)
-    assert said.startswith(("Column 'y' of a, row 19: ", "Column 'y' of b, row 59: "))
+    assert "in the training part" in said
+    # It is the 23rd in order of time.
+    assert told_outliers(series, ROLES, np.arange(40) < 22, "the training part") == ()
+    assert len(told_outliers(series, ROLES, np.arange(40) >= 22, "what is kept back")) == 1
+
+
+def test_of_several_series_the_worst_is_told():
+    a, b, c = (np.sin(np.arange(40.0)) for _ in range(3))
+    a[17], c[3] = -99, -999
+    columns = {"g": ["a"] * 40 + ["b"] * 40 + ["c"] * 40, "time": [*hours(40)] * 3}
+    series, _ = regular(table(**columns, y=np.r_[a, b, c]), GROUPED)
+    (said,) = told_outliers(series, GROUPED, np.ones(120, bool), "the training part")
+    assert said.startswith("Column 'y' of c, row 85: -999 is far")
     assert said.endswith("So it is in 1 more series.")
 
 

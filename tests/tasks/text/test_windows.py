@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from jlstm.tasks.text.windows import (
-    RESTART,
     evaluation_windows,
     pydoc_text,
     training_window,
@@ -89,13 +88,17 @@ def test_every_pass_has_as_many_windows(length, streams, time):
     assert len(offsets) >= room / 2  # of 20 draws
 
 
-def test_now_and_then_a_stream_begins_anew():
-    batches = training_windows(np.zeros(4000, np.uint8), 500, streams=16, time=4)
-    starts = range(0, 500, windows_per_pass(4000, streams=16, time=4))
-    within = np.array([batch.fresh for n, batch in enumerate(batches) if n not in starts])
-    np.testing.assert_allclose(within.mean(), RESTART, atol=0.01)
-    assert 0.4 < within.any(axis=1).mean() < 0.8  # each by itself: 1 − (1 − 1/16)¹⁶ = 0.64
-    assert (within.mean(axis=0) > 0).all()
+@pytest.mark.parametrize(("time", "least", "most"), [(4, 0.001, 0.004), (128, 0.055, 0.07)])
+def test_now_and_then_a_stream_begins_anew(time, least, most):
+    text, cut = np.zeros(160 * time * 64, np.uint8), {"streams": 64, "time": time}
+    per_pass = windows_per_pass(len(text), **cut)
+    fresh = [training_window(text, n, **cut).fresh for n in range(2 * per_pass)]
+    first, second = np.array(fresh[1:per_pass]), np.array(fresh[per_pass + 1 :])
+    assert least < first.mean() < most  # 2048 tokens of a stream, on average
+    assert first.any(axis=0).sum() > 3  # each of them by itself
+    assert (first != second).any()
+    other = [training_window(text, n, **cut, seed=1).fresh for n in range(1, per_pass)]
+    assert (np.array(other) != first).any()
 
 
 def test_a_window_is_a_pure_function_of_its_number():
