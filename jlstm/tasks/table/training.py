@@ -43,6 +43,8 @@ from jlstm.train import make_evaluate
 
 EPOCHS = 5
 """Of a training, where none are asked for."""
+FEW = 10
+"""Windows for validation that do not overlap, below which it is told."""
 MOST_VALIDATED = 2**15
 """Windows, spread evenly, that judge the parameters in training; the test has no such limit."""
 AT_ONCE = 2048
@@ -199,6 +201,10 @@ def _about(
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template))
     over = f", each cut over {devices} devices" if devices > 1 else ""
     passes = "1 pass" if steps == epoch else f"{show_ratio(steps / epoch)} passes"
+    apart = windows["validation"] // s.horizon
+    few = ""
+    if apart < FEW:
+        few = f" Of those for validation {apart} do not overlap: what it chooses is partly luck."
     begin, end, validation, test = show_times(when.min(), last, s.validation, s.test, form=s.form)
     return [
         f"{known['file']['name']}: {counted(known['file']['rows'], 'row')}, of which "
@@ -213,7 +219,7 @@ def _about(
         f"A window has {counted(s.lookback, 'step')} to forecast from and {s.horizon} to foretell; "
         "one for each step that it can begin at, and each target: "
         f"{windows['training']:,} for training, {windows['validation']:,} for "
-        f"validation, {windows['test']:,} for the test.",
+        f"validation, {windows['test']:,} for the test." + few,
         (f"Season: {s.season} steps. " if s.season > 1 else "No season. ")
         + (f"The calendar tells the time of the {cycles}." if cycles else "No calendar."),
         f"{counted(windows['training'], 'window')} in batches of {size}{over}: "

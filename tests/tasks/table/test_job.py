@@ -916,6 +916,14 @@ def test_numbers_that_make_a_scale_are_told_for_each_part(tmp_path):
     assert told == [early, late]
 
 
+@pytest.mark.parametrize(("validation", "few"), [("0.1", True), ("0.3", False)])
+def test_few_windows_for_validation_are_told(tmp_path, validation, few):
+    config = config_of(target="load", validation=validation)  # 26 or 78 rows, in windows of 4
+    about = table.build(config, prepared(tmp_path, frame_of(), config)).about
+    said = "Of those for validation 5 do not overlap: what it chooses is partly luck."
+    assert any(said in sentence for sentence in about) == few
+
+
 def test_what_is_checked_is_what_a_run_will_read(tmp_path, monkeypatch):
     def lost(schema):
         return {**json_of(schema), "std": [[None] * 3]}
