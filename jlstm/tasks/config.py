@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from jlstm.checks import check_choice, check_flag, check_number, check_size, check_text, wrong
-from jlstm.tasks.frame import check_time_format
+from jlstm.tasks.times import check_time_format
 
 NotFinite = Literal["stop", "skip"]
 Implementation = Literal["xla"]

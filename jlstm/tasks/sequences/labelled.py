@@ -35,12 +35,12 @@ from jlstm.tasks.frame import (
     counted,
     is_missing,
     numbers,
-    order,
     place,
     texts,
 )
 from jlstm.tasks.outliers import find_outliers, show_outliers
 from jlstm.tasks.sequences.batch import SequenceBatch
+from jlstm.tasks.times import order
 
 if TYPE_CHECKING:
     import polars

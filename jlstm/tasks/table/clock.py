@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int
 
 from jlstm.checks import wrong
 from jlstm.extras import require
-from jlstm.tasks.frame import COUNTED, DAY_FIRST, TIME, Ahead, Times, times_and_offsets
+from jlstm.tasks.times import COUNTED, DAY_FIRST, TIME, Ahead, Times, times_and_offsets
 
 if TYPE_CHECKING:
     import polars

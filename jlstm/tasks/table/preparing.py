@@ -12,7 +12,7 @@ from jaxtyping import Int
 from jlstm.checks import wrong
 from jlstm.files import sha256
 from jlstm.records import write_json
-from jlstm.tasks.frame import Times, read_table, with_points
+from jlstm.tasks.frame import read_table, with_points
 from jlstm.tasks.table.clock import show_times
 from jlstm.tasks.table.config import TableConfig
 from jlstm.tasks.table.schema import Schema, learn, split_times
@@ -25,6 +25,7 @@ from jlstm.tasks.table.series import (
     told_outliers,
 )
 from jlstm.tasks.table.windows import Panel, Part, find_windows, make_panel
+from jlstm.tasks.times import Times
 
 if TYPE_CHECKING:
     import polars

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from jlstm.checks import wrong
 from jlstm.records import plain
-from jlstm.tasks.frame import COUNTED, center_and_spread
+from jlstm.tasks.frame import center_and_spread
 from jlstm.tasks.table.clock import (
     CYCLES,
     ISO,
@@ -31,6 +31,7 @@ from jlstm.tasks.table.clock import (
 )
 from jlstm.tasks.table.measures import seasonal_error
 from jlstm.tasks.table.series import Missing, Roles, Series, some
+from jlstm.tasks.times import COUNTED
 
 LONGEST_SEASON = 200
 """Steps of a season above which two of them are too long a window to be the default."""

@@ -22,15 +22,7 @@ from jaxtyping import Bool, Float, Int
 
 from jlstm.checks import wrong
 from jlstm.extras import require
-from jlstm.tasks.frame import (
-    Times,
-    center_and_spread,
-    check_columns,
-    counted,
-    is_missing,
-    numbers,
-    texts,
-)
+from jlstm.tasks.frame import center_and_spread, check_columns, counted, is_missing, numbers, texts
 from jlstm.tasks.outliers import find_outliers, show_outliers
 from jlstm.tasks.table.clock import (
     ISO,
@@ -43,6 +35,7 @@ from jlstm.tasks.table.clock import (
     show_offset,
     show_time,
 )
+from jlstm.tasks.times import Times
 
 if TYPE_CHECKING:
     import polars

@@ -9,7 +9,6 @@ from hourly import HOUR, hours
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jlstm.tasks.frame import times_and_offsets
 from jlstm.tasks.table.clock import (
     DAY,
     TIME_OF_DAY,
@@ -24,6 +23,7 @@ from jlstm.tasks.table.clock import (
     show_time,
     show_times,
 )
+from jlstm.tasks.times import times_and_offsets
 
 
 def at(*texts):
