@@ -21,6 +21,7 @@ from jlstm.tasks.frame import (
     texts,
     with_points,
 )
+from jlstm.tasks.times import times
 
 
 @pytest.fixture
