@@ -356,7 +356,9 @@ def write_tokens(
         strange = {*tally.counts, *tally.others}.difference(vocabulary.tokens)
         if strange:
             raise wrong(
-                "files", f"expected {kind}s of the vocabulary, got {shown(sorted(strange))}"
+                "files",
+                f"expected {kind}s of the vocabulary, got {shown(sorted(strange))}; a model that "
+                "was trained with --tokens byte reads any text",
             )
 
     parts = [Part(0, 0, 0, 0) for _ in PARTS]

@@ -383,7 +383,7 @@ def test_lengths_are_those_of_the_text(tmp_path):
 def test_a_vocabulary_may_be_given(tmp_path):
     ids, corpus = written(tmp_path, b"cab", kind="char", vocabulary=ABC)
     assert (ids.tolist(), corpus.vocabulary) == ([2, 0, 1], ABC)
-    with pytest.raises(ValueError, match="files: expected chars of the vocabulary, got 'x', 'z'"):
+    with pytest.raises(ValueError, match="got 'x', 'z'; a model that was trained with --tokens"):
         written(tmp_path, b"zax", kind="char", vocabulary=ABC)
     ids, corpus = written(tmp_path, b"the dog\n", kind="word", vocabulary=WORDS)
     assert (ids.tolist(), corpus.parts[TRAINING].unknown) == ([2, 0, 1], 1)
