@@ -44,7 +44,7 @@ def find_outliers(values: Float[np.ndarray, " n"]) -> Outliers | None:
         distance = np.abs(values - median)
         far = distance > FAR * (middle[-1] - middle[0])
         std, without = float(np.nanstd(values)), float(np.nanstd(values[~far]))
-    if not 0 < 2 * without <= std:
+    if not 2 * without <= std:
         return None
     at = int(np.nanargmax(distance))
     return Outliers(float(values[at]), at, int(far.sum()), std, without)

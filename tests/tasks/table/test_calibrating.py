@@ -79,10 +79,13 @@ def test_it_has_to_help_on_the_other_half():
     other.truth[:200] *= 0.3  # what one half says of the other is wrong
     other.truth[200:] *= 3
     assert not proves(other, order=order)
-    assert proves(sample(400, wide=2.5), order=order[::-1])
-    mixed = np.arange(400).reshape(2, 200).T.ravel()  # in time, the halves are mixed: all alike
-    wide = other._replace(quantiles=other.quantiles * 5)
-    assert proves(wide, order=mixed)
+    mixed = np.arange(400).reshape(2, 200).T.ravel()  # in time the halves are mixed: all alike
+    assert proves(other, order=mixed)
+    uneven = sample(400)  # the earlier half is a help for the later one, which is none for it
+    uneven.truth[:200] *= 0.9
+    uneven.truth[200:] *= 0.3
+    assert not proves(uneven, order=order)
+    assert not proves(uneven, order=order[::-1])
     unknown = sample(400, wide=2.5)
     unknown.truth[:200] = np.nan
     assert not proves(unknown, order=order)
