@@ -59,8 +59,11 @@ def evaluate(
     from jlstm.runs import use
 
     if save_forecasts is not None:
-        for other, kind in ((dynamic and "--dynamic", "text"), (folds and "--folds", "sequences")):
-            if other:
+        for given, other, kind in (
+            (dynamic, "--dynamic", "text"),
+            (folds is not None, "--folds", "sequences"),
+        ):
+            if given:
                 raise ValueError(
                     f"--save-forecasts, {other}: expected one of them: the first is for models of "
                     f"jlstm train table, the other of jlstm train {kind}"

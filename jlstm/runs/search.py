@@ -18,8 +18,8 @@ All that a search knows stands in its folder:
     trial-7/         the best one so far, whole; and the one that is under way
 
 What is proposed is a function of the seed and of the trials before, and each training can be gone
-on with: a search that was stopped, in whatever way, goes on as if it had not
-been. (For which trials there is time, the clock says.)
+on with: a search that was stopped, in whatever way, goes on as if it had not been. (For which
+trials there is time, the clock says.)
 """
 
 import os

@@ -33,6 +33,11 @@ class Difference(NamedTuple):
         """Whether 0 lies outside of that interval."""
         return abs(self.mean) > self.margin
 
+    @property
+    def in_words(self) -> str:
+        """The same, for a sentence."""
+        return "more than chance" if self.beyond_chance else "no more than chance may do"
+
 
 def paired_difference(
     baseline: str,

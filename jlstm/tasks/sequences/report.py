@@ -173,9 +173,8 @@ def _verdict(
         by = f"{-100 * d.mean:+.3g} ± {100 * d.margin:.2g} points"
         if sign < 0:
             by = f"{d.mean:+.3g} ± {d.margin:.2g} in squared error"
-        what = "more than chance" if clear else "no more than chance may do"
         count = counted(len(errors.known), "sequence")
-        told = f" They differ by {by}, {what} (95 % interval over {count})."
+        told = f" They differ by {by}, {d.in_words} (95 % interval over {count})."
     if sign * model > sign * others[best]:
         won = "beats the baselines" if clear else "is ahead of the baselines, perhaps by chance"
         return f"The model {won}: {shown}, the best of which is: {best}.{told}"

@@ -282,10 +282,9 @@ def _told(chance: Mapping[str, Any]) -> str:
     parts = []
     for measure in ("mae", "mse"):
         d = Difference(**chance[measure])
-        what = "more than chance" if d.beyond_chance else "no more than chance may do"
         parts.append(
             f"{NAMES[measure]} and that of {d.baseline} differ by {d.mean:+.3g} ± {d.margin:.2g}, "
-            f"{what}"
+            f"{d.in_words}"
         )
     groups = counted(chance["groups"], chance["of"], "series" if chance["of"] == "series" else None)
     return f" Its {'; its '.join(parts)} (95 % intervals over {groups})."
